@@ -1,0 +1,55 @@
+"""The paper's settings (Section 4 and appendix D); every other config starts here.
+
+Where the paper is silent, the README's table of decisions says what is done and why.
+"""
+
+import os
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of a single command
+    config.seeds = (0, 1, 2)  # of `reproduce`: mean (standard deviation) over them
+    config.methods = ("cradl",)
+
+    config.data = ConfigDict()
+    config.data.root = os.environ.get("CRADL_DATA", placeholder(str))
+    config.data.size = 128  # pixels
+    config.data.slice_spacing_mm = placeholder(float)  # None: the scans' own slices
+    config.data.workers = 0  # all cores
+    config.data.seed = 0  # of splits that the data do not fix
+    config.data.sets = ConfigDict()  # the first one is the healthy one
+
+    config.model = ConfigDict()
+    config.model.features = 64  # nf of Table 10
+    config.model.latent = 512  # nz of Table 10
+    config.model.head = (512, 256)  # of the projection head
+    config.model.dtype = "auto"  # bfloat16 products on accelerators, float32 on CPU
+
+    config.augment = ConfigDict()
+    config.augment.shift = 22 / 128  # share of the image's side; SimCLR's random crop
+    config.augment.scale = (0.9, 1.2)
+    config.augment.rotation = 0.1  # radians
+    config.augment.noise = 0.05  # largest standard deviation
+
+    config.train = ConfigDict()
+    config.train.epochs = 100
+    config.train.warmup_epochs = 10
+    config.train.batch_size = 512  # over all devices
+    config.train.learning_rate = 1e-4
+    config.train.weight_decay = 1e-6
+    config.train.temperature = 0.5
+
+    config.gmm = ConfigDict()
+    config.gmm.components = (1, 2, 4, 8)
+    config.gmm.tolerance = 0.1  # on the mean log-likelihood
+    config.gmm.regularization = 1e-5  # added to the covariances' diagonal
+    config.gmm.max_iterations = 200
+    config.gmm.restarts = 1
+
+    config.score = ConfigDict()
+    config.score.batch_size = 256  # slices scored at once, over all devices
+    return config

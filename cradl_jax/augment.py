@@ -1,0 +1,113 @@
+"""Random transforms of one slice, `(key, image [H, W]) -> image`, and their composition.
+
+The paper's views (Section 4.3, appendix D): random cropping, scaling, mirroring, rotation,
+multiplicative brightness and additive Gaussian noise. A batch is transformed by `jax.vmap`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Transform = Callable[[Array, Array], Array]
+
+
+def compose(*transforms: Transform) -> Transform:
+    """One transform that applies `transforms` in turn, each with a key of its own."""
+
+    def composed(key: Array, image: Array) -> Array:
+        for transform, subkey in zip(transforms, jax.random.split(key, len(transforms)), strict=True):
+            image = transform(subkey, image)
+        return image
+
+    return composed
+
+
+def mirror(probability: float = 0.5) -> Transform:
+    """Swap left and right (the last axis) with the given probability."""
+
+    def transform(key: Array, image: Array) -> Array:
+        return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+
+    return transform
+
+
+def affine(image: Array, matrix: Array, shift: Array) -> Array:
+    """Resample [H, W] bilinearly at `matrix @ (p - center) + center + shift` for each pixel p.
+
+    Outside the image its border value is continued. `matrix` is [2, 2], `shift` [2] in pixels.
+    """
+    shape = jnp.array(image.shape)
+    center = (shape - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape), indexing="ij"), axis=-1)
+    points = (grid - center) @ matrix.T + center + shift
+    points = jnp.clip(points, 0, shape - 1)
+    corner = jnp.clip(jnp.floor(points).astype(int), 0, shape - 2)
+    (row, column), (down, right) = jnp.moveaxis(corner, -1, 0), jnp.moveaxis(points - corner, -1, 0)
+    flat, width = image.ravel(), image.shape[1]
+    index = row * width + column
+    top = (1 - right) * flat[index] + right * flat[index + 1]
+    bottom = (1 - right) * flat[index + width] + right * flat[index + width + 1]
+    return (1 - down) * top + down * bottom
+
+
+def crop_scale_rotate(
+    shift: float, scale: tuple[float, float] = (0.9, 1.2), rotation: float = 0.1
+) -> Transform:
+    """Random cropping, scaling and rotation in one interpolation.
+
+    Args:
+        shift: largest displacement along each axis, as a share of the image's side.
+        scale: smallest and largest magnification; half of the draws shrink, half magnify.
+        rotation: largest angle, radians.
+    """
+
+    def transform(key: Array, image: Array) -> Array:
+        keys = jax.random.split(key, 4)
+        angle = jax.random.uniform(keys[0], minval=-rotation, maxval=rotation)
+        smaller = jax.random.uniform(keys[1], minval=scale[0], maxval=1.0)
+        larger = jax.random.uniform(keys[1], minval=1.0, maxval=scale[1])
+        magnification = jnp.where(jax.random.bernoulli(keys[2]), larger, smaller)
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        matrix = jnp.array([[cos, -sin], [sin, cos]]) / magnification
+        offset = jax.random.uniform(keys[3], (2,), minval=-shift, maxval=shift)
+        return affine(image, matrix, offset * jnp.array(image.shape))
+
+    return transform
+
+
+def brightness(low: float = 0.95, high: float = 1.1) -> Transform:
+    """Multiply the image by one factor drawn uniformly from [low, high)."""
+
+    def transform(key: Array, image: Array) -> Array:
+        return image * jax.random.uniform(key, minval=low, maxval=high)
+
+    return transform
+
+
+def gaussian_noise(largest: float = 0.05) -> Transform:
+    """Add Gaussian noise whose standard deviation is drawn uniformly from [0, largest)."""
+
+    def transform(key: Array, image: Array) -> Array:
+        level_key, noise_key = jax.random.split(key)
+        deviation = jax.random.uniform(level_key, maxval=largest)
+        return image + deviation * jax.random.normal(noise_key, image.shape, image.dtype)
+
+    return transform
+
+
+def clip(limit: float = 1.5) -> Transform:
+    """Clip to [-limit, limit], the range of normalised slices (Section 4.1)."""
+    return lambda key, image: jnp.clip(image, -limit, limit)
+
+
+def views(shift: float, scale: tuple[float, float], rotation: float, noise: float) -> Transform:
+    """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not."""
+    return compose(
+        mirror(),
+        crop_scale_rotate(shift, scale, rotation),
+        brightness(),
+        gaussian_noise(noise),
+        clip(),
+    )

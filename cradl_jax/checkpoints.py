@@ -1,0 +1,148 @@
+"""Run folders: checkpoints that survive interruption, and a manifest of what made them.
+
+    run/manifest.json     versions, seed, settings, fingerprint of the data, git commit
+    run/checkpoints/      the latest state and the one with the smallest validation loss
+
+Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from cradl_jax.errors import InputError
+from cradl_jax.objectives import Variables
+from cradl_jax.train import TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")
+
+
+def write_json(path: Path, content: dict | list) -> None:
+    """Write aside and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that a result depends on, and the device's name."""
+    found = {"python": platform.python_version()}
+    found |= {name: metadata.version(name) for name in PACKAGES}
+    return found | {"device": jax.devices()[0].device_kind}
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_manifest(run: Path, settings: dict, fingerprint: str) -> None:
+    """Write `run/manifest.json`, or check that the one there is of the same settings and data.
+
+    Raises:
+        InputError: the folder belongs to another run; the message names what differs.
+    """
+    path = run / "manifest.json"
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        known = read_manifest(run)
+        differing = sorted(
+            key
+            for key in known["settings"].keys() | settings.keys()
+            if known["settings"].get(key) != settings.get(key)
+        )
+        if known["fingerprint"] != fingerprint:
+            differing.append("the data's fingerprint")
+        if differing:
+            raise InputError(
+                f"{run}: holds a run that differs in {', '.join(differing)}; "
+                "choose another --workdir, or remove that folder to start over"
+            )
+        return
+    content = {"settings": settings, "fingerprint": fingerprint}
+    write_json(path, content | {"versions": versions(), "git_commit": git_commit()})
+
+
+def read_manifest(run: Path) -> dict:
+    """The manifest of a run folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    path = run / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise InputError(
+            f"{path}: expected the manifest of a trained run, found {fault}; train it first"
+        ) from fault
+
+
+class Checkpoints:
+    """The checkpoints of one run folder: the latest and the best by validation loss."""
+
+    def __init__(self, run: Path):
+        """Open `run/checkpoints`, made where missing."""
+        policies = ocp.checkpoint_managers
+        best = policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
+            best_fn=lambda m: m["val_loss"],
+            best_mode="min",
+        )
+        self.folder = (run / "checkpoints").absolute()
+        os.makedirs(self.folder, exist_ok=True)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.manager.close()
+
+    def save(self, state: TrainState, val_loss: float) -> None:
+        """Save in the background; a partly written checkpoint is never taken for a whole one."""
+        variables = ocp.args.StandardSave(state.variables)
+        optimizer = ocp.args.StandardSave(state.optimizer)
+        self.manager.save(
+            int(state.step),
+            args=ocp.args.Composite(variables=variables, optimizer=optimizer),
+            metrics={"val_loss": val_loss},
+        )
+
+    def latest_step(self) -> int | None:
+        """Step of the latest checkpoint, None if there is none."""
+        return self.manager.latest_step()
+
+    def latest(self, template: TrainState) -> TrainState:
+        """The latest state; `template` gives its structure and shapes."""
+        step = self.manager.latest_step()
+        items = self._restore(step, variables=template.variables, optimizer=template.optimizer)
+        return TrainState(template.step + step, items.variables, items.optimizer)
+
+    def best(self, template: Variables) -> Variables:
+        """`params` and `batch_stats` with the smallest validation loss."""
+        if self.manager.best_step() is None:
+            raise InputError(f"{self.folder}: holds no checkpoint; train the run first")
+        return self._restore(self.manager.best_step(), variables=template).variables
+
+    def _restore(self, step: int, **templates):
+        args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**args))
+        except (ValueError, KeyError, FileNotFoundError) as fault:
+            raise InputError(
+                f"{self.folder / str(step)}: does not fit the configured model ({fault}); "
+                "use the config that the run was trained with"
+            ) from fault

@@ -1,0 +1,1 @@
+"""From files of scans to arrays of slices."""

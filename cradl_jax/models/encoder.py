@@ -1,0 +1,46 @@
+"""The DC-Encoder of Table 10."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from cradl_jax.models.convolutions import Collapse, Down, NormReLU
+
+
+def levels(size: int) -> int:
+    """Number of stride-2 convolutions that bring an image of `size` pixels to a 4x4 map.
+
+    128 pixels take the five of Table 10, 64 take four.
+
+    Raises:
+        ValueError: `size` is not 8, 16, 32, ...
+    """
+    count = size.bit_length() - 3
+    if count < 1 or size != 4 << count:
+        raise ValueError(f"image size: expected a power of two of at least 8, found {size}")
+    return count
+
+
+class Encoder(nn.Module):
+    """f: x -> z (Section 3): 4x4 convolutions of stride 2 with BN and ReLU, the last one bare.
+
+    Attributes:
+        features: nf of Table 10, channels of the first convolution; they double at each.
+        latent: nz of Table 10, length of the representation.
+        dtype: precision of the products; parameters and statistics stay float32.
+        axis_name: device axis over which the batch statistics are synchronised.
+    """
+
+    features: int = 64
+    latent: int = 512
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Images [N, H, H] or [N, H, H, 1] -> representations [N, latent], float32."""
+        h = x.reshape(*x.shape[:3], 1)
+        for level in range(levels(x.shape[1])):
+            h = Down(self.features << level, self.dtype)(h)
+            h = NormReLU(self.axis_name, self.dtype)(h, train)
+        return Collapse(self.latent, self.dtype)(h).astype(jnp.float32)

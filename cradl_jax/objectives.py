@@ -1,0 +1,47 @@
+"""What each method minimises over a batch of slices: views, model and loss put together.
+
+An objective is `(variables, images [n, H, W], keys [n], train) -> (loss, (batch_stats, terms))`,
+where `variables` holds `params` and `batch_stats`. It is pure and runs on each device of the axis
+`axis_name`, with one random key per image, so that the devices may share out a batch in any way.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+
+from cradl_jax.augment import Transform
+from cradl_jax.losses import nt_xent
+from cradl_jax.models.simclr import SimCLR
+
+Variables = dict[str, Any]
+Objective = Callable[[Variables, Array, Array, bool], tuple[Array, tuple[Any, dict[str, Array]]]]
+
+
+def _apply(model, variables: Variables, train: bool, *inputs: Array):
+    """The model's output and the batch statistics after it."""
+    if not train:
+        return model.apply(variables, *inputs), variables["batch_stats"]
+    output, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
+    return output, updated["batch_stats"]
+
+
+def simclr(
+    model: SimCLR, view: Transform, temperature: float, axis_name: str | None = None
+) -> Objective:
+    """Section 3.1: two random views of each slice, contrasted by NT-Xent.
+
+    The views pass one after the other, so that each has batch statistics of its own.
+    """
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        first, second = jax.vmap(jax.random.split, out_axes=1)(keys)
+        u, stats = _apply(model, variables, train, jax.vmap(view)(first, images))
+        v, stats = _apply(
+            model, {**variables, "batch_stats": stats}, train, jax.vmap(view)(second, images)
+        )
+        loss, terms = nt_xent(u, v, temperature, axis_name)
+        return loss, (stats, terms)
+
+    return objective

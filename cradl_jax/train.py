@@ -1,0 +1,210 @@
+"""Training: a state, pure train and eval steps, and the loop that drives any of the models.
+
+The training slices lie on every device. A chunk of steps runs inside `lax.scan`, so that nothing
+but indices comes from the host. Randomness is `fold_in(fold_in(key, step), position in the global
+batch)`: a run on N devices equals the run on one.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from cradl_jax.errors import InputError
+from cradl_jax.objectives import Objective, Variables
+from cradl_jax.parallel import AXIS, Devices, copy_to_each, everywhere, over_devices, share_out
+
+LONGEST_CHUNK = 25  # steps between two looks from the host
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes.
+
+    Attributes:
+        step: number of steps done.
+        variables: `params` and `batch_stats`.
+        optimizer: the optimizer's own state.
+    """
+
+    step: Array
+    variables: Variables
+    optimizer: Any
+
+
+class Progress(NamedTuple):
+    """One chunk of training.
+
+    Attributes:
+        state: after the chunk.
+        train: the loss and its terms, the mean over the chunk.
+        val: the same on the validation slices where the chunk ends an epoch, else None.
+    """
+
+    state: TrainState
+    train: dict[str, float]
+    val: dict[str, float] | None
+
+
+def adam(
+    learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int
+) -> optax.GradientTransformation:
+    """Adam with linear warm-up, cosine annealing to 0 and L2 (coupled) weight decay (Section 4.3).
+
+    Biases and batch-normalization parameters are not decayed.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+
+    def is_kernel(params):
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, is_kernel),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def create_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]))
+
+
+def _image_keys(key: Array, count: int) -> Array:
+    """A key for each of this device's `count` images, by their position in the global batch."""
+    positions = lax.axis_index(AXIS) * count + jnp.arange(count)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+
+
+def train_step(objective: Objective, optimizer: optax.GradientTransformation):
+    """A per-device step `(state, images [n, H, W], key) -> (state, terms)` on the axis `AXIS`."""
+
+    def step(state: TrainState, images: Array, key: Array):
+        keys = _image_keys(jax.random.fold_in(key, state.step), len(images))
+
+        def loss_of(params):
+            return objective({**state.variables, "params": params}, images, keys, True)
+
+        params = state.variables["params"]
+        (loss, (stats, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        grads, terms = lax.pmean((grads, {"loss": loss, **terms}), AXIS)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
+        variables = {"params": optax.apply_updates(params, updates), "batch_stats": stats}
+        return TrainState(state.step + 1, variables, optimizer_state), terms
+
+    return step
+
+
+def eval_step(objective: Objective):
+    """A per-device evaluation `(variables, images, key) -> terms` on the axis `AXIS`."""
+
+    def step(variables: Variables, images: Array, key: Array):
+        loss, (_, terms) = objective(variables, images, _image_keys(key, len(images)), False)
+        return lax.pmean({"loss": loss, **terms}, AXIS)
+
+    return step
+
+
+def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
+    """Several training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
+    step = train_step(objective, optimizer)
+
+    def run(state: TrainState, data: Array, rows: Array, key: Array):
+        state, terms = lax.scan(lambda s, r: step(s, data[r], key), state, rows)
+        return state, jax.tree.map(jnp.mean, terms)
+
+    return run
+
+
+def _evaluation(objective: Objective):
+    """All validation batches: `(variables, data [M, H, W], rows [V, n], key) -> mean terms`."""
+    step = eval_step(objective)
+
+    def run(variables: Variables, data: Array, rows: Array, key: Array):
+        def body(_, batch):
+            index, r = batch
+            return None, step(variables, data[r], jax.random.fold_in(key, index))
+
+        _, terms = lax.scan(body, None, (jnp.arange(len(rows)), rows))
+        return jax.tree.map(jnp.mean, terms)
+
+    return run
+
+
+def steps_per_epoch(slices: int, batch_size: int) -> int:
+    """Full batches in `slices` training slices.
+
+    Raises:
+        InputError: there is not one.
+    """
+    if slices < batch_size:
+        raise InputError(
+            f"batch size {batch_size} is larger than the training set of {slices} slices; "
+            "lower config.train.batch_size or add scans"
+        )
+    return slices // batch_size
+
+
+def _chunk_length(steps: int) -> int:
+    return max(n for n in range(1, LONGEST_CHUNK + 1) if steps % n == 0)
+
+
+def train(
+    state: TrainState,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    train_images: np.ndarray,
+    val_images: np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    devices: Devices,
+) -> Iterator[Progress]:
+    """Train from `state` to the end of `epochs`, yielding after every chunk of steps.
+
+    Each epoch draws a permutation of the training slices from (seed, epoch) and leaves out what
+    does not fill a batch. The validation loss is taken at each epoch's end with augmentations
+    that are the same at every epoch, so that epochs compare.
+
+    Args:
+        state: from `create_state`, or a later one of the same run.
+        objective: see `cradl_jax.objectives`.
+        optimizer: the one that `state` was created with.
+        train_images: [N, H, W] in [-1.5, 1.5].
+        val_images: [V, H, W].
+        epochs: in all, those before `state` included.
+        batch_size: over all devices together.
+        seed: of permutations and augmentations.
+        devices: to share out each batch on.
+
+    Raises:
+        InputError: a batch that is too large or does not divide over the devices.
+    """
+    steps = steps_per_epoch(len(train_images), batch_size)
+    length = _chunk_length(steps)
+    val_batch = min(batch_size, len(val_images) // len(devices) * len(devices))
+    val_rows = np.arange(len(val_images) // val_batch * val_batch).reshape(-1, val_batch)
+    val_rows = share_out(val_rows, devices)
+    train_key, val_key = jax.random.split(jax.random.key(seed))
+
+    run_chunk = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    evaluate = over_devices(_evaluation(objective), devices, (None, 0, 0, None), None)
+    train_data, val_data = (copy_to_each(x, devices) for x in (train_images, val_images))
+
+    state = everywhere(state, devices)
+
+    for epoch in range(int(state.step) // steps, epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(len(train_images))
+        batches = order[: steps * batch_size].reshape(steps, batch_size)
+        for first in range(0, steps, length):
+            rows = share_out(batches[first : first + length], devices)
+            state, terms = run_chunk(state, train_data, rows, train_key)
+            ends_epoch = first + length == steps
+            val = evaluate(state.variables, val_data, val_rows, val_key) if ends_epoch else None
+            yield Progress(state, *jax.tree.map(float, (terms, val)))

@@ -1,0 +1,1 @@
+"""Entry points: each loads, calls the library, and saves."""

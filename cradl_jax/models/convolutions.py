@@ -16,9 +16,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def _windows(x: Array) -> Array:
     """All 2x2 windows of `x` [N, H, W, C], side by side in the channels: [N, H-1, W-1, 4C]."""
-    return jnp.concatenate(
-        [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]], axis=-1
-    )
+    return jnp.concatenate([x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]], axis=-1)
 
 
 def _pad(x: Array) -> Array:
@@ -45,7 +43,12 @@ def up_native(x: Array, kernel: Array) -> Array:
     `kernel` [4, 4, C, O] is applied as PyTorch applies it: the adjoint of `down_native`.
     """
     return lax.conv_general_dilated(
-        x, kernel[::-1, ::-1], (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=LAYOUT
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        ((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=LAYOUT,
     )
 
 
@@ -65,14 +68,26 @@ def up_matmul(x: Array, kernel: Array) -> Array:
 
 
 class _Conv(nn.Module):
+    """Parameters shared by the four layers.
+
+    A convolution that batch normalization follows needs no bias: its gradient is exactly zero,
+    and Adam would turn the rounding noise into a random walk.
+    """
+
     features: int
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
-    def weights(self, channels: int, fan_in: int) -> tuple[Array, Array]:
+    def kernel(self, channels: int, fan_in: int) -> Array:
         init = nn.initializers.normal(fan_in**-0.5)
         kernel = self.param("kernel", init, (4, 4, channels, self.features))
+        return kernel.astype(self.dtype)
+
+    def biased(self, y: Array) -> Array:
+        if not self.use_bias:
+            return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
+        return y + bias.astype(self.dtype)
 
 
 class Down(_Conv):
@@ -81,11 +96,9 @@ class Down(_Conv):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, H/2, W/2, features]."""
-        kernel, bias = self.weights(x.shape[-1], 16 * x.shape[-1])
-        y = lax.platform_dependent(
-            x.astype(self.dtype), kernel, cpu=down_matmul, default=down_native
-        )
-        return y + bias
+        kernel, x = self.kernel(x.shape[-1], 16 * x.shape[-1]), x.astype(self.dtype)
+        y = lax.platform_dependent(x, kernel, cpu=down_matmul, default=down_native)
+        return self.biased(y)
 
 
 class Up(_Conv):
@@ -94,9 +107,9 @@ class Up(_Conv):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
-        kernel, bias = self.weights(x.shape[-1], 4 * x.shape[-1])
-        y = lax.platform_dependent(x.astype(self.dtype), kernel, cpu=up_matmul, default=up_native)
-        return y + bias
+        kernel, x = self.kernel(x.shape[-1], 4 * x.shape[-1]), x.astype(self.dtype)
+        y = lax.platform_dependent(x, kernel, cpu=up_matmul, default=up_native)
+        return self.biased(y)
 
 
 class Collapse(_Conv):
@@ -105,8 +118,8 @@ class Collapse(_Conv):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, 4, 4, C] -> [N, features]."""
-        kernel, bias = self.weights(x.shape[-1], 16 * x.shape[-1])
-        return x.astype(self.dtype).reshape(len(x), -1) @ kernel.reshape(-1, self.features) + bias
+        kernel = self.kernel(x.shape[-1], 16 * x.shape[-1]).reshape(-1, self.features)
+        return self.biased(x.astype(self.dtype).reshape(len(x), -1) @ kernel)
 
 
 class Expand(_Conv):
@@ -115,9 +128,8 @@ class Expand(_Conv):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """[N, D] -> [N, 4, 4, features]."""
-        kernel, bias = self.weights(z.shape[-1], z.shape[-1])
-        y = jnp.einsum("nd,hwdf->nhwf", z.astype(self.dtype), kernel)
-        return y + bias
+        kernel = self.kernel(z.shape[-1], z.shape[-1])
+        return self.biased(jnp.einsum("nd,hwdf->nhwf", z.astype(self.dtype), kernel))
 
 
 class NormReLU(nn.Module):

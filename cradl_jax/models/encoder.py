@@ -41,6 +41,6 @@ class Encoder(nn.Module):
         """Images [N, H, H] or [N, H, H, 1] -> representations [N, latent], float32."""
         h = x.reshape(*x.shape[:3], 1)
         for level in range(levels(x.shape[1])):
-            h = Down(self.features << level, self.dtype)(h)
+            h = Down(self.features << level, self.dtype, use_bias=False)(h)
             h = NormReLU(self.axis_name, self.dtype)(h, train)
         return Collapse(self.latent, self.dtype)(h).astype(jnp.float32)

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy.signal import correlate
+
+from cradl_jax.models import convolutions
+from cradl_jax.models.encoder import Encoder, levels
+from cradl_jax.models.simclr import SimCLR
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("form", [convolutions.down_native, convolutions.down_matmul])
+def test_down_is_a_strided_correlation(form):
+    x, kernel = draw(0, 1, 8, 12, 3), draw(1, 4, 4, 3, 2)
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    full = np.stack(
+        [correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(2)], axis=-1
+    )
+    np.testing.assert_allclose(form(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("up", [convolutions.up_native, convolutions.up_matmul])
+def test_up_is_the_adjoint_of_down(up):
+    x, y, kernel = draw(0, 2, 8, 12, 5), draw(1, 2, 4, 6, 7), draw(2, 4, 4, 5, 7)
+    down = jnp.vdot(convolutions.down_native(x, kernel), y)
+    np.testing.assert_allclose(jnp.vdot(x, up(y, kernel.swapaxes(2, 3))), down, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "native, matmul",
+    [
+        (convolutions.down_native, convolutions.down_matmul),
+        (convolutions.up_native, convolutions.up_matmul),
+    ],
+)
+def test_gradients_of_both_forms_agree(native, matmul):
+    x, kernel = draw(0, 2, 8, 8, 3), draw(1, 4, 4, 3, 5)
+    expected, found = (
+        jax.grad(lambda x, k, f=form: (f(x, k) ** 3).sum(), (0, 1))(x, kernel)
+        for form in (native, matmul)
+    )
+    jax.tree.map(
+        lambda e, f: np.testing.assert_allclose(f, e, rtol=2e-3, atol=1e-2), expected, found
+    )
+
+
+def test_layers_choose_a_form_inside_scan():
+    layer, x = convolutions.Down(4), draw(0, 2, 8, 8, 3)
+    variables = layer.init(jax.random.key(1), x)
+    _, scanned = jax.lax.scan(lambda c, _: (c, layer.apply(variables, c)), x, None, length=2)
+    kernel = variables["params"]["kernel"]
+    np.testing.assert_allclose(
+        scanned[1], convolutions.down_native(x, kernel), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_encoder_has_the_layers_of_table_10():
+    variables = jax.eval_shape(lambda: Encoder().init(jax.random.key(0), jnp.zeros((1, 128, 128))))
+    kernels = [variables["params"][f"Down_{level}"]["kernel"].shape for level in range(5)] + [
+        variables["params"]["Collapse_0"]["kernel"].shape
+    ]
+    assert kernels == [
+        (4, 4, 1, 64),
+        (4, 4, 64, 128),
+        (4, 4, 128, 256),
+        (4, 4, 256, 512),
+        (4, 4, 512, 1024),
+        (4, 4, 1024, 512),
+    ]
+    # the kernels, the last bias, scale and bias of the batch normalizations
+    count = sum(16 * c * o for _, _, c, o in kernels) + 512 + 2 * (64 + 128 + 256 + 512 + 1024)
+    assert count == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize("size", [0, 4, 12, 100, 130])
+def test_image_size_must_be_a_power_of_two(size):
+    with pytest.raises(ValueError, match=f"found {size}"):
+        levels(size)
+
+
+def test_representation_does_not_depend_on_the_batch():
+    model = SimCLR(Encoder(4, 16), (8, 4))
+    x = draw(0, 5, 32, 32)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    encode = jax.jit(lambda x: model.apply(variables, x, method="encode"))
+    together, alone = encode(x), encode(x[2:3])
+    np.testing.assert_allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_encoder_gradient_equals_finite_differences():
+    model, x = Encoder(2, 4), draw(0, 2, 16, 16)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    with jax.enable_x64():
+        check_grads(
+            jax.jit(lambda x: model.apply(variables, x)),
+            (x,),
+            order=1,
+            modes=["rev"],
+            rtol=2e-2,
+            eps=1e-3,
+        )
+
+
+def test_batch_statistics_become_the_batch_mean():
+    norm, x = convolutions.NormReLU(), draw(0, 64, 4, 4, 3) * 2 + 5
+    variables = norm.init(jax.random.key(0), x, False)
+    for _ in range(200):
+        _, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+        variables = {**variables, **updated}
+    stats = variables["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(stats["mean"], x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(stats["var"], x.var((0, 1, 2)), rtol=1e-4)

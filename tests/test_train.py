@@ -1,0 +1,142 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+from cradl_jax import augment, objectives
+from cradl_jax.checkpoints import Checkpoints
+from cradl_jax.errors import InputError
+from cradl_jax.models.encoder import Encoder
+from cradl_jax.models.simclr import SimCLR
+from cradl_jax.parallel import AXIS, share_out
+from cradl_jax.train import adam, create_state, steps_per_epoch, train
+
+MODEL = SimCLR(Encoder(4, 16, axis_name=AXIS), (16, 8))
+VIEW = augment.views(0.1, (0.9, 1.2), 0.1, 0.05)
+OBJECTIVE = objectives.simclr(MODEL, VIEW, 0.5, AXIS)
+OPTIMIZER = adam(3e-3, 1e-6, warmup_steps=2, total_steps=36)
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Smooth random pictures, each unlike the others: contrast can be learned."""
+    noise = np.random.default_rng(0).normal(size=(56, 4, 4)).astype(np.float32)
+    return np.clip(np.kron(noise, np.ones((4, 4), np.float32)), -1.5, 1.5)
+
+
+def initial_state():
+    variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
+    return create_state(variables, OPTIMIZER)
+
+
+def run(state, slices, epochs, devices):
+    settings = {"epochs": epochs, "batch_size": 16, "seed": 3, "devices": devices}
+    return list(train(state, OBJECTIVE, OPTIMIZER, slices[:48], slices[40:], **settings))
+
+
+@pytest.fixture(scope="module")
+def on_one_device(slices):
+    return run(initial_state(), slices, 12, jax.devices()[:1])
+
+
+def test_loss_falls_below_chance(on_one_device):
+    chance = np.log(2 * 16 - 1)
+    assert on_one_device[0].train["loss"] > on_one_device[-1].train["loss"]
+    assert on_one_device[-1].val["loss"] < 0.9 * chance
+    assert int(on_one_device[-1].state.step) == 36
+
+
+def test_four_devices_train_as_one(slices, on_one_device):
+    found = run(initial_state(), slices, 12, jax.devices())[-1]
+    expected = on_one_device[-1]
+    jax.tree.map(
+        lambda e, f: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5),
+        expected.state.variables,
+        found.state.variables,
+    )
+    np.testing.assert_allclose(found.val["loss"], expected.val["loss"], rtol=1e-4)
+
+
+def test_resumed_training_is_bit_identical(tmp_path, slices, on_one_device):
+    devices = jax.devices()[:1]
+    with Checkpoints(tmp_path) as checkpoints:
+        for progress in train(
+            initial_state(),
+            OBJECTIVE,
+            OPTIMIZER,
+            slices[:48],
+            slices[40:],
+            epochs=12,
+            batch_size=16,
+            seed=3,
+            devices=devices,
+        ):
+            if progress.val is not None:
+                checkpoints.save(progress.state, progress.val["loss"])
+            if int(progress.state.step) == 18:
+                break
+    with Checkpoints(tmp_path) as checkpoints:
+        state = checkpoints.latest(initial_state())
+    assert int(state.step) == 18
+    found = run(state, slices, 12, devices)[-1].state
+    jax.tree.map(np.testing.assert_array_equal, found, on_one_device[-1].state)
+
+
+def test_best_checkpoint_has_the_smallest_validation_loss(tmp_path):
+    state = initial_state()
+    losses = [3.0, 1.0, 2.0, 4.0]
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, loss in enumerate(losses, start=1):
+            variables = jax.tree.map(lambda x, s=step: x * 0 + s, state.variables)
+            checkpoints.save(state.replace(step=state.step + step, variables=variables), loss)
+    with Checkpoints(tmp_path) as checkpoints:
+        best = checkpoints.best(jax.eval_shape(lambda: state.variables))
+        assert checkpoints.latest_step() == 4
+        assert sorted(checkpoints.manager.all_steps()) == [2, 4]
+    assert all(np.all(np.asarray(leaf) == 2) for leaf in jax.tree.leaves(best))
+
+
+def test_checkpoint_of_another_size_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(initial_state(), 1.0)
+    other = SimCLR(Encoder(8, 16), (16, 8))
+    template = jax.eval_shape(
+        lambda: other.init(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
+    )
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="config"):
+        checkpoints.best(template)
+
+
+def test_empty_run_has_no_best_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="train the run"):
+        checkpoints.best({})
+
+
+def test_weight_decay_is_coupled_and_spares_biases():
+    params = {"kernel": np.full((2, 2), 3.0, np.float32), "bias": np.full(2, 3.0, np.float32)}
+    optimizer = adam(1e-2, 0.1, warmup_steps=0, total_steps=10)
+    zero = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    # Adam's first step has length lr in the direction of the decayed gradient, whatever its size.
+    np.testing.assert_allclose(updates["kernel"], -1e-2, rtol=1e-4)
+    np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def test_learning_rate_warms_up_then_anneals():
+    optimizer = adam(1.0, 0.0, warmup_steps=4, total_steps=20)
+    params = np.ones((1, 1), np.float32)
+    state, sizes = optimizer.init(params), []
+    for _ in range(21):
+        updates, state = optimizer.update(np.ones_like(params), state, params)
+        sizes.append(-float(updates[0, 0]))
+    expected = [step / 4 for step in range(4)]
+    expected += [(1 + np.cos(np.pi * step / 16)) / 2 for step in range(17)]
+    np.testing.assert_allclose(sizes, expected, atol=2e-3)
+    assert isinstance(optimizer, optax.GradientTransformation)
+
+
+def test_batch_must_fit():
+    with pytest.raises(InputError, match="does not divide over 4 devices"):
+        share_out(np.zeros((3, 10)), jax.devices())
+    with pytest.raises(InputError, match="larger than the training set of 7 slices"):
+        steps_per_epoch(7, 8)

@@ -17,7 +17,9 @@ def compose(*transforms: Transform) -> Transform:
     """One transform that applies `transforms` in turn, each with a key of its own."""
 
     def composed(key: Array, image: Array) -> Array:
-        for transform, subkey in zip(transforms, jax.random.split(key, len(transforms)), strict=True):
+        for transform, subkey in zip(
+            transforms, jax.random.split(key, len(transforms)), strict=True
+        ):
             image = transform(subkey, image)
         return image
 
@@ -111,3 +113,21 @@ def views(shift: float, scale: tuple[float, float], rotation: float, noise: floa
         gaussian_noise(noise),
         clip(),
     )
+
+
+def cut_out(key: Array, image: Array, most: int = 3, limit: float = 1.5) -> Array:
+    """Paint 1 to `most` random rectangles over an image [H, W] (ceVAE's masking, appendix B).
+
+    Their sides are up to half the image's, their values uniform in [-limit, limit].
+    """
+    count_key, *keys = jax.random.split(key, 1 + most)
+    count = jax.random.randint(count_key, (), 1, most + 1)
+    height, width = image.shape
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    for number, rectangle in enumerate(keys):
+        h, w, top, left, value = jax.random.uniform(rectangle, (5,))
+        h, w = 1 + h * (height / 2 - 1), 1 + w * (width / 2 - 1)
+        top, left = top * (height - h), left * (width - w)
+        inside = (rows >= top) & (rows < top + h) & (columns >= left) & (columns < left + w)
+        image = jnp.where(inside & (number < count), limit * (2 * value - 1), image)
+    return image

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from cradl_jax.models.vae import Posterior
+
 
 def nt_xent(
     u: Array, v: Array, temperature: float = 0.5, axis_name: str | None = None
@@ -39,3 +41,22 @@ def nt_xent(
     logits = jnp.where(jnp.arange(2 * total) == itself[:, None], -jnp.inf, similarity)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, positive).mean()
     return loss, {"accuracy": (logits.argmax(-1) == positive).mean()}
+
+
+def reconstruction(x: Array, x_hat: Array) -> Array:
+    """L_Rec: the L1 distance summed over the pixels of each image [N, H, W], [N]."""
+    return jnp.abs(x - x_hat).sum((1, 2))
+
+
+def kl_divergence(posterior: Posterior) -> Array:
+    """D_KL(q(z|x) || N(0, I)) summed over the dimensions, [N]."""
+    mean, log_variance = posterior
+    return 0.5 * (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1)
+
+
+def elbo(
+    x: Array, x_hat: Array, posterior: Posterior, beta: float = 1.0
+) -> tuple[Array, dict[str, Array]]:
+    """L_VAE = L_Rec + beta * D_KL (equation 7), the mean over the batch [N, H, W]."""
+    rec, kl = reconstruction(x, x_hat).mean(), kl_divergence(posterior).mean()
+    return rec + beta * kl, {"rec": rec, "kl": kl}

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 from jax import Array
 
-from cradl_jax.augment import Transform
-from cradl_jax.losses import nt_xent
+from cradl_jax.augment import Transform, cut_out
+from cradl_jax.losses import elbo, nt_xent, reconstruction
 from cradl_jax.models.simclr import SimCLR
+from cradl_jax.models.vae import VAE
 
 Variables = dict[str, Any]
 Objective = Callable[[Variables, Array, Array, bool], tuple[Array, tuple[Any, dict[str, Array]]]]
@@ -43,5 +44,36 @@ def simclr(
         )
         loss, terms = nt_xent(u, v, temperature, axis_name)
         return loss, (stats, terms)
+
+    return objective
+
+
+def vae(model: VAE, view: Transform, beta: float) -> Objective:
+    """Appendix B, equation 7: reconstruct a random view of each slice."""
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, sample_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        x = jax.vmap(view)(view_keys, images)
+        (x_hat, posterior), stats = _apply(model, variables, train, x, sample_keys)
+        loss, terms = elbo(x, x_hat, posterior, beta)
+        return loss, (stats, terms)
+
+    return objective
+
+
+def cevae(model: VAE, view: Transform, beta: float, gamma: float) -> Objective:
+    """Appendix B, equation 8: a VAE that also restores each view from a masked one."""
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, sample_keys, mask_keys = jax.vmap(
+            lambda key: jax.random.split(key, 3), out_axes=1
+        )(keys)
+        x = jax.vmap(view)(view_keys, images)
+        (x_hat, posterior), stats = _apply(model, variables, train, x, sample_keys)
+        masked = jax.vmap(cut_out)(mask_keys, x)
+        (x_restore, _), stats = _apply(model, {**variables, "batch_stats": stats}, train, masked)
+        loss, terms = elbo(x, x_hat, posterior, beta)
+        restore = reconstruction(x, x_restore).mean()
+        return loss + gamma * restore, (stats, {**terms, "restore": restore})
 
     return objective

@@ -4,6 +4,7 @@ A per-device function sees its share of a batch and the axis `AXIS`, over which 
 averages. One device takes the same path as eight.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,14 +18,20 @@ AXIS = "devices"
 Devices = Sequence[jax.Device]
 
 
-def over_devices(function: Callable, devices: Devices, in_axes: tuple, out_axes) -> Callable:
+def over_devices(
+    function: Callable, devices: Devices, in_axes: tuple[int | None, ...], out_axes: int | None
+) -> Callable:
     """`function` on every device: axis 0 is shared out, axis None is the same everywhere.
 
-    A result with axis None must have been synchronised over `AXIS` by `function`.
+    A result with axis None must have been synchronised over `AXIS` by `function`. The same
+    arguments give the same compiled function.
     """
-    return jax.pmap(
-        function, axis_name=AXIS, devices=list(devices), in_axes=in_axes, out_axes=out_axes
-    )
+    return _compiled(function, tuple(devices), in_axes, out_axes)
+
+
+@functools.lru_cache
+def _compiled(function, devices, in_axes, out_axes):
+    return jax.pmap(function, axis_name=AXIS, devices=devices, in_axes=in_axes, out_axes=out_axes)
 
 
 def everywhere(tree, devices: Devices):
@@ -37,9 +44,7 @@ def copy_to_each(array: np.ndarray, devices: Devices) -> Array:
     """`array` [...] copied to every device once: [devices, ...], one row on each."""
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
     copies = [jax.device_put(array[None], device) for device in devices]
-    return jax.make_array_from_single_device_arrays(
-        (len(devices), *array.shape), sharding, copies
-    )
+    return jax.make_array_from_single_device_arrays((len(devices), *array.shape), sharding, copies)
 
 
 def share_out(batches: np.ndarray, devices: Devices) -> np.ndarray:

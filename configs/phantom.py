@@ -14,7 +14,6 @@ from configs import default
 def get_config() -> ConfigDict:
     config = default.get_config()
     config.seeds = (0,)
-    config.smoke = False
 
     config.phantom = ConfigDict()
     config.phantom.spacing_mm = 2.0
@@ -39,4 +38,18 @@ def get_config() -> ConfigDict:
     config.train.warmup_epochs = 4
     config.train.batch_size = 256
     config.train.learning_rate = 1e-3
+
+    config.smoke = False
+    config.smoke_settings = ConfigDict(
+        {
+            "phantom": {
+                "subjects": {
+                    "healthy": {"train": 6, "val": 2},
+                    "synth": {"val": 2, "test": 2},
+                    "lesion": {"val": 2, "test": 2},
+                }
+            },
+            "train": {"epochs": 2, "warmup_epochs": 1, "batch_size": 64},
+        }
+    )
     return config

@@ -6,6 +6,7 @@
 Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cradl_jax.errors import InputError
@@ -47,45 +49,61 @@ def git_commit() -> str | None:
         return None
 
 
-def write_manifest(run: Path, settings: dict, fingerprint: str) -> None:
-    """Write `run/manifest.json`, or check that the one there is of the same settings and data.
+def fingerprint(tree) -> str:
+    """SHA-256 of a tree's arrays: two trees with one fingerprint are the same weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get(tree)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
+    """Write `folder/manifest.json`, or check that the one there is of the same settings and data.
+
+    Args:
+        folder: of a run or of one of its parts.
+        settings: what it depends on, plain values.
+        fingerprint: of the data or weights it is made from.
 
     Raises:
-        InputError: the folder belongs to another run; the message names what differs.
+        InputError: the folder was made with others; the message names what differs.
     """
-    path = run / "manifest.json"
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        known = read_manifest(run)
-        differing = sorted(
-            key
-            for key in known["settings"].keys() | settings.keys()
-            if known["settings"].get(key) != settings.get(key)
-        )
-        if known["fingerprint"] != fingerprint:
-            differing.append("the data's fingerprint")
-        if differing:
-            raise InputError(
-                f"{run}: holds a run that differs in {', '.join(differing)}; "
-                "choose another --workdir, or remove that folder to start over"
-            )
+    if (folder / "manifest.json").exists():
+        check_manifest(folder, settings, fingerprint)
         return
     content = {"settings": settings, "fingerprint": fingerprint}
-    write_json(path, content | {"versions": versions(), "git_commit": git_commit()})
+    write_json(
+        folder / "manifest.json", content | {"versions": versions(), "git_commit": git_commit()}
+    )
 
 
-def read_manifest(run: Path) -> dict:
-    """The manifest of a run folder.
+def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
+    """Raise an InputError if `folder` was made with other settings, data or weights."""
+    known = read_manifest(folder)
+    settings = json.loads(json.dumps(settings))
+    names = sorted(known["settings"].keys() | settings.keys())
+    differing = [name for name in names if known["settings"].get(name) != settings.get(name)]
+    if fingerprint not in (None, known["fingerprint"]):
+        differing.append("the data or weights it was made from")
+    if differing:
+        raise InputError(
+            f"{folder}: was made with other settings ({', '.join(differing)}); "
+            "choose another --workdir, or remove that folder to make it anew"
+        )
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a run folder or a part of it.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    path = run / "manifest.json"
+    path = folder / "manifest.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise InputError(
-            f"{path}: expected the manifest of a trained run, found {fault}; train it first"
+            f"{path}: expected the manifest of a finished run, found {fault}; run the stages before this one"
         ) from fault
 
 

@@ -1,7 +1,7 @@
 """Every row of Table 9: anomaly scores of slices and their heatmaps.
 
-A scorer is `(params, images [N, H, W], brains [N, H, W]) -> Scored`. It is pure, and what it says
-of a slice depends on no other slice of its batch. Higher = more anomalous throughout.
+A scorer is `(params, Batch) -> Scored`. It is pure, and what it says of a slice depends on no other
+slice of its batch. Higher = more anomalous throughout.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +17,23 @@ from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import Devices, everywhere, over_devices, share_out
+from cradl_jax.postprocess import postprocess
 
 Encode = Callable[[Variables, Array], Array]
+
+
+class Batch(NamedTuple):
+    """Slices to be scored.
+
+    Attributes:
+        images: [N, H, W] in [-1.5, 1.5].
+        brains: [N, H, W] bool.
+        position: height within the brain, 0 its lowest slice and 1 its highest, [N].
+    """
+
+    images: Array
+    brains: Array
+    position: Array
 
 
 class Scored(NamedTuple):
@@ -33,7 +48,7 @@ class Scored(NamedTuple):
     heatmaps: dict[str, Array]
 
 
-Scorer = Callable[[Any, Array, Array], Scored]
+Scorer = Callable[[Any, Batch], Scored]
 
 
 def with_gradient(score: Callable[[Array], Array], images: Array) -> tuple[Array, Array]:
@@ -46,10 +61,10 @@ def with_gradient(score: Callable[[Array], Array], images: Array) -> tuple[Array
 def nll(encode: Encode, name: str) -> Scorer:
     """NLL and nll-grad: s(x) = -log p(Enc(x)) (equation 2); params are (variables, density)."""
 
-    def scorer(params: tuple[Variables, densities.Density], images: Array, _: Array) -> Scored:
+    def scorer(params: tuple[Variables, densities.Density], batch: Batch) -> Scored:
         variables, density = params
         scores, heatmaps = with_gradient(
-            lambda x: -densities.log_prob(density, encode(variables, x)), images
+            lambda x: -densities.log_prob(density, encode(variables, x)), batch.images
         )
         return Scored({name: scores}, {name: heatmaps})
 
@@ -63,7 +78,8 @@ def vae(model: VAE, beta: float) -> Scorer:
     the two maps in their own units, never scaled by image or batch.
     """
 
-    def scorer(variables: Variables, images: Array, _: Array) -> Scored:
+    def scorer(variables: Variables, batch: Batch) -> Scored:
+        images = batch.images
         x_hat, _ = model.apply(variables, images, method="reconstruct")
         rec, rec_map = reconstruction(images, x_hat), jnp.abs(images - x_hat)
         kl, kl_grad = with_gradient(
@@ -77,38 +93,47 @@ def vae(model: VAE, beta: float) -> Scorer:
     return scorer
 
 
-def baseline(_: None, images: Array, brains: Array) -> Scored:
-    """What any method must beat: the area of the brain in the slice, and |intensity|."""
-    area = brains.sum((1, 2)).astype(jnp.float32)
-    return Scored({"area": area}, {"intensity": jnp.abs(images)})
+def baseline(_: None, batch: Batch) -> Scored:
+    """What any method must beat: the slice's position and brain area, and |intensity|."""
+    position = -jnp.abs(batch.position - 0.5)  # anomalies are seldom at the brain's ends
+    area = batch.brains.sum((1, 2)).astype(jnp.float32)
+    return Scored({"position": position, "area": area}, {"intensity": jnp.abs(batch.images)})
 
 
-def position(height: np.ndarray) -> np.ndarray:
-    """The other baseline: nearness to the middle of the brain.
+def post_processed(scorer: Scorer) -> Scorer:
+    """`scorer` with its heatmaps post-processed as in Section 4.5."""
 
-    Args:
-        height: of each slice, 0 at the brain's lowest and 1 at its highest, [N].
-    """
-    return -np.abs(np.asarray(height, np.float32) - 0.5)
+    def processed(params: Any, batch: Batch) -> Scored:
+        scores, heatmaps = scorer(params, batch)
+        maps = {name: postprocess(heatmap, batch.brains) for name, heatmap in heatmaps.items()}
+        return Scored(scores, maps)
+
+    return processed
 
 
 def in_batches(
-    function: Callable, params: Any, *arrays: np.ndarray, batch_size: int, devices: Devices
+    function: Callable, params: Any, arrays: Any, rows: np.ndarray, batch_size: int, devices: Devices
 ) -> Iterator[Any]:
-    """`function(params, *batch)` over the rows of `arrays`, on all devices, a batch at a time.
+    """`function(params, batch)` over the given rows of `arrays`, a batch at a time on all devices.
 
-    The last batch is padded and its result cut, so that `function` compiles once. `batch_size`
-    counts over all devices and is rounded up to a multiple of them.
+    Args:
+        function: per device; its result has one row for each of the batch.
+        params: the same for every batch.
+        arrays: a tree of arrays with a row a slice, which may be memory-mapped.
+        rows: which ones, and in which order.
+        batch_size: over all devices; rounded up to a multiple of their number.
+        devices: to run on.
+
+    Yields:
+        The results for `batch_size` rows at a time. The last batch is padded and its result cut,
+        so that `function` compiles once.
     """
-    batch = -(-batch_size // len(devices)) * len(devices)
-    run = over_devices(function, devices, (None, *[0] * len(arrays)), 0)
+    size = -(-batch_size // len(devices)) * len(devices)
+    run = over_devices(function, devices, (None, 0), 0)
     params = everywhere(params, devices)
-    for first in range(0, len(arrays[0]), batch):
-        rows = [np.asarray(array[first : first + batch]) for array in arrays]
-        missing = batch - len(rows[0])
-        padded = [np.concatenate([r, np.zeros((missing, *r.shape[1:]), r.dtype)]) for r in rows]
-        shared = [share_out(r[None], devices)[:, 0] for r in padded]
-        result = run(params, *shared)
-        yield jax.tree.map(
-            lambda x: np.asarray(x).reshape(batch, *x.shape[2:])[: batch - missing], result
-        )
+    for first in range(0, len(rows), size):
+        chosen = rows[first : first + size]
+        padded = np.resize(chosen, size)
+        batch = jax.tree.map(lambda a, r=padded: share_out(a[r][None], devices)[:, 0], arrays)
+        result = jax.device_get(run(params, batch))
+        yield jax.tree.map(lambda x, n=len(chosen): x.reshape(size, *x.shape[2:])[:n], result)

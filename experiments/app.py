@@ -18,6 +18,28 @@ WORKDIR = flags.DEFINE_string(
 flags.mark_flag_as_required("config")
 
 
+def listed_sets(config: ConfigDict) -> ConfigDict:
+    """The data sets that `config.data.healthy` and `config.data.anomalous` list as CSV files.
+
+    Raises:
+        InputError: one is not given, or two have one name.
+    """
+    healthy, anomalous = config.data.healthy, config.data.anomalous
+    if not healthy or not anomalous:
+        raise InputError(
+            "config.data: expected CSV files of healthy and anomalous scans, found "
+            f"healthy={healthy!r} and anomalous={anomalous!r}; "
+            "give --config.data.healthy=a.csv --config.data.anomalous=b.csv[,c.csv]"
+        )
+    files = {"healthy": Path(healthy).absolute()}
+    for path in map(Path, anomalous.split(",")):
+        if path.stem in files:
+            raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
+        files[path.stem] = path.absolute()
+    how = {"layout": "csv", "offset": config.data.offset}
+    return ConfigDict({name: {**how, "path": str(path)} for name, path in files.items()})
+
+
 def run(main: Callable[[ConfigDict, Path], None]) -> None:
     """Parse flags, then call `main(config, workdir)`; an `InputError` ends in exit status 2."""
 
@@ -25,10 +47,14 @@ def run(main: Callable[[ConfigDict, Path], None]) -> None:
         if len(arguments) > 1:
             sys.exit(f"error: unknown argument {arguments[1]!r}; every option starts with --")
         config = CONFIG.value
-        config.lock()
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        if config.get("smoke"):
+            config.update(config.smoke_settings)
+            name += "-smoke"
         workdir = Path(WORKDIR.value or Path("runs") / name)
         try:
+            if "healthy" in config.data:
+                config.data.sets = listed_sets(config)
             main(config, workdir)
         except InputError as fault:
             print(f"error: {fault}", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""Read every scan of a data set before anything is computed, and list what is wrong."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cradl_jax.data.layouts import Scan
+from cradl_jax.data.preprocess import slice_geometry
+from cradl_jax.data.volumes import read_mask, read_volume
+from cradl_jax.data.workers import map_scans
+from cradl_jax.errors import InputError
+
+
+def scan_faults(
+    scans: Sequence[Scan],
+    workers: int,
+    *,
+    annotated: Literal["none", "some", "all"],
+    offset: int = 0,
+    slice_spacing_mm: float | None = None,
+    label: str = "checking",
+) -> list[str]:
+    """Every fault of the files of a data set.
+
+    Args:
+        scans: The scans to read.
+        workers: Number of scans read at once.
+        annotated: Which scans need a mask of their anomalies: none (a healthy data set, whose
+            masks must be empty), some (a scan without one is healthy) or all.
+        offset: See `slice_geometry`, as for the next one.
+        slice_spacing_mm: Distance of neighboring slices in millimeters.
+        label: Label of the progress bar.
+    """
+
+    how = {"size": 1, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
+
+    def faults_of(scan: Scan) -> list[str]:
+        return _faults(scan, annotated == "none", how)
+
+    faults = [fault for found in map_scans(faults_of, scans, workers, label) for fault in found]
+    without = [scan for scan in scans if scan.mask is None]
+    if annotated == "all":
+        faults += [
+            f"{scan.image}: expected a mask of its anomalies, found none; add it (all 0 if the "
+            "scan is healthy), or list the scans in a CSV file with an empty mask for healthy ones"
+            for scan in without
+        ]
+    elif annotated == "some" and len(without) == len(scans):
+        faults.append(
+            f"{scans[0].image} and the other {len(scans) - 1} scans of its data set: expected a "
+            "mask of the anomalies for some, found none; add the masks"
+        )
+    return faults
+
+
+def _faults(scan: Scan, healthy: bool, how: dict) -> list[str]:
+    """What keeps an image and its mask from being sliced."""
+    try:
+        volume = read_volume(scan.image)
+    except InputError as fault:
+        return [str(fault)]
+    faults = []
+    try:
+        slice_geometry(volume.data.shape, volume.spacing_mm, **how)
+    except InputError as fault:
+        faults.append(f"{scan.image}: {fault}")
+    try:
+        mask = None if scan.mask is None else read_mask(scan.mask, volume)
+    except InputError as fault:
+        return [*faults, str(fault)]
+    if healthy and mask is not None and mask.any():
+        faults.append(
+            f"{scan.mask}: expected no anomaly in a healthy data set, found {mask.sum()} voxels; "
+            "move the scan to an anomalous data set"
+        )
+    return faults

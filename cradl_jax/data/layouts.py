@@ -1,0 +1,253 @@
+"""Find the scans of a data set: in the layout of a known data set, or listed in a CSV file."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cradl_jax.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan of a data set."""
+
+    subject: str
+    image: Path
+    mask: Path | None
+    """The anomaly annotation; None where there is none."""
+    split: str | None
+    """One of `SPLITS`; None where the data set does not say."""
+
+
+Found = tuple[list[Scan], list[str]]
+"""Scans, and what is wrong with the list of them."""
+
+
+def find_scans(path: Path, layout: str) -> list[Scan]:
+    """The scans of a data set, see `list_scans`.
+
+    Raises:
+        InputError: If anything is wrong with the list. All faults are named at once.
+    """
+    scans, faults = list_scans(path, layout)
+    raise_faults(faults)
+    return scans
+
+
+def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
+    """The scans of the data set at `path`, ordered by path (a CSV file keeps its order).
+
+    Args:
+        path: The data set's folder, or the CSV file.
+        layout: How its files are named, one of `LAYOUTS`:
+            'bids': `sub-X/[ses-Y/]anat/sub-X_*T2w.nii.gz`, masks of anomalies under
+                `derivatives/**/sub-X/**/anat/sub-X_*_mask.nii.gz`, splits in the optional column
+                `split` of `participants.tsv`;
+            'hcp': `X/[T1w/]T2w_acpc_dc_restore_brain.nii.gz`;
+            'brats': `*_t2.nii.gz` beside `*_seg.nii.gz`, or `*-t2w.nii.gz` beside `*-seg.nii.gz`,
+                in folders of any depth;
+            'isles2015': `VSD.Brain.XX.O.MR_T2.*` and `VSD.Brain.XX.O.OT.*` in a folder a case;
+            'csv': columns `subject,split,image,mask`, paths relative to the CSV file, an empty
+                mask for a healthy scan.
+            Every `.nii.gz` may be a `.nii`.
+
+    Returns:
+        The scans whose image exists, and the faults: scans, masks or splits that do not exist.
+
+    Raises:
+        InputError: If the path is missing or holds no scan of that layout.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, found {layout!r}")
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"{path}: expected a data set of layout '{layout}', found no such path")
+    if path.is_dir() == (layout == "csv"):
+        expected, found = ("file", "folder") if layout == "csv" else ("folder", "file")
+        raise InputError(f"{path}: expected a {expected} for layout '{layout}', found a {found}")
+    pattern, find = LAYOUTS[layout]
+    scans, faults = find(path)
+    if not scans and not faults:
+        raise InputError(
+            f"{path}: expected {pattern} (layout '{layout}'), found none; check the path and the "
+            "layout, or list the scans in a CSV file (layout 'csv')"
+        )
+    return scans, faults
+
+
+def raise_faults(faults: Iterable[str]) -> None:
+    """Raise one `InputError` that lists every fault, if there is any."""
+    faults = list(faults)
+    if len(faults) == 1:
+        raise InputError(faults[0])
+    if faults:
+        raise InputError("\n".join([f"{len(faults)} faults:", *(f"  - {f}" for f in faults)]))
+
+
+def _volumes(paths: Iterable[Path]) -> list[Path]:
+    """The volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
+    return sorted(
+        path
+        for path in set(paths)
+        if path.name.endswith((".nii", ".nii.gz")) and path.name[0] != "." and path.is_file()
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None:
+    """The one mask of an image, None where there is none; several are a fault."""
+    if len(candidates) > 1:
+        names = ", ".join(str(candidate) for candidate in candidates)
+        faults.append(
+            f"{image}: expected one mask of its anomalies, found {len(candidates)} ({names}); "
+            "remove those that are not meant, or list the scans in a CSV file"
+        )
+    return candidates[0] if candidates else None
+
+
+def _find_bids(path: Path) -> Found:
+    splits, faults = _participants(path / "participants.tsv")
+    masks = defaultdict(list)
+    for mask in _volumes(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.nii*")):
+        masks[mask.name.split("_")[0]].append(mask)
+    scans = []
+    for image in _volumes([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
+        subject = image.relative_to(path).parts[0]
+        if re.fullmatch(rf"{re.escape(subject)}_(.*_)?T2w", _stem(image)):
+            mask = _only([m for m in masks[subject] if _is_bids_mask(m, image)], image, faults)
+            scans.append(Scan(subject, image, mask, splits.get(subject)))
+    for subject in sorted(splits.keys() - {scan.subject for scan in scans}) if scans else ():
+        faults.append(
+            f"{path / 'participants.tsv'}: {subject} is in split '{splits[subject]}', but "
+            f"{path / subject} holds no *_T2w.nii.gz; restore the scan or remove the row"
+        )
+    return scans, faults
+
+
+def _is_bids_mask(mask: Path, image: Path) -> bool:
+    """Whether an anomaly mask belongs to an image: the entities that both names have agree."""
+
+    def entities(path: Path) -> dict[str, str]:
+        return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
+
+    of_mask, of_image = entities(mask), entities(image)
+    shared = of_mask.keys() & of_image.keys() - {"desc", "space", "res"}
+    brain = "brain" in (of_mask.get("desc"), of_mask.get("label"))
+    return not brain and all(of_mask[key] == of_image[key] for key in shared | {"sub"})
+
+
+def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The split of each subject that has one, and what is wrong with the file."""
+    if not path.is_file():
+        return {}, []
+    splits, faults = {}, []
+    for line, row in _read_table(path, delimiter="\t", columns=("participant_id",)):
+        subject, split = row["participant_id"], row.get("split", "n/a")
+        if split not in (*SPLITS, "", "n/a"):
+            faults.append(_split_fault(path, line, split))
+        elif subject in splits:
+            faults.append(f"{path}, line {line}: {subject} was listed before; keep one row of it")
+        elif split in SPLITS:
+            splits[subject] = split
+    return splits, faults
+
+
+def _find_hcp(path: Path) -> Found:
+    name = "T2w_acpc_dc_restore_brain.nii*"
+    images = _volumes([*path.glob(f"*/{name}"), *path.glob(f"*/T1w/{name}")])
+    return [Scan(image.relative_to(path).parts[0], image, None, None) for image in images], []
+
+
+def _find_brats(path: Path) -> Found:
+    scans, faults = [], []
+    for image in _volumes(path.rglob("*[_-]t2*.nii*")):
+        match = re.fullmatch(r"(.+)(_t2|-t2w)", _stem(image))
+        if match:
+            case, separator = match[1], match[2][0]
+            masks = _volumes(image.parent.glob(f"{case}{separator}seg.nii*"))
+            # From 2021 on the names end in the number of the examination: BraTS-GLI-00000-000.
+            subject = re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", case)
+            scans.append(Scan(subject, image, _only(masks, image, faults), None))
+    return scans, faults
+
+
+def _find_isles2015(path: Path) -> Found:
+    scans, faults = [], []
+    for image in _volumes(path.rglob("VSD.Brain*.MR_T2*.nii*")):
+        case = next(folder for folder in image.parents if not folder.name.startswith("VSD."))
+        mask = _only(_volumes(case.rglob("VSD.Brain*.OT.*nii*")), image, faults)
+        scans.append(Scan(case.name, image, mask, None))
+    return scans, faults
+
+
+def _find_csv(path: Path) -> Found:
+    scans, faults = [], []
+    columns = ("subject", "split", "image", "mask")
+    for line, row in _read_table(path, delimiter=",", columns=columns):
+        if row["split"] not in SPLITS:
+            faults.append(_split_fault(path, line, row["split"]))
+        for column in ("subject", "image"):
+            if not row[column]:
+                faults.append(f"{path}, line {line}: expected '{column}', found none; fill it in")
+        files = {}
+        for column in ("image", "mask"):
+            file = path.parent / row[column]
+            if file.is_file():
+                files[column] = file
+            elif row[column]:
+                faults.append(
+                    f"{path}, line {line}: expected the {column} {file}, found no such file; "
+                    "correct the path (it is relative to the CSV file)"
+                )
+        if "image" in files:
+            scans.append(Scan(row["subject"], files["image"], files.get("mask"), row["split"]))
+    return scans, faults
+
+
+def _split_fault(path: Path, line: int, split: str) -> str:
+    return f"{path}, line {line}: expected split {', '.join(SPLITS)}, found {split!r}; correct it"
+
+
+def _read_table(
+    path: Path, delimiter: str, columns: tuple[str, ...]
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a text table that are not blank, each with its line number."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, restval="")
+            header = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            rows = [
+                (reader.line_num, {name: (row[name] or "").strip() for name in header})
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise InputError(
+            f"{path}: expected a text table in UTF-8, found one that cannot be read ({fault}); "
+            "save it again as CSV UTF-8"
+        ) from fault
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}, line 1: expected the columns {', '.join(columns)}, found "
+            f"{', '.join(header) or 'none'}: {', '.join(missing)} missing; add them to the header"
+        )
+    return [(line, row) for line, row in rows if any(row.values())]
+
+
+LAYOUTS: dict[str, tuple[str, Callable[[Path], Found]]] = {
+    "bids": ("sub-*/anat/sub-*_T2w.nii.gz", _find_bids),
+    "hcp": ("*/T2w_acpc_dc_restore_brain.nii.gz", _find_hcp),
+    "brats": ("*_t2.nii.gz or *-t2w.nii.gz", _find_brats),
+    "isles2015": ("VSD.Brain.XX.O.MR_T2.*.nii", _find_isles2015),
+    "csv": ("a row for each scan", _find_csv),
+}
+"""For each layout: the files that show it, and the function that finds its scans."""

@@ -1,0 +1,191 @@
+"""A brain-extracted volume becomes normalized axial slices (paper, Section 4.1).
+
+Slices are shown as a radiologist sees them with `imshow`: row 0 is anterior, column 0 is the
+patient's right, so that mirroring left and right flips the last axis; slice 0 is the lowest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cradl_jax.errors import InputError
+
+CLIP = 1.5
+"""Normalized intensities lie in [-CLIP, CLIP] (paper, Section 4.1)."""
+
+
+@dataclass(frozen=True)
+class SliceGeometry:
+    """Where the slices of one volume lie, enough to map them back onto its voxels.
+
+    A slice shows a square of `size * pixel_mm` millimeters centered on the volume. Slice k of the
+    `n_slices` is `slice_mm` thick; it is number `offset + k` of a stack centered on the volume.
+    """
+
+    shape: tuple[int, int, int]
+    """Voxels of the volume along R, A and S."""
+    spacing_mm: tuple[float, float, float]
+    size: int
+    pixel_mm: float
+    slice_mm: float
+    offset: int
+    n_slices: int
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The slices of one volume, from the lowest to the highest."""
+
+    images: np.ndarray
+    """[n, size, size] float32, exactly 0 outside the brain."""
+    brains: np.ndarray
+    """[n, size, size] bool."""
+    masks: np.ndarray
+    """[n, size, size] bool, the anomaly annotation."""
+    z_index: np.ndarray
+    """[n] int, number of the slice in the stack before the end slices were dropped."""
+    position: np.ndarray
+    """[n] float32 in [0, 1], height within the brain: 0 its lowest slice, 1 its highest."""
+
+
+def slice_geometry(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    *,
+    size: int,
+    offset: int,
+    slice_spacing_mm: float | None = None,
+) -> SliceGeometry:
+    """The geometry of the slices of a volume of `shape` voxels along R, A and S.
+
+    Args:
+        shape: Voxels along R, A and S.
+        spacing_mm: Distance of neighboring voxels along R, A and S in millimeters.
+        size: Height and width of a slice in pixels.
+        offset: Number of slices left out at each end.
+        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+
+    Raises:
+        InputError: If no slice is left.
+    """
+    right, anterior, _ = (float(n * s) for n, s in zip(shape, spacing_mm, strict=True))
+    slice_mm = float(slice_spacing_mm or spacing_mm[2])
+    stack = int(shape[2] * spacing_mm[2] / slice_mm + 1e-3)
+    if stack <= 2 * offset:
+        raise InputError(
+            f"expected more than {2 * offset} axial slices, because {offset} are left out at each "
+            f"end, found {stack} of {slice_mm:g} mm; lower the offset or check the scan's axes"
+        )
+    return SliceGeometry(
+        shape=tuple(int(n) for n in shape),
+        spacing_mm=tuple(float(s) for s in spacing_mm),
+        size=size,
+        pixel_mm=max(right, anterior) / size,
+        slice_mm=slice_mm,
+        offset=offset,
+        n_slices=stack - 2 * offset,
+    )
+
+
+def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of `data` [X, Y, Z] over the voxels of `brain` [X, Y, Z]."""
+    voxels = data[brain]
+    mean = voxels.mean(dtype=np.float64)
+    return float(mean), float((voxels - np.float32(mean)).std(dtype=np.float64))
+
+
+def normalize(
+    data: np.ndarray, brain: np.ndarray, mean: float, std: float, clip: float = CLIP
+) -> np.ndarray:
+    """The z-score, clipped to +-`clip`, exactly 0 outside the brain (paper, Section 4.1).
+
+    Args:
+        data: [X, Y, Z] intensities of one volume.
+        brain: [X, Y, Z] bool.
+        mean: Mean intensity, see `moments`.
+        std: Standard deviation, see `moments`.
+        clip: Largest magnitude kept.
+
+    Returns:
+        [X, Y, Z] float32.
+    """
+    score = (data - np.float32(mean)) / np.float32(std)
+    np.clip(score, -clip, clip, out=score)
+    score[~brain] = 0
+    return score
+
+
+def slice_volume(
+    data: np.ndarray,
+    brain: np.ndarray,
+    mask: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
+    *,
+    size: int,
+    offset: int,
+    slice_spacing_mm: float | None = None,
+) -> Slices:
+    """Cut a volume into axial slices of `size` x `size` pixels, keeping the aspect ratio in mm.
+
+    A pixel is the mean of the brain's voxels over its area (and over the slice's thickness, if the
+    stack is resampled). It belongs to the brain, or to the mask, if that covers half of it or more.
+
+    Args:
+        data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
+        brain: [X, Y, Z] bool, true somewhere.
+        mask: [X, Y, Z] bool, or None for a healthy volume.
+        spacing_mm: Distance of neighboring voxels in millimeters.
+        size: See `slice_geometry`, as for the next two.
+        offset: Number of slices left out at each end.
+        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+
+    Raises:
+        InputError: If no slice is left.
+    """
+    geometry = slice_geometry(
+        data.shape, spacing_mm, size=size, offset=offset, slice_spacing_mm=slice_spacing_mm
+    )
+    coverage = _area_means(brain, geometry)
+    brains = coverage >= 0.5
+    images = np.zeros_like(coverage)
+    np.divide(_area_means(data, geometry), coverage, out=images, where=brains)
+    np.clip(images, data.min(), data.max(), out=images, where=brains)  # of rounding
+    masks = np.zeros_like(brains) if mask is None else _area_means(mask, geometry) >= 0.5
+    z_index = np.arange(offset, offset + geometry.n_slices)
+    return Slices(images, brains, masks, z_index, _position(brain, z_index, geometry))
+
+
+def overlap(n_in: int, spacing_in: float, n_out: int, spacing_out: float) -> np.ndarray:
+    """[n_out, n_in] float32: the share of each output cell that each input cell covers.
+
+    Both rows of cells share their center. A row sums to 1 where the input covers the cell.
+    """
+    edges_in = (np.arange(n_in + 1) - n_in / 2) * spacing_in
+    edges_out = (np.arange(n_out + 1) - n_out / 2) * spacing_out
+    upper = np.minimum(edges_out[1:, None], edges_in[None, 1:])
+    lower = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
+    return (np.clip(upper - lower, 0, None) / spacing_out).astype(np.float32)
+
+
+def _area_means(volume: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
+    """[n, size, size] float32: means of `volume` [X, Y, Z] over each pixel, 0 beyond its edge."""
+    (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
+    stack = geometry.n_slices + 2 * geometry.offset
+    columns = overlap(width, right, geometry.size, geometry.pixel_mm)[::-1]
+    rows = overlap(height, anterior, geometry.size, geometry.pixel_mm)[::-1]
+    kept = slice(geometry.offset, geometry.offset + geometry.n_slices)
+    layers = overlap(depth, superior, stack, geometry.slice_mm)[kept]
+    columns, rows, volume = (
+        np.ascontiguousarray(x, dtype=np.float32) for x in (columns, rows, volume.T)
+    )  # other strides would keep the products from BLAS
+    return np.tensordot(layers, rows @ volume @ columns.T, axes=1)
+
+
+def _position(brain: np.ndarray, z_index: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
+    """[n] float32: relative height of each slice between the brain's lowest and highest layer."""
+    layers = np.flatnonzero(brain.any(axis=(0, 1)))
+    stack = geometry.n_slices + 2 * geometry.offset
+    layer_mm = (layers[[0, -1]] + 0.5 - geometry.shape[2] / 2) * geometry.spacing_mm[2]
+    slice_mm = (z_index + 0.5 - stack / 2) * geometry.slice_mm
+    height = (slice_mm - layer_mm[0]) / max(layer_mm[1] - layer_mm[0], geometry.spacing_mm[2])
+    return np.clip(height, 0, 1).astype(np.float32)

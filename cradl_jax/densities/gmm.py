@@ -1,0 +1,233 @@
+"""Gaussian mixture model by expectation-maximization (equation 5, Section 4.3).
+
+Two passes over the data an iteration, each in blocks of rows, so that the memory beyond the data
+is a few rows' worth. Representations have hundreds of dimensions, where nearly every point belongs
+to one component alone: the M-step visits points sorted by component and skips the blocks that a
+component has no part in, which divides its cost by the number of components.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
+
+from cradl_jax.errors import InputError
+
+BLOCK = 1024  # rows worked on at once
+PANELS = 4  # the zeros below this many diagonal blocks of a precision factor are not multiplied
+WARM_UP = 10  # iterations with identity covariances
+NEGLIGIBLE = float(jnp.finfo(jnp.float32).eps)  # a responsibility that float32 sums do not feel
+
+matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # no TF32 or bfloat16
+
+
+class GMM(NamedTuple):
+    """A mixture of K Gaussians in D dimensions; Sigma_k^-1 = U_k U_k^T.
+
+    Attributes:
+        log_weights: log pi_k, [K].
+        means: mu_k, [K, D].
+        precision_factors: upper triangular U_k, [K, D, D].
+    """
+
+    log_weights: Array
+    means: Array
+    precision_factors: Array
+
+
+def log_prob(gmm: GMM, z: Array) -> Array:
+    """log p(z) of points [N, D], [N]; finite with finite gradients far from the data."""
+    return lax.map(
+        lambda point: jax.nn.logsumexp(_component_log_prob(gmm, point)), z, batch_size=BLOCK
+    )
+
+
+def fit(
+    key: Array,
+    z: Array,
+    *,
+    components: int,
+    tolerance: float = 0.1,
+    regularization: float = 1e-5,
+    max_iterations: int = 200,
+    restarts: int = 1,
+) -> tuple[GMM, np.ndarray]:
+    """Fit by EM from random data points as means, warmed up with identity covariances.
+
+    Args:
+        key: of the random starts.
+        z: points, [N, D].
+        components: K.
+        tolerance: EM ends once the mean log-likelihood changes by less.
+        regularization: added to the diagonal of the covariances.
+        max_iterations: EM ends after as many, if not before.
+        restarts: how often to fit; the largest final log-likelihood wins.
+
+    Returns:
+        The mixture and the mean log-likelihood at the start of each of its iterations.
+
+    Raises:
+        InputError: fewer points than components, or points that are not finite.
+    """
+    z = jnp.asarray(z, jnp.float32)
+    if len(z) < components:
+        raise InputError(
+            f"a GMM of {components} components needs as many representations, found {len(z)}; "
+            "fit fewer components or give more slices"
+        )
+    broken = int((~jnp.isfinite(z)).any(1).sum())
+    if broken:
+        raise InputError(
+            f"representations: expected finite numbers, found {broken} of {len(z)} with NaN or "
+            "infinity; train the encoder again, with a smaller learning rate"
+        )
+    fits = []
+    for restart in jax.random.split(key, restarts):
+        start = warm_start(restart, z, components, regularization)
+        fits.append(em(z, start, tolerance, regularization, max_iterations))
+    return max(fits, key=lambda fit: fit[1][-1])
+
+
+@partial(jax.jit, static_argnames="components")
+def warm_start(key: Array, z: Array, components: int, regularization: float) -> GMM:
+    """Random data points as means, then a few EM iterations in which every covariance is I."""
+    size = z.shape[1]
+    means = jax.random.choice(key, z, (components,), replace=False)
+    identities = jnp.broadcast_to(jnp.eye(size), (components, size, size))
+    gmm = GMM(jnp.full(components, -jnp.log(components)), means, identities)
+
+    def responsibilities(gmm: GMM) -> Array:
+        offset = gmm.log_weights - jnp.square(gmm.means).sum(1) / 2
+        return jax.nn.softmax(matmul(z, gmm.means.T) + offset)
+
+    def iteration(_, gmm: GMM) -> GMM:
+        return GMM(*_weights_and_means(gmm, z, responsibilities(gmm)), identities)
+
+    gmm = lax.fori_loop(0, WARM_UP, iteration, gmm)
+    return m_step(gmm, z, responsibilities(gmm), regularization)
+
+
+def em(
+    z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
+) -> tuple[GMM, np.ndarray]:
+    """EM on points [N, D] from `start`; returns and stops as `fit` does."""
+    gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
+    return gmm, np.asarray(history)[: int(iterations)]
+
+
+@partial(jax.jit, static_argnames="max_iterations")
+def _em(
+    z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
+) -> tuple[GMM, Array, Array]:
+    def goes_on(state: tuple[GMM, Array, Array]) -> Array:
+        _, history, i = state
+        change = jnp.abs(history[i - 1] - history[i - 2])
+        return (i < max_iterations) & ((i < 2) | ~(change < tolerance))
+
+    def iteration(state: tuple[GMM, Array, Array]) -> tuple[GMM, Array, Array]:
+        gmm, history, i = state
+        log_likelihood, responsibilities = e_step(gmm, z)
+        gmm = m_step(gmm, z, responsibilities, regularization)
+        return gmm, history.at[i].set(log_likelihood), i + 1
+
+    return lax.while_loop(goes_on, iteration, (start, jnp.zeros(max_iterations), 0))
+
+
+def e_step(gmm: GMM, z: Array) -> tuple[Array, Array]:
+    """Mean log-likelihood of the points [N, D], and each component's responsibilities, [N, K]."""
+    joint = lax.map(partial(_component_log_prob, gmm), z, batch_size=BLOCK)
+    responsibilities = jax.nn.softmax(joint)
+    sharp = jnp.where(responsibilities > NEGLIGIBLE, responsibilities, 0)
+    return jax.nn.logsumexp(joint, axis=1).mean(), sharp
+
+
+def m_step(gmm: GMM, z: Array, responsibilities: Array, regularization: float) -> GMM:
+    """Weights, means and covariances from the responsibilities [N, K] of the points [N, D].
+
+    A component left with less than one point's worth keeps the mean and covariance it has in
+    `gmm`: the log-likelihood still cannot fall, and nothing is divided by zero.
+    """
+    log_weights, means = _weights_and_means(gmm, z, responsibilities)
+    mass = responsibilities.sum(0)[:, None, None]
+    covariances = _scatters(z, responsibilities, means) / jnp.maximum(mass, 1)
+    factors = lax.map(lambda c: _precision_factor(c, regularization), covariances)
+    return GMM(log_weights, means, jnp.where(mass < 1, gmm.precision_factors, factors))
+
+
+def _weights_and_means(gmm: GMM, z: Array, responsibilities: Array) -> tuple[Array, Array]:
+    mass = responsibilities.sum(0)
+    log_weights = jnp.log(jnp.maximum(mass, NEGLIGIBLE) / mass.sum())
+    means = matmul(responsibilities.T, z) / jnp.maximum(mass, 1)[:, None]
+    return log_weights, jnp.where(mass[:, None] < 1, gmm.means, means)
+
+
+def _scatters(z: Array, responsibilities: Array, means: Array) -> Array:
+    """sum_n r_nk (z_n - mu_k)(z_n - mu_k)^T of every component, [K, D, D]."""
+    size = z.shape[1]
+    order = jnp.argsort(responsibilities.argmax(1))
+    padding = -len(z) % BLOCK
+    rows = jnp.pad(order, (0, padding)).reshape(-1, BLOCK)
+    weights = jnp.pad(responsibilities[order], ((0, padding), (0, 0))).T
+
+    def of_component(component: tuple[Array, Array]) -> Array:
+        mean, weights = component
+
+        def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+            rows, weight = block
+
+            def larger() -> Array:
+                centered = z[rows] - mean
+                return total + matmul((weight[:, None] * centered).T, centered)
+
+            return lax.cond(weight.any(), larger, lambda: total), None
+
+        blocks = rows, weights.reshape(rows.shape)
+        return lax.scan(add, jnp.zeros((size, size)), blocks)[0]
+
+    return lax.map(of_component, (means, weights))
+
+
+def _precision_factor(covariance: Array, regularization: float) -> Array:
+    """Upper triangular U with U U^T = (Sigma + r I)^-1.
+
+    r is the regularization, raised tenfold for as long as float32 finds the sum singular.
+    """
+    identity = jnp.eye(len(covariance))
+
+    def cholesky(r: Array) -> Array:
+        return jnp.linalg.cholesky(covariance + r * identity)
+
+    def singular(state: tuple[Array, Array]) -> Array:
+        return ~jnp.isfinite(state[1]).all() & jnp.isfinite(state[0])
+
+    def raised(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        return 10 * state[0], cholesky(10 * state[0])
+
+    start = jnp.float32(regularization)
+    _, factor = lax.while_loop(singular, raised, (start, cholesky(start)))
+    return solve_triangular(factor, identity, lower=True).T
+
+
+def _component_log_prob(gmm: GMM, point: Array) -> Array:
+    """log pi_k N(z; mu_k, Sigma_k) of one point [D], [K]."""
+    size = len(point)
+    edges = [size * i // PANELS for i in range(PANELS + 1)]
+
+    def of_component(component: GMM) -> Array:
+        log_weight, mean, factor = component
+        centered = point - mean
+        whitened = jnp.concatenate(
+            [
+                matmul(centered[:last], factor[:last, first:last])
+                for first, last in zip(edges, edges[1:], strict=False)
+            ]
+        )
+        log_determinant = jnp.log(jnp.diagonal(factor)).sum()
+        constant = log_weight + log_determinant - size / 2 * jnp.log(2 * jnp.pi)
+        return constant - jnp.square(whitened).sum() / 2
+
+    return lax.map(of_component, gmm)

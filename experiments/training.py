@@ -1,0 +1,120 @@
+"""What the training commands share: data, loop, checkpoints, logs and the progress bar."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from cradl_jax.checkpoints import Checkpoints, write_manifest
+from cradl_jax.errors import InputError
+from cradl_jax.objectives import Objective, Variables
+from cradl_jax.train import adam, create_state, steps_per_epoch, train
+from experiments import runs
+from experiments.preprocess import stores
+
+
+class Log:
+    """Scalars to `metrics.jsonl` and to TensorBoard."""
+
+    def __init__(self, run: Path, step: int):
+        """Append to the run's log, forgetting what was logged after `step`."""
+        self.path = run / "metrics.jsonl"
+        kept = [line for line in read_history(run) if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        """Log `values`, named `train/loss` and so on, at `step`."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush TensorBoard's events."""
+        self.board.close()
+
+
+def read_history(run: Path) -> list[dict]:
+    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    path = run / "metrics.jsonl"
+    history = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            history.append(json.loads(line))
+        except ValueError:
+            break
+    return history
+
+
+def fit(
+    config: ConfigDict,
+    workdir: Path,
+    method: str,
+    objective: Objective,
+    variables: Variables,
+    resume: bool,
+) -> None:
+    """Train `objective` on the healthy slices and keep the checkpoint of smallest val loss.
+
+    Raises:
+        InputError: the run exists and `resume` is false, or it is of other settings or data.
+    """
+    healthy = next(iter(stores(config, workdir).values()))
+    train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
+    steps = steps_per_epoch(len(train_rows), config.train.batch_size)
+    total = steps * config.train.epochs
+    optimizer = adam(
+        config.train.learning_rate,
+        config.train.weight_decay,
+        config.train.warmup_epochs * steps,
+        total,
+    )
+    state = create_state(variables, optimizer)
+    run = runs.folder(config, workdir, method)
+    write_manifest(run, runs.settings(config), healthy.manifest["fingerprint"])
+
+    with Checkpoints(run) as checkpoints:
+        done = checkpoints.latest_step() or 0
+        if done and not resume:
+            raise InputError(f"{run}: already holds checkpoints; add --resume to continue")
+        if done == total:
+            return
+        if done:
+            state = checkpoints.latest(state)
+        log = Log(run, done)
+        progress = train(
+            state,
+            objective,
+            optimizer,
+            healthy.images[train_rows],
+            healthy.images[val_rows],
+            epochs=config.train.epochs,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            devices=jax.local_devices(),
+        )
+        bar = tqdm(total=total, initial=done, unit="step", desc=f"train {method}")
+        started = time.monotonic()
+        for chunk in progress:
+            done, before = int(chunk.state.step), done
+            now = time.monotonic()
+            speed = (done - before) * config.train.batch_size / (now - started)
+            started = now
+            values = {f"train/{name}": value for name, value in chunk.train.items()}
+            values["train/slices_per_second"] = speed
+            if chunk.val is not None:
+                values |= {f"val/{name}": value for name, value in chunk.val.items()}
+                checkpoints.save(chunk.state, chunk.val["loss"])
+                bar.set_postfix_str(
+                    f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, "
+                    f"{speed:.0f} slices/s"
+                )
+            log(done, values)
+            bar.update(done - before)
+        bar.close()
+        log.close()

@@ -1,0 +1,22 @@
+"""Small scans for the tests: a lumpy ellipsoid on a zero background, and how to write one."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+
+def brain(shape=(20, 24, 16), seed=0) -> np.ndarray:
+    """[X, Y, Z] float32 with values in (50, 150) inside an ellipsoid, 0 outside."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    inside = (grid**2).sum(0) < 0.7
+    values = np.random.default_rng(seed).uniform(50, 150, shape)
+    return np.where(inside, values, 0).astype(np.float32)
+
+
+def write(path: Path, data: np.ndarray, affine=None) -> Path:
+    """Write a NIfTI volume, its folders too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path

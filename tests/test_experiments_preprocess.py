@@ -1,0 +1,135 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scans import brain, write
+
+from cradl_jax.errors import InputError
+from experiments.preprocess import main, stores
+
+LESION = (brain() > 140).astype(np.uint8)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Four healthy scans in a CSV file and four patients in BIDS, whose splits are drawn."""
+    rows = ["subject,split,image,mask"]
+    for i in range(4):
+        write(tmp_path / f"h{i}.nii", brain(seed=i))
+        rows.append(f"h{i},{'val' if i == 3 else 'train'},h{i}.nii,")
+    (tmp_path / "healthy.csv").write_text("\n".join(rows))
+    for i in range(4):
+        subject = tmp_path / "lesion" / f"sub-{i}" / "anat"
+        write(subject / f"sub-{i}_T2w.nii.gz", brain(seed=9 + i))
+        masks = tmp_path / "lesion" / "derivatives" / "masks" / f"sub-{i}" / "anat"
+        write(masks / f"sub-{i}_label-lesion_mask.nii.gz", LESION)
+    sets = {
+        "lesion": {
+            "layout": "bids",
+            "path": "lesion",
+            "offset": 4,
+            "splits": {"val": 1, "test": -1},
+        },
+        "healthy": {"layout": "csv", "path": "healthy.csv", "offset": 2},
+    }
+    data = {"root": str(tmp_path), "size": 12, "slice_spacing_mm": None, "workers": 2, "seed": 0}
+    return ConfigDict({"data": data | {"sets": sets}})
+
+
+def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
+    main(config.lock(), tmp_path / "run")
+    opened = stores(config, tmp_path / "run")
+    assert list(opened) == ["healthy", "lesion"]
+    healthy, lesion = opened.values()
+    assert (len(healthy.rows("train")), len(healthy.rows("val"))) == (3 * 12, 12)
+    assert (len(lesion.rows("val")), len(lesion.rows("test"))) == (8, 3 * 8)
+    assert not healthy.masks.any() and lesion.masks.any()
+    assert "lesion test: 3 scans, 24 slices" in capsys.readouterr().out
+
+    written = (lesion.path / "images.npy").stat().st_mtime_ns
+    main(config, tmp_path / "run")
+    assert (lesion.path / "images.npy").stat().st_mtime_ns == written
+    config.data.sets.lesion.offset = 3
+    with pytest.raises(InputError, match=r"'offset': 3.*found.*'offset': 4"):
+        stores(config, tmp_path / "run")
+    main(config, tmp_path / "run")
+    assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
+
+
+def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
+    write(tmp_path / "h1.nii", brain() + 1)
+    write(tmp_path / "h2.nii", np.stack([brain()] * 2, axis=-1))
+    write(tmp_path / "lesion_mask.nii", LESION)
+    (tmp_path / "h3.nii").write_bytes((tmp_path / "h3.nii").read_bytes()[:1000])
+    with (tmp_path / "healthy.csv").open("a") as file:
+        file.write("\nh4,train,h4.nii,\nh0,val,h0.nii,lesion_mask.nii\nsub-2,train,h0.nii,")
+    masks = tmp_path / "lesion" / "derivatives" / "masks"
+    (masks / "sub-0" / "anat" / "sub-0_label-lesion_mask.nii.gz").unlink()
+    write(masks / "sub-1" / "anat" / "sub-1_label-lesion_mask.nii.gz", LESION, np.eye(4))
+    write(tmp_path / "lesion" / "sub-3" / "anat" / "sub-3_T2w.nii.gz", brain((20, 24, 8)))
+    config.data.sets.third = config.data.sets.lesion.copy_and_resolve_references()
+    config.data.sets.third.path = "nowhere"
+    with pytest.raises(InputError) as caught:
+        main(config, tmp_path / "run")
+    faults = str(caught.value).splitlines()[1:]
+    for pattern in (
+        r"healthy\.csv, line 6: .*h4\.nii, found no such file",
+        r"h1\.nii: .*brain-extracted",
+        r"h2\.nii: .*3-D volume",
+        r"h3\.nii: .*cannot be read",
+        r"h0\.nii: expected once in data set 'healthy', found 3 times",
+        r"subject h0: expected in one split",
+        r"subject 2: expected in one split .*train of 'healthy'.* of 'lesion'",
+        r"lesion_mask\.nii: expected no anomaly in a healthy data set",
+        r"sub-0_T2w\.nii\.gz: expected a mask of its anomalies",
+        r"sub-1_label-lesion_mask\.nii\.gz: expected the affine",
+        r"sub-3_T2w\.nii\.gz: expected more than 8 axial slices",
+        r"sub-3_label-lesion_mask\.nii\.gz: expected a mask of its image's shape",
+        r"data set 'third': .*nowhere: .*no such path",
+    ):
+        assert sum(bool(re.search(pattern, fault)) for fault in faults) == 1, (pattern, faults)
+    assert len(faults) == 13, "\n".join(faults)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_csv_of_patients_needs_a_mask_for_some(config, tmp_path):
+    config.data.sets.patients = ConfigDict({"layout": "csv", "path": "p.csv", "offset": 2})
+    write(tmp_path / "mask.nii", LESION)
+    rows = ["subject,split,image,mask", "a,test,a.nii,", "b,test,b.nii,"]
+    for i, name in enumerate("ab"):
+        write(tmp_path / f"{name}.nii", brain(seed=20 + i))
+    (tmp_path / "p.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"a\.nii and the other 1 scans.*found none"):
+        main(config, tmp_path / "run")
+    (tmp_path / "p.csv").write_text("\n".join(rows) + "mask.nii")
+    main(config, tmp_path / "run")
+    assert stores(config, tmp_path / "run")["patients"].masks.any()
+
+
+def test_missing_things_come_with_instructions(config, tmp_path):
+    with pytest.raises(InputError, match=r"run python -m experiments\.preprocess first"):
+        stores(config, tmp_path / "run")
+    config.data.root = None
+    with pytest.raises(InputError, match=r"run/data: .*experiments\.phantom.*CRADL_DATA"):
+        main(config, tmp_path / "run")
+    del config.data.sets["healthy"]
+    with pytest.raises(InputError, match="'healthy'"):
+        main(config, tmp_path / "run")
+
+
+def test_the_command_ends_in_status_two_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.preprocess", "--config=configs/phantom.py"),
+            *(f"--workdir={tmp_path}", "--config.data.root=/nowhere"),
+        ],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /nowhere: expected the folder of the data sets")

@@ -1,0 +1,197 @@
+import re
+from pathlib import Path
+
+import pytest
+from scans import brain, write
+
+from cradl_jax.data.layouts import Scan, find_scans
+from cradl_jax.data.volumes import read_volume
+from cradl_jax.errors import InputError
+
+
+def touch(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return [root / name for name in names]
+
+
+def test_bids(tmp_path):
+    one, two, three, *masks = touch(
+        tmp_path,
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_acq-tse_T2w.nii",
+        "sub-02/ses-b/anat/sub-02_ses-b_T2w.nii.gz",
+        "derivatives/masks/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+        "derivatives/masks/sub-02/ses-a/anat/sub-02_ses-a_space-T2w_label-lesion_mask.nii.gz",
+        "derivatives/deep/er/sub-02/ses-b/anat/sub-02_ses-b_label-lesion_mask.nii",
+    )
+    touch(
+        tmp_path,
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.json",
+        "sub-01/anat/._sub-01_T2w.nii.gz",
+        "sub-01/anat/sub-01_PDT2w.nii.gz",
+        "derivatives/hdbet/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+        "derivatives/hdbet/sub-01/anat/sub-01_T2w.nii.gz",
+    )
+    (tmp_path / "participants.tsv").write_text(
+        "\ufeffparticipant_id\tage\tsplit\r\nsub-02\t3\tval\r\nsub-01\t9\tn/a\r\n"
+    )
+    assert find_scans(tmp_path, "bids") == [
+        Scan("sub-01", one, masks[0], None),
+        Scan("sub-02", two, masks[1], "val"),
+        Scan("sub-02", three, masks[2], "val"),
+    ]
+
+
+def test_every_fault_of_a_bids_folder_is_named(tmp_path):
+    touch(
+        tmp_path,
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "derivatives/rater1/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+        "derivatives/rater2/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+    )
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tsplit\nsub-01\ttrain\nsub-01\ttest\nsub-02\tvalid\nsub-03\tval\n"
+    )
+    with pytest.raises(InputError) as caught:
+        find_scans(tmp_path, "bids")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "4 faults:"
+    for line, pattern in zip(
+        lines[1:],
+        (
+            r"participants\.tsv, line 3: sub-01 was listed before",
+            r"participants\.tsv, line 4: expected split train, val, test, found 'valid'",
+            r"sub-01_T2w\.nii\.gz: expected one mask.*rater1.*rater2",
+            r"participants\.tsv: sub-03 is in split 'val', but .*sub-03 holds no",
+        ),
+        strict=True,
+    ):
+        assert re.search(pattern, line), line
+
+
+def test_hcp(tmp_path):
+    images = touch(
+        tmp_path,
+        "100206/T2w_acpc_dc_restore_brain.nii.gz",
+        "100307/T1w/T2w_acpc_dc_restore_brain.nii.gz",
+    )
+    touch(tmp_path, "100307/T1w/T1w_acpc_dc_restore_brain.nii.gz")
+    assert find_scans(tmp_path, "hcp") == [
+        Scan("100206", images[0], None, None),
+        Scan("100307", images[1], None, None),
+    ]
+
+
+def test_brats(tmp_path):
+    files = touch(
+        tmp_path,
+        "BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2w.nii.gz",
+        "BraTS-GLI-00000-000/BraTS-GLI-00000-000-seg.nii.gz",
+        "BraTS-GLI-00000-001/BraTS-GLI-00000-001-t2w.nii.gz",
+        "BraTS-GLI-00000-001/BraTS-GLI-00000-001-seg.nii.gz",
+        "HGG/Brats17_TCIA_1_1/Brats17_TCIA_1_1_t2.nii.gz",
+        "HGG/Brats17_TCIA_1_1/Brats17_TCIA_1_1_seg.nii.gz",
+        "LGG/Brats18_2013_0_1/Brats18_2013_0_1_t2.nii",
+        "LGG/Brats18_2013_0_1/Brats18_2013_0_1_seg.nii",
+        "x/BraTS20_Training_355/BraTS20_Training_355_t2.nii",
+    )
+    touch(
+        tmp_path,
+        "HGG/Brats17_TCIA_1_1/Brats17_TCIA_1_1_t1.nii.gz",
+        "HGG/Brats17_TCIA_1_1/Brats17_TCIA_1_1_flair.nii.gz",
+        "x/BraTS20_Training_355/W39_1998.09.19_Segm.nii",
+        "BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz",
+    )
+    assert find_scans(tmp_path, "brats") == [
+        Scan("BraTS-GLI-00000", files[0], files[1], None),
+        Scan("BraTS-GLI-00000", files[2], files[3], None),
+        Scan("Brats17_TCIA_1_1", files[4], files[5], None),
+        Scan("Brats18_2013_0_1", files[6], files[7], None),
+        Scan("BraTS20_Training_355", files[8], None, None),
+    ]
+
+
+def test_isles2015(tmp_path):
+    one, one_mask, two, two_mask = touch(
+        tmp_path,
+        "Training/1/VSD.Brain.XX.O.MR_T2.70616/VSD.Brain.XX.O.MR_T2.70616.nii",
+        "Training/1/VSD.Brain.XX.O.OT.70622/VSD.Brain.XX.O.OT.70622.nii",
+        "Training/2/VSD.Brain.XX.O.MR_T2.70624.nii.gz",
+        "Training/2/VSD.Brain.XX.O.OT.70626.nii.gz",
+    )
+    touch(tmp_path, "Training/1/VSD.Brain.XX.O.MR_DWI.7/VSD.Brain.XX.O.MR_DWI.7.nii")
+    assert find_scans(tmp_path, "isles2015") == [
+        Scan("1", one, one_mask, None),
+        Scan("2", two, two_mask, None),
+    ]
+
+
+def test_csv(tmp_path, monkeypatch):
+    scan = write(tmp_path / "data" / "scans" / "a b.nii", brain())
+    mask = write(tmp_path / "elsewhere" / "m.nii", brain())
+    table = tmp_path / "data" / "scans.csv"
+    table.write_bytes(
+        "\ufeffsubject, split ,image,mask,site\r\n"
+        f"A,train,scans/a b.nii,,x\r\n\r\nB,test,{scan},../elsewhere/m.nii\r\n".encode()
+    )
+    monkeypatch.chdir(tmp_path / "data")
+    first, second = find_scans(Path("scans.csv"), "csv")
+    monkeypatch.chdir("/")
+    assert (first.subject, first.split, first.mask) == ("A", "train", None)
+    assert (second.subject, second.split, second.image) == ("B", "test", scan)
+    assert second.mask.resolve() == mask
+    assert read_volume(first.image).data.shape == brain().shape
+
+
+def test_every_fault_of_a_csv_is_named_with_its_line(tmp_path):
+    write(tmp_path / "a.nii", brain())
+    table = tmp_path / "scans.csv"
+    table.write_text(
+        "subject,split,image,mask\na,train,a.nii,\nb,dev,a.nii,\n\n,val,a.nii,\n"
+        "d,val,,\ne,test,no.nii,\nf,test,a.nii,gone/mask.nii\ng,test\n"
+    )
+    with pytest.raises(InputError) as caught:
+        find_scans(table, "csv")
+    found = re.findall(r"scans\.csv, line (\d+): expected (.*?)[,;]", str(caught.value))
+    assert found == [
+        ("3", "split train"),
+        ("5", "'subject'"),
+        ("6", "'image'"),
+        ("7", f"the image {tmp_path}/no.nii"),
+        ("8", f"the mask {tmp_path}/gone/mask.nii"),
+        ("9", "'image'"),
+    ]
+
+
+def test_unreadable_tables_are_refused(tmp_path):
+    table = tmp_path / "scans.csv"
+    for content, cause in (
+        (b"subject,image,mask\na,b,c\n", "line 1: .*found subject, image, mask: split missing"),
+        (b"subject;split;image;mask\n", "subject, split, image, mask missing"),
+        (b"", "found none"),
+        ("subject,split,image,mask\n".encode("utf-16"), "UTF-8"),
+        (b"subject,split,image,mask\n", "expected a row for each scan"),
+    ):
+        table.write_bytes(content)
+        with pytest.raises(InputError, match=cause):
+            find_scans(table, "csv")
+
+
+def test_wrong_places_are_refused(tmp_path):
+    table = tmp_path / "scans.csv"
+    table.touch()
+    for path, layout, cause in (
+        (tmp_path, "dicom", "expected one of bids, hcp, brats, isles2015, csv, found 'dicom'"),
+        (tmp_path / "no", "bids", "no: .*found no such path"),
+        (tmp_path, "csv", "expected a file for layout 'csv', found a folder"),
+        (table, "bids", "expected a folder for layout 'bids', found a file"),
+        (tmp_path, "bids", r"expected sub-\*/anat.*found none"),
+        (tmp_path, "hcp", "T2w_acpc_dc_restore_brain"),
+        (tmp_path, "brats", "_t2.nii.gz"),
+        (tmp_path, "isles2015", "MR_T2"),
+    ):
+        with pytest.raises(InputError, match=cause):
+            find_scans(path, layout)

@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cradl_jax.losses import nt_xent
+from cradl_jax.parallel import AXIS, over_devices
+
+
+def projections(seed, n, width=8):
+    return jax.random.normal(jax.random.key(seed), (2, n, width))
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(0, 1000), st.sampled_from([1, 5]), st.floats(0.05, 2.0))
+def test_nt_xent_equals_optax(seed, n, temperature):
+    u, v = projections(seed, n)
+    pairs = jnp.tile(jnp.arange(n), 2)
+    expected = jax.jit(optax.losses.ntxent)(jnp.concatenate([u, v]), pairs, temperature)
+    loss, _ = jax.jit(nt_xent)(u, v, temperature)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nt_xent_by_hand():
+    # Orthogonal pairs of identical views: positive similarity 1, every other one 0.
+    u = jnp.eye(3)
+    loss, terms = nt_xent(u, 2 * u, temperature=0.5)
+    np.testing.assert_allclose(loss, -np.log(np.exp(2) / (np.exp(2) + 4)), rtol=1e-6)
+    assert terms["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_many_devices_contrast_the_whole_batch(count):
+    devices = jax.devices()[:count]
+    u, v = projections(0, 8)
+
+    def per_device(u, v):
+        def mean_loss(u, v):
+            return nt_xent(u, v, 0.5, AXIS)[0]
+
+        loss, gradient = jax.value_and_grad(mean_loss)(u, v)
+        return jax.lax.pmean(loss, AXIS), gradient
+
+    shared = [x.reshape(count, 8 // count, -1) for x in (u, v)]
+    loss, gradient = over_devices(per_device, devices, (0, 0), 0)(*shared)
+    expected, expected_gradient = jax.value_and_grad(lambda u, v: nt_xent(u, v, 0.5)[0])(u, v)
+    np.testing.assert_allclose(loss, np.full(count, expected), rtol=1e-5)
+    # The devices' losses add up to `count` times the mean over the whole batch.
+    np.testing.assert_allclose(gradient.reshape(8, -1) / count, expected_gradient, atol=1e-6)

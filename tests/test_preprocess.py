@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scans import brain
+from scipy import stats
+
+from cradl_jax.data.preprocess import moments, normalize, overlap, slice_geometry, slice_volume
+from cradl_jax.errors import InputError
+
+
+def test_normalize_is_the_clipped_z_score_of_the_brain():
+    data = brain((30, 30, 30))
+    data[15, 15, 15], data[15, 15, 16] = 1e4, -300
+    inside = data != 0
+    expected = np.zeros_like(data)
+    expected[inside] = np.clip(stats.zscore(data[inside].astype(float)), -1.5, 1.5)
+    score = normalize(data, inside, *moments(data, inside))
+    assert score.dtype == np.float32
+    np.testing.assert_allclose(score, expected, atol=1e-5)
+    assert (score[~inside] == 0).all()
+    assert score.max() == 1.5 and score.min() >= -1.5
+    assert normalize(data, inside, 100, 20, clip=3).max() == 3
+
+
+def test_moments_of_large_intensities_keep_their_accuracy():
+    data = np.random.default_rng(0).normal(3e4, 2, (100, 100, 100)).astype(np.float32)
+    mean, std = moments(data, data > 3e4)
+    chosen = data[data > 3e4].astype(np.float64)
+    np.testing.assert_allclose((mean, std), (chosen.mean(), chosen.std()), rtol=1e-5)
+
+
+@given(
+    n_in=st.integers(1, 40),
+    n_out=st.integers(1, 40),
+    spacing_in=st.floats(0.3, 4),
+    spacing_out=st.floats(0.3, 4),
+)
+def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_out):
+    weights = overlap(n_in, spacing_in, n_out, spacing_out)
+    samples = 400
+    inner = (np.arange(n_out * samples) + 0.5) / samples * spacing_out
+    cell = np.floor((inner - n_out * spacing_out / 2) / spacing_in + n_in / 2).astype(int)
+    expected = np.stack([(cell == i).reshape(n_out, samples).mean(1) for i in range(n_in)], axis=1)
+    np.testing.assert_allclose(weights, expected, atol=1.1 / samples)
+
+
+@settings(max_examples=25, deadline=None)
+@given(side=st.integers(3, 40), size=st.integers(2, 30), seed=st.integers(0, 99))
+def test_a_pixel_is_the_exact_mean_over_its_area(side, size, seed):
+    data = np.random.default_rng(seed).normal(size=(side, side, 3)).astype(np.float32)
+    everywhere = np.ones(data.shape, bool)
+    slices = slice_volume(data, everywhere, None, (1, 1, 1), size=size, offset=0)
+    assert slices.brains.all()
+    for z, image in enumerate(slices.images):
+        shown = data[::-1, ::-1, z].T.astype(np.float64)
+        fine = shown.repeat(size, axis=0).repeat(size, axis=1)  # both grids divide this one
+        expected = fine.reshape(size, side, size, side).mean((1, 3))
+        np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_anisotropic_pixels_keep_their_aspect_ratio():
+    data = np.random.default_rng(0).uniform(1, 2, (12, 40, 5)).astype(np.float32)
+    slices = slice_volume(data, data != 0, None, (2.0, 1.0, 3.0), size=20, offset=1)
+    assert slices.images.shape == (3, 20, 20)
+    for image, in_brain, z in zip(slices.images, slices.brains, slices.z_index, strict=True):
+        wide = np.pad(np.repeat(data[::-1, ::-1, z].T, 2, axis=1), ((0, 0), (8, 8)))
+        np.testing.assert_allclose(
+            image, wide.reshape(20, 2, 20, 2).mean((1, 3)), rtol=1e-6, err_msg="block means"
+        )
+        assert (in_brain == (np.abs(np.arange(20) - 9.5) < 6)).all()
+
+
+def test_rows_start_in_front_and_columns_at_the_patients_right():
+    right, anterior, superior = (np.zeros((16, 16, 4), np.float32) for _ in range(3))
+    right[-2:], anterior[:, -2:], superior[:, :, -1] = 1, 1, 1
+    everywhere = np.ones((16, 16, 4), bool)
+
+    def show(data):
+        return slice_volume(data, everywhere, None, (1, 1, 1), size=8, offset=0).images
+
+    assert (show(right)[:, :, 0] == 1).all() and show(right).sum() == 4 * 8
+    assert (show(anterior)[:, 0, :] == 1).all() and show(anterior).sum() == 4 * 8
+    assert (show(superior)[-1] == 1).all() and show(superior).sum() == 8 * 8
+
+
+def test_swapping_left_and_right_mirrors_the_last_axis():
+    data = brain((21, 26, 12))
+    slices, mirrored = (
+        slice_volume(x, x != 0, x > 100, (1.5, 1, 1), size=13, offset=2) for x in (data, data[::-1])
+    )
+    np.testing.assert_allclose(mirrored.images, slices.images[..., ::-1], rtol=1e-5)
+    np.testing.assert_array_equal(mirrored.brains, slices.brains[..., ::-1])
+
+
+def test_background_is_zero_and_the_edge_is_the_mean_of_the_brain_in_it():
+    data = np.zeros((8, 8, 1), np.float32)
+    data[2:6, 2:6] = 3
+    data[6, 2:6] = 9  # half of a pixel: belongs to the brain
+    data[1, 3] = 5  # a quarter: does not
+    slices = slice_volume(data, data != 0, None, (1, 1, 1), size=4, offset=0)
+    expected = np.zeros((4, 4))
+    expected[1:3, 1:3], expected[1:3, 0] = 3, 9
+    np.testing.assert_array_equal(slices.images[0], expected)
+    np.testing.assert_array_equal(slices.brains[0], expected > 0)
+    assert not slices.masks.any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(12, 30), st.integers(12, 30), st.integers(16, 20)),
+    spacing=st.tuples(*[st.floats(0.5, 3)] * 3),
+    size=st.integers(4, 24),
+    slice_mm=st.none() | st.floats(0.5, 2),
+)
+def test_contract_of_a_slice(shape, spacing, size, slice_mm):
+    data = brain(shape)
+    inside = data != 0
+    score = normalize(data, inside, *moments(data, inside))
+    how = {"size": size, "offset": 1, "slice_spacing_mm": slice_mm}
+    geometry = slice_geometry(shape, spacing, **how)
+    slices = slice_volume(score, inside, score > 1, spacing, **how)
+    n = geometry.n_slices
+    for array, dtype in zip(
+        (slices.images, slices.brains, slices.masks), (np.float32, bool, bool), strict=True
+    ):
+        assert array.shape == (n, size, size) and array.dtype == dtype
+    assert (slices.images[~slices.brains] == 0).all()
+    assert np.abs(slices.images).max() <= 1.5
+    assert slices.position.shape == (n,) and slices.position.dtype == np.float32
+    assert (np.diff(slices.position) >= 0).all()
+    assert slices.position.min() >= 0 and slices.position.max() <= 1
+
+
+def test_masks_are_kept_where_they_cover_half_of_a_pixel():
+    mask = np.zeros((8, 8, 1), bool)
+    mask[4:6, 4:6] = mask[0, 0:2] = mask[7, 7] = True
+    data = np.ones((8, 8, 1), np.float32)
+    shown = slice_volume(data, data > 0, mask, (1, 1, 1), size=4, offset=0).masks[0]
+    expected = np.zeros((4, 4), bool)
+    expected[1, 1] = expected[3, 3] = True
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_the_stack_is_averaged_to_the_slice_spacing():
+    data = np.random.default_rng(0).uniform(1, 2, (6, 6, 12)).astype(np.float32)
+    how = {"size": 6, "offset": 1}
+    thick = slice_volume(data, data > 0, None, (1, 1, 0.7), slice_spacing_mm=1.4, **how)
+    pairs = (data[..., ::2] + data[..., 1::2]) / 2
+    same = slice_volume(pairs, pairs > 0, None, (1, 1, 1.4), **how)
+    np.testing.assert_allclose(thick.images, same.images, rtol=1e-5)
+    np.testing.assert_array_equal(thick.z_index, [1, 2, 3, 4])
+
+
+def test_the_geometry_tells_where_a_pixel_lies():
+    shape, spacing = (20, 30, 10), (1.5, 1.2, 0.7)
+    how = {"size": 16, "offset": 1, "slice_spacing_mm": 1.4}
+    geometry = slice_geometry(shape, spacing, **how)
+    grid = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)),
+        indexing="ij",
+    )
+    pixels = ((geometry.size - 1) / 2 - np.arange(geometry.size)) * geometry.pixel_mm
+    stack = geometry.n_slices + 2 * geometry.offset
+    heights = (np.arange(stack)[geometry.offset :][: geometry.n_slices] - (stack - 1) / 2) * 1.4
+    expected = np.meshgrid(heights, pixels, pixels, indexing="ij")
+    everywhere = np.ones(shape, bool)
+    for millimeters, (axis, where) in zip(grid, ((2, 0.8), (1, 0.3), (0, 0.3)), strict=True):
+        slices = slice_volume(millimeters.astype(np.float32), everywhere, None, spacing, **how)
+        interior = slices.brains & (np.abs(expected[2]) < 13.5) & (np.abs(expected[1]) < 16.5)
+        assert interior.sum() > 100
+        error = np.abs(slices.images - expected[axis])[interior].max()
+        assert error < where, "a fraction of a voxel, for a box has no better accuracy"
+
+
+def test_slice_counts_of_the_paper():
+    for depth, n_slices in ((165, 145), (155, 135)):  # HCP and BraTS, Table 1
+        geometry = slice_geometry((240, 240, depth), (1, 1, 1), size=128, offset=10)
+        assert geometry.n_slices == n_slices
+    resampled = slice_geometry(
+        (260, 311, 260), (0.7, 0.7, 0.7), size=128, offset=10, slice_spacing_mm=1.0
+    )
+    assert resampled.n_slices == 182 - 20
+
+
+def test_position_is_the_height_within_the_brain():
+    data = np.zeros((8, 8, 12), np.float32)
+    data[3:5, 3:5, 3:8] = 1
+    slices = slice_volume(data, data > 0, None, (1, 1, 2), size=4, offset=1)
+    np.testing.assert_allclose(slices.position, [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
+
+
+def test_too_few_slices_are_refused():
+    with pytest.raises(InputError, match=r"more than 20 axial slices.*found 20"):
+        slice_geometry((64, 64, 20), (1, 1, 1), size=8, offset=10)

@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cradl_jax import scoring
+from cradl_jax.models.encoder import Encoder
+from cradl_jax.models.vae import VAE, Decoder
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1.5, 1.5, (7, 16, 16)).astype(np.float32)
+    return scoring.Batch(images, np.abs(images) > 0.2, np.linspace(0, 1, 7, dtype=np.float32))
+
+
+@pytest.fixture(scope="module")
+def vae():
+    model = VAE(Encoder(4, 2 * 6), Decoder(16, 4))
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16)))
+
+
+def central_differences(score, image, pixels, step=1e-2):
+    def at(pixel, change):
+        return float(score(image.at[pixel].add(change)[None])[0])
+
+    return [(at(pixel, step) - at(pixel, -step)) / (2 * step) for pixel in pixels]
+
+
+PIXELS = [(0, 0), (3, 8), (9, 2), (15, 15)]
+
+
+def test_gradient_heatmap_equals_central_differences(batch, vae):
+    model, variables = vae
+
+    @jax.jit
+    def score(x):
+        return (model.apply(variables, x, method="encode") ** 2).sum(-1)
+
+    _, heatmaps = scoring.with_gradient(score, jnp.asarray(batch.images))
+    expected = np.abs(central_differences(score, jnp.asarray(batch.images[2]), PIXELS))
+    np.testing.assert_allclose([heatmaps[2][p] for p in PIXELS], expected, rtol=2e-2, atol=2e-3)
+
+
+def test_vae_scores_follow_table_9(batch, vae):
+    model, variables = vae
+    scores, heatmaps = jax.jit(scoring.vae(model, 0.5))(variables, batch)
+
+    x = batch.images.astype(np.float64)
+    mean, log_variance = (
+        np.asarray(part, np.float64) for part in model.apply(variables, x, method="posterior")
+    )
+    x_hat = np.asarray(model.apply(variables, mean, method="decode"), np.float64)
+    rec = np.abs(x - x_hat).sum((1, 2))
+    kl = (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(1) / 2
+    np.testing.assert_allclose(scores["rec"], rec, rtol=1e-4)
+    np.testing.assert_allclose(scores["kl"], kl, rtol=1e-4)
+    np.testing.assert_allclose(scores["elbo"], rec + 0.5 * kl, rtol=1e-4)
+    np.testing.assert_allclose(heatmaps["rec"], np.abs(x - x_hat), atol=1e-4)
+    np.testing.assert_allclose(heatmaps["combi"], heatmaps["kl_grad"] * heatmaps["rec"], rtol=1e-5)
+
+    def divergence(images):
+        mean, log_variance = model.apply(variables, images, method="posterior")
+        return 0.5 * (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1)
+
+    expected = np.abs(
+        central_differences(jax.jit(divergence), jnp.asarray(batch.images[1]), PIXELS)
+    )
+    found = [heatmaps["kl_grad"][1][p] for p in PIXELS]
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
+
+
+def test_baselines(batch):
+    scores, heatmaps = scoring.baseline(None, batch)
+    assert np.argmax(scores["position"]) == 3  # the middle of the brain
+    np.testing.assert_array_equal(scores["area"], batch.brains.sum((1, 2)))
+    np.testing.assert_array_equal(heatmaps["intensity"], np.abs(batch.images))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+@pytest.mark.parametrize("count", [1, 4])
+def test_batches_and_devices_do_not_change_a_score(batch, vae, batch_size, count):
+    model, variables = vae
+
+    def encode(variables, images):
+        return model.apply(variables, images, method="encode")
+
+    rows = np.array([6, 0, 3, 3, 1])
+    found = scoring.in_batches(
+        encode, variables, batch.images, rows, batch_size=batch_size, devices=jax.devices()[:count]
+    )
+    expected = encode(variables, batch.images)[rows]
+    np.testing.assert_allclose(np.concatenate(list(found)), expected, rtol=1e-4, atol=1e-5)

@@ -150,8 +150,8 @@ def _read(path: Path) -> Volume:
     image = _open(path)
     _, affine, orientation = _canonical(path, image)
     with _readable(path):
-        if path.suffix in (".gz", ".mgz") and isinstance(image, SerializableImage):
-            image = _decompressed(path, type(image))
+        if isinstance(image, SerializableImage):
+            image = _complete(path, type(image))
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))
     if not_finite:
@@ -163,9 +163,14 @@ def _read(path: Path) -> Volume:
     return Volume(nib.apply_orientation(data, orientation), affine, _spacing(affine))
 
 
-def _decompressed(path: Path, kind: type[SerializableImage]) -> SerializableImage:
-    """The image of a gzip file, in memory: unlike nibabel this verifies length and checksum."""
-    content = gzip.decompress(path.read_bytes())
+def _complete(path: Path, kind: type[SerializableImage]) -> SerializableImage:
+    """The image of a single file, in memory.
+
+    Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it.
+    """
+    content = path.read_bytes()
+    if path.suffix in (".gz", ".mgz"):
+        content = gzip.decompress(content)
     image = kind.from_bytes(content)
     proxy = image.dataobj
     expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize

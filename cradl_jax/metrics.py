@@ -1,4 +1,4 @@
-"""Detection and localization metrics, exact over any number of slices or voxels (Section 4.2).
+"""Detection and localization metrics, exact over any number of slices or voxels (Section 4.6).
 
 AUPRC, AUROC, best Dice and the FPR at 95 % TPR are functions of the positives' scores and of how
 many negatives lie above each of them: recall, and with it every one of these metrics, changes
@@ -151,9 +151,8 @@ def _count(chunks: Chunks, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarr
         for scores, _ in chunks():
             scores = np.asarray(scores)
             kept = scores[scores > thresholds[0]]
-            lowest = np.count_nonzero(scores == thresholds[0])
-            below[:1] += scores.size - kept.size - lowest
-            up_to[:1] += scores.size - kept.size
+            up_to[0] += scores.size - kept.size
+            below[0] += np.count_nonzero(scores < thresholds[0])
             counted += scores.size
             yield kept
 
@@ -164,9 +163,8 @@ def _count(chunks: Chunks, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarr
             list(pool.map(np.ndarray.sort, parts))
             count = partial(_count_block, parts, thresholds, below, up_to)
             list(pool.map(count, range(0, len(thresholds), BLOCK)))
-    background = up_to[0]
-    below[1:] += background
-    up_to[1:] += background
+    below[1:] += up_to[0]
+    up_to[1:] += up_to[0]
     return below, up_to, counted
 
 

@@ -112,7 +112,12 @@ def post_processed(scorer: Scorer) -> Scorer:
 
 
 def in_batches(
-    function: Callable, params: Any, arrays: Any, rows: np.ndarray, batch_size: int, devices: Devices
+    function: Callable,
+    params: Any,
+    arrays: Any,
+    rows: np.ndarray,
+    batch_size: int,
+    devices: Devices,
 ) -> Iterator[Any]:
     """`function(params, batch)` over the given rows of `arrays`, a batch at a time on all devices.
 

@@ -1,0 +1,198 @@
+"""Anomalies put into healthy volumes, each a pure function of a key.
+
+`paste_object` renders a foreign object into the brain, as the paper's HCP Synth. (Section 4.1,
+after the Medical Out-of-Distribution Analysis Challenge, Zimmerer et al. 2020): it differs from
+tissue by texture and not only by brightness (Figure 4). `add_lesions` and `scanner_shift` stand in
+for ISLES and BraTS: lesions that glow in T2, seen by another scanner. Lengths are in mm and
+intensities relative to the volume's own brain, so that real scans serve as well as phantoms.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cradl_jax.data.phantom import Spacing, smooth_field
+
+# Radii of foreign objects; with them the prevalences are those of HCP Synth. in Table 1.
+SMALLEST_MM, LARGEST_MM = (22.0, 22.0, 8.5), (46.0, 46.0, 26.0)
+LESIONS = 3  # at most, in one brain
+
+
+def _millimeters(shape: tuple[int, ...], spacing_mm: Spacing) -> Array:
+    axes = jnp.meshgrid(*map(jnp.arange, shape), indexing="ij")
+    return jnp.stack(axes, axis=-1) * jnp.array(spacing_mm)
+
+
+def _voxel_in(key: Array, region: Array, positions: Array) -> Array:
+    """Position of a voxel drawn uniformly from a boolean region, [3] mm."""
+    chance = jax.random.uniform(key, region.shape)
+    return positions.reshape(-1, 3)[jnp.argmax(jnp.where(region, chance, -1))]
+
+
+def _depth(brain: Array, spacing_mm: Spacing, depth_mm: float = 14.0) -> Array:
+    """The voxels with brain around them, `depth_mm` away along each axis, bool."""
+    deep = brain
+    for axis, step in enumerate(spacing_mm):
+        for direction in (-1, 1):
+            deep &= jnp.roll(brain, direction * round(depth_mm / step), axis)
+    return deep
+
+
+def _rotation(key: Array) -> Array:
+    """A random turn in the axial plane and a small tilt out of it, [3, 3]."""
+    turn_key, tilt_key = jax.random.split(key)
+    turn = jax.random.uniform(turn_key, maxval=2 * jnp.pi)
+    x, y = jax.random.uniform(tilt_key, (2,), minval=-0.3, maxval=0.3)
+    return jax.scipy.linalg.expm(jnp.array([[0, -turn, y], [turn, 0, -x], [-y, x, 0]]))
+
+
+def _superellipsoid(key: Array, p: Array) -> Array:
+    """Octahedra, ellipsoids, boxes: below 1 inside, for positions in units of the radii."""
+    exponent = jax.random.choice(key, jnp.array([1.2, 2.0, 2.0, 6.0]))
+    return (jnp.abs(p) ** exponent).sum(-1) ** (1 / exponent)
+
+
+def _torus(key: Array, p: Array) -> Array:
+    thickness = jax.random.uniform(key, minval=0.35, maxval=0.5)
+    ring = jnp.hypot(p[..., 0], p[..., 1]) - (1 - thickness)
+    return jnp.hypot(ring, p[..., 2]) / thickness
+
+
+def _star(key: Array, p: Array) -> Array:
+    """A ball with lobes around one axis."""
+    lobes = jax.random.randint(key, (), 3, 8)
+    angle = jnp.arctan2(p[..., 1], p[..., 0])
+    return jnp.linalg.norm(p, axis=-1) / (0.75 + 0.25 * jnp.cos(lobes * angle))
+
+
+def _tube(key: Array, p: Array) -> Array:
+    """A bent rod along the first axis."""
+    bend = jax.random.uniform(key, minval=-0.6, maxval=0.6)
+    across = jnp.hypot(p[..., 1] - bend * (2 * p[..., 0] ** 2 - 1), p[..., 2]) / 0.5
+    return jnp.maximum(jnp.abs(p[..., 0]), across)
+
+
+SHAPES = (_superellipsoid, _torus, _star, _tube)
+
+
+def _stripes(key: Array, q: Array) -> Array:
+    return jnp.sign(jnp.sin(q[..., 0]))
+
+
+def _waves(key: Array, q: Array) -> Array:
+    return jnp.sin(q[..., 0]) * jnp.cos(0.5 * q[..., 1])
+
+
+def _checker(key: Array, q: Array) -> Array:
+    return jnp.sign(jnp.prod(jnp.sin(q), axis=-1))
+
+
+def _grain(key: Array, q: Array) -> Array:
+    return jax.random.normal(key, q.shape[:-1])
+
+
+def _gradient(key: Array, q: Array) -> Array:
+    return jnp.clip(q[..., 0] / 6, -1.5, 1.5)
+
+
+def _flat(key: Array, q: Array) -> Array:
+    return jnp.zeros(q.shape[:-1])
+
+
+TEXTURES = (_stripes, _waves, _checker, _grain, _gradient, _flat)
+
+
+def paste_object(
+    key: Array, volume: Array, brain: Array, spacing_mm: Spacing
+) -> tuple[Array, Array]:
+    """Render a foreign object of random shape, size, texture and brightness into the brain.
+
+    Args:
+        key: draws everything.
+        volume: intensities, 0 outside the brain, [X, Y, Z].
+        brain: [X, Y, Z] bool.
+        spacing_mm: size of a voxel; static under jit.
+
+    Returns:
+        The volume, changed only where the mask is set, and the mask, inside the brain.
+    """
+    keys = jax.random.split(key, 7)
+    positions = _millimeters(volume.shape, spacing_mm)
+    center = _voxel_in(keys[0], _depth(brain, spacing_mm), positions)
+    smallest, largest = jnp.array(SMALLEST_MM), jnp.array(LARGEST_MM)
+    radii = jax.random.uniform(keys[1], (3,), minval=smallest, maxval=largest)
+    local = (positions - center) @ _rotation(keys[2])
+    shape, texture = jax.random.randint(keys[3], (2,), 0, jnp.array([len(SHAPES), len(TEXTURES)]))
+    distance = jax.lax.switch(shape, [partial(f, keys[4]) for f in SHAPES], local / radii)
+    wavelength = jax.random.uniform(keys[5], minval=7.0, maxval=18.0)
+    phase = local * (2 * jnp.pi / wavelength)
+    pattern = jax.lax.switch(texture, [partial(f, keys[4]) for f in TEXTURES], phase)
+
+    sign_key, level_key = jax.random.split(keys[6])
+    base, amplitude = jax.random.uniform(level_key, (2,), minval=0.8, maxval=1.8)
+    base *= jax.random.rademacher(sign_key)
+    level, deviation = _moments(volume, brain)
+    painted = level + deviation * (base + amplitude * pattern)
+    mask = (distance < 1) & brain
+    return jnp.where(mask, jnp.maximum(painted, 1e-3 * level), volume), mask
+
+
+def add_lesions(
+    key: Array, volume: Array, brain: Array, spacing_mm: Spacing
+) -> tuple[Array, Array]:
+    """Add one or more lesions: bright in T2, irregular, with soft borders.
+
+    Arguments and result as of `paste_object`; the mask holds what is at least half lesion.
+    """
+    count_key, *keys = jax.random.split(key, 1 + LESIONS)
+    count = jax.random.randint(count_key, (), 1, LESIONS + 1)
+    positions = _millimeters(volume.shape, spacing_mm)
+    level, deviation = _moments(volume, brain)
+    share = jnp.zeros_like(volume)
+    for number, lesion_key in enumerate(keys):
+        lesion = _lesion(lesion_key, brain, positions, spacing_mm, 1.0 if number == 0 else 0.5)
+        share = jnp.maximum(share, jnp.where(number < count, lesion, 0))
+    share = jnp.where(brain, share, 0)
+    glow = level + deviation * jax.random.uniform(count_key, minval=1.5, maxval=3.0)
+    lesioned = volume + share * jnp.maximum(glow - volume, 0) * 0.9
+    mask = share >= 0.5
+    return jnp.where(share > 0.02, lesioned, volume), mask
+
+
+def _lesion(
+    key: Array, brain: Array, positions: Array, spacing_mm: Spacing, relative_size: float
+) -> Array:
+    """Share of a lesion in every voxel, falling from 1 to 0 over a few mm."""
+    center_key, radius_key, shape_key, field_key = jax.random.split(key, 4)
+    center = _voxel_in(center_key, brain, positions)
+    radius = relative_size * jax.random.uniform(radius_key, minval=12.0, maxval=34.0)
+    stretch = jax.random.uniform(shape_key, (3,), minval=0.8, maxval=1.25)
+    wobble = smooth_field(field_key, brain.shape, spacing_mm, 14.0, 1)[..., 0]
+    distance = jnp.linalg.norm((positions - center) / stretch, axis=-1) / radius
+    border_mm = 2.0
+    return jax.nn.sigmoid((1 + 0.2 * wobble - distance) * radius / border_mm)
+
+
+def scanner_shift(key: Array, volume: Array, brain: Array, spacing_mm: Spacing) -> Array:
+    """The same brain in another scanner: other contrast, more bias, blur and noise."""
+    gamma_key, bias_key, noise_key, blur_key = jax.random.split(key, 4)
+    level, _ = _moments(volume, brain)
+    gamma = jax.random.uniform(gamma_key, minval=0.8, maxval=1.3)
+    volume = level * (volume / level) ** gamma
+    blur = jax.random.uniform(blur_key, minval=0.1, maxval=0.25)
+    for axis in range(3):
+        neighbors = jnp.roll(volume, 1, axis) + jnp.roll(volume, -1, axis)
+        volume = (1 - blur) * volume + blur * neighbors / 2
+    bias = smooth_field(bias_key, volume.shape, spacing_mm, 80.0, 1)[..., 0]
+    real, imaginary = 0.03 * level * jax.random.normal(noise_key, (2, *volume.shape))
+    magnitude = jnp.hypot(volume * jnp.exp(0.08 * bias) + real, imaginary)
+    return jnp.where(brain, jnp.maximum(magnitude, 1e-3 * level), 0)
+
+
+def _moments(volume: Array, brain: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of the brain's intensities."""
+    count = brain.sum()
+    mean = jnp.where(brain, volume, 0).sum() / count
+    return mean, jnp.sqrt(jnp.where(brain, (volume - mean) ** 2, 0).sum() / count)

@@ -1,0 +1,116 @@
+"""A fitted density of standardized representations, and its file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cradl_jax.densities import gmm, realnvp
+from cradl_jax.errors import InputError
+
+Model = gmm.GMM | realnvp.RealNVP
+MODULES = {"GMM": (gmm.GMM, gmm.log_prob), "RealNVP": (realnvp.RealNVP, realnvp.log_prob)}
+EPSILON = 1e-5  # added to the standard deviations
+DAMAGED = (zipfile.BadZipFile, zlib.error)
+
+
+class Density(NamedTuple):
+    """A density p(z), z in D dimensions, as a pytree of arrays: traceable, differentiable.
+
+    Attributes:
+        mean: [D], and `scale`: [D]; the model sees (z - mean) / scale.
+        scale: standard deviation + 1e-5, [D].
+        model: the mixture or flow; its type tells which.
+    """
+
+    mean: Array
+    scale: Array
+    model: Model
+
+
+def log_prob(density: Density, z: Array) -> Array:
+    """log p(z) of representations [N, D] themselves, not of standardized ones, [N]."""
+    _, model_log_prob = MODULES[type(density.model).__name__]
+    standardized = (z - density.mean) / density.scale
+    return model_log_prob(density.model, standardized) - jnp.log(density.scale).sum()
+
+
+def fit_gmm(key: Array, z: Array, **settings) -> tuple[Density, np.ndarray]:
+    """Standardize representations [N, D] and fit a mixture; `settings` are those of `gmm.fit`.
+
+    Returns:
+        The density, and the mean log-likelihood of z at the start of each EM iteration.
+
+    Raises:
+        InputError: as `gmm.fit`, or representations that are not finite.
+    """
+    mean, scale = _statistics(z)
+    model, history = gmm.fit(key, (z - mean) / scale, **settings)
+    return Density(mean, scale, model), history - np.log(scale).sum()
+
+
+def fit_realnvp(
+    key: Array, z_train: Array, z_val: Array, **settings
+) -> tuple[Density, dict[str, np.ndarray]]:
+    """Standardize representations by `z_train` and fit a flow; `settings` as `realnvp.fit`'s.
+
+    Returns:
+        The density, and the mean negative log-likelihoods of z, `train` and `val`, an epoch each.
+
+    Raises:
+        InputError: as `realnvp.fit`, or representations that are not finite.
+    """
+    mean, scale = _statistics(z_train)
+    z_train, z_val = ((z - mean) / scale for z in (z_train, z_val))
+    model, history = realnvp.fit(key, z_train, z_val, **settings)
+    constant = np.log(scale).sum()
+    return Density(mean, scale, model), {name: loss + constant for name, loss in history.items()}
+
+
+def _statistics(z: Array) -> tuple[Array, Array]:
+    """Mean and scale of every dimension, [D] each; summed in float64."""
+    z = np.asarray(z)
+    broken = np.count_nonzero(~np.isfinite(z).all(1))
+    if broken or not len(z):
+        raise InputError(
+            f"representations: expected finite numbers, found {broken} of {len(z)} with NaN or "
+            "infinity; train the encoder again, with a smaller learning rate"
+        )
+    mean, deviation = np.mean(z, 0, dtype=np.float64), np.std(z, 0, dtype=np.float64)
+    return jnp.float32(mean), jnp.float32(deviation + EPSILON)
+
+
+def save(path: Path, density: Density) -> None:
+    """Write an .npz of plain arrays, aside and renamed, so that no one reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".partial")
+    kind = type(density.model).__name__
+    with aside.open("wb") as file:
+        np.savez(file, kind=kind, mean=density.mean, scale=density.scale, **density.model._asdict())
+    aside.replace(path)
+
+
+def load(path: Path) -> Density:
+    """Read what `save` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or does not hold a density.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        model_type, _ = MODULES[str(arrays.pop("kind"))]
+        mean, scale = (jnp.asarray(arrays.pop(name)) for name in ("mean", "scale"))
+        density = Density(mean, scale, model_type(**jax.tree.map(jnp.asarray, arrays)))
+        jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
+    except (OSError, EOFError, ValueError, TypeError, KeyError, *DAMAGED) as fault:
+        raise InputError(
+            f"{path}: expected a density written by this package, found {fault!r}; "
+            "remove the file and fit the density again"
+        ) from fault
+    return density

@@ -1,0 +1,97 @@
+"""Write the embedded phantom: healthy brains, brains with foreign objects, brains with lesions.
+
+    python -m experiments.phantom --config=configs/phantom.py [--workdir=runs/phantom]
+
+Writes one BIDS tree of NIfTI files for each data set under config.data.root (default:
+WORKDIR/data). Volumes that are there already are kept, if they were made with the same settings.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from cradl_jax.checkpoints import write_manifest
+from cradl_jax.data import anomalies, bids, phantom
+from cradl_jax.data.atlas import Atlas, load_atlas
+from experiments import app
+
+INTENSITY = 1000  # of fluid, in the integers of the files
+
+
+def healthy(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
+    """A scan and no mask."""
+    subject = phantom.sample_healthy(key, atlas, spacing_mm)
+    return subject.intensities, None
+
+
+def synth(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
+    """A scan with a foreign object and its mask."""
+    subject_key, object_key = jax.random.split(key)
+    subject = phantom.sample_healthy(subject_key, atlas, spacing_mm)
+    return anomalies.paste_object(object_key, subject.intensities, subject.brain, spacing_mm)
+
+
+def lesion(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
+    """A scan with lesions, from another scanner, and their mask."""
+    subject_key, lesion_key, scanner_key = jax.random.split(key, 3)
+    subject = phantom.sample_healthy(subject_key, atlas, spacing_mm)
+    volume, mask = anomalies.add_lesions(lesion_key, subject.intensities, subject.brain, spacing_mm)
+    return anomalies.scanner_shift(scanner_key, volume, subject.brain, spacing_mm), mask
+
+
+DATA_SETS = {"healthy": healthy, "synth": synth, "lesion": lesion}
+
+
+def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacing, subject: str):
+    """Sample one subject and write its files, unless they are there."""
+    scan, mask_file = bids.scan_path(root, subject), bids.mask_path(root, subject)
+    if scan.exists():
+        return
+    volume, mask = jax.device_get(sample(key))
+    affine = phantom.affine(spacing_mm)
+    if mask is not None:
+        bids.write_volume(mask_file, mask.astype(np.uint8), affine)
+    counts = np.where(volume > 0, np.maximum(np.rint(volume * INTENSITY), 1), 0)
+    bids.write_volume(scan, counts.astype(np.int16), affine)
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Entry point."""
+    settings = config.phantom
+    spacing_mm = (settings.spacing_mm,) * 3
+    jobs, atlas, number = [], None, 0
+    for index, (name, sample) in enumerate(DATA_SETS.items()):
+        root = Path(config.data.root or workdir / "data") / name
+        counts = settings.subjects[name].to_dict()
+        write_manifest(
+            root, {"spacing_mm": settings.spacing_mm, "subjects": counts}, f"seed {settings.seed}"
+        )
+        splits = {}
+        for split in sorted(counts):
+            for _ in range(counts[split]):
+                number += 1
+                splits[f"{number:04d}"] = split
+        bids.write_data_set(root, f"CRADL phantom, {name}", splits)
+        missing = [s for s in splits if not bids.scan_path(root, s).exists()]
+        if missing and atlas is None:
+            atlas = load_atlas(spacing_mm)
+        sample = partial(jax.jit(sample, static_argnums=2), atlas=atlas, spacing_mm=spacing_mm)
+        set_key = jax.random.fold_in(jax.random.key(settings.seed), index)
+        for position, subject in enumerate(splits):
+            if subject in missing:
+                key = jax.random.fold_in(set_key, position)
+                jobs.append(partial(write_subject, root, sample, key, spacing_mm, subject))
+    with ThreadPoolExecutor(config.data.workers or os.cpu_count()) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        for future in tqdm(futures, "write phantom", unit="scan", disable=not jobs):
+            future.result()
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,198 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import logsumexp, softmax
+from scipy.stats import multivariate_normal
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from cradl_jax.densities import gmm
+from cradl_jax.errors import InputError
+
+REGULARIZATION = 1e-5
+
+
+def clusters(seed: int, n: int, size: int, components: int = 3) -> np.ndarray:
+    """Overlapping correlated clusters, [n, size]."""
+    rng = np.random.default_rng(seed)
+    mixing = np.eye(size) + rng.normal(size=(components, size, size)) / np.sqrt(4 * size)
+    centers = 2 * rng.normal(size=(components, size))
+    label = rng.integers(components, size=n)
+    noise = np.einsum("nd,nde->ne", rng.normal(size=(n, size)), mixing[label])
+    return (centers[label] + noise).astype(np.float32)
+
+
+def covariances(mixture: gmm.GMM) -> np.ndarray:
+    factors = np.asarray(mixture.precision_factors, np.float64)
+    return np.linalg.inv(factors @ factors.swapaxes(1, 2))
+
+
+def reference_log_prob(mixture: gmm.GMM, z: np.ndarray) -> np.ndarray:
+    joint = [
+        log_weight + multivariate_normal(mean, covariance).logpdf(z)
+        for log_weight, mean, covariance in zip(
+            *map(np.asarray, mixture[:2]), covariances(mixture), strict=True
+        )
+    ]
+    return logsumexp(joint, axis=0)
+
+
+def started(z: np.ndarray, components: int, seed: int = 0) -> gmm.GMM:
+    return gmm.warm_start(jax.random.key(seed), jnp.asarray(z), components, REGULARIZATION)
+
+
+@pytest.mark.parametrize(("n", "size", "components"), [(600, 5, 3), (2500, 24, 4), (300, 2, 1)])
+def test_em_equals_scikit_learn_from_the_same_start(n, size, components):
+    z = clusters(n, n, size, components)
+    start = started(z, components)
+    oracle = GaussianMixture(
+        components,
+        tol=0,
+        max_iter=7,
+        reg_covar=REGULARIZATION,
+        weights_init=softmax(np.float64(start.log_weights)),
+        means_init=np.float64(start.means),
+        precisions_init=np.linalg.inv(covariances(start)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        oracle.fit(np.float64(z))
+    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 7)
+    assert len(history) == 7
+    np.testing.assert_allclose(np.exp(mixture.log_weights), oracle.weights_, atol=1e-5)
+    np.testing.assert_allclose(mixture.means, oracle.means_, atol=1e-4)
+    np.testing.assert_allclose(covariances(mixture), oracle.covariances_, atol=2e-4)
+    np.testing.assert_allclose(history[-1], oracle.lower_bound_, rtol=1e-5)
+    log_prob = gmm.log_prob(mixture, z)
+    np.testing.assert_allclose(log_prob, oracle.score_samples(z), rtol=1e-4, atol=2e-3)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000), shape=st.sampled_from([(100, 2, 4), (1500, 9, 3)]))
+def test_log_likelihood_never_falls(seed, shape):
+    n, size, components = shape
+    z = clusters(seed, n, size)
+    _, history = gmm.em(z, started(z, components, seed), 0.0, REGULARIZATION, 12)
+    assert (np.diff(history) > -1e-4).all()
+
+
+def test_stops_once_the_log_likelihood_changes_by_less_than_the_tolerance():
+    z = clusters(0, 500, 4)
+    _, history = gmm.em(z, started(z, 3), 1e-3, REGULARIZATION, 100)
+    changes = np.abs(np.diff(history))
+    assert 2 < len(history) < 100
+    assert changes[-1] < 1e-3
+    assert (changes[:-1] >= 1e-3).all()
+
+
+def test_log_prob_equals_scipy_and_its_gradient_the_formula():
+    z = clusters(1, 400, 6)
+    mixture = started(z, 3)
+    expected = reference_log_prob(mixture, z)
+    np.testing.assert_allclose(gmm.log_prob(mixture, z), expected, rtol=1e-5, atol=1e-4)
+
+    means, sigma = np.float64(mixture.means), covariances(mixture)
+    joint = np.stack(
+        [
+            w + multivariate_normal(m, s).logpdf(z)
+            for w, m, s in zip(np.asarray(mixture.log_weights), means, sigma, strict=True)
+        ],
+        axis=1,
+    )
+    pull = np.stack([(m - z) @ np.linalg.inv(s) for m, s in zip(means, sigma, strict=True)], axis=1)
+    expected = np.einsum("nk,nkd->nd", np.exp(joint - logsumexp(joint, 1)[:, None]), pull)
+    gradient = jax.grad(lambda z: gmm.log_prob(mixture, z).sum())(jnp.asarray(z))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("n", [1024, 1025])
+def test_blocks_and_their_padding_do_not_show(n):
+    z = clusters(2, n, 5)
+    mixture = started(z, 3)
+    log_likelihood, responsibilities = gmm.e_step(mixture, jnp.asarray(z))
+    assert log_likelihood == pytest.approx(reference_log_prob(mixture, z).mean(), rel=1e-5)
+    np.testing.assert_allclose(responsibilities.sum(1), 1, atol=1e-5)
+
+    r, z64 = np.float64(responsibilities), np.float64(z)
+    updated = gmm.m_step(mixture, jnp.asarray(z), responsibilities, REGULARIZATION)
+    np.testing.assert_allclose(np.exp(updated.log_weights), r.mean(0), rtol=1e-5)
+    for k, covariance in enumerate(covariances(updated)):
+        expected = np.cov(z64.T, aweights=r[:, k], bias=True) + REGULARIZATION * np.eye(5)
+        np.testing.assert_allclose(updated.means[k], np.average(z64, 0, r[:, k]), atol=1e-5)
+        np.testing.assert_allclose(covariance, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_density_integrates_to_one():
+    mixture, _ = gmm.fit(jax.random.key(0), clusters(3, 500, 2), components=3)
+    axis = np.linspace(-15, 15, 601)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    total = np.exp(np.float64(gmm.log_prob(mixture, grid))).sum() * (axis[1] - axis[0]) ** 2
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+def test_recovers_a_known_mixture_and_restarts_keep_the_best():
+    rng = np.random.default_rng(0)
+    centers = np.array([[0, 0, 8], [0, 8, 0], [8, 0, 0], [-8, -8, 0]])
+    label = rng.choice(4, size=4000, p=[0.4, 0.3, 0.2, 0.1])
+    z = centers[label] + rng.normal(size=(4000, 3)) * [1, 0.5, 2]
+    key = jax.random.key(1)
+    mixture, history = gmm.fit(key, z, components=4, tolerance=1e-4, restarts=6)
+    singles = [
+        gmm.em(jnp.float32(z), gmm.warm_start(k, jnp.float32(z), 4, 1e-5), 1e-4, 1e-5, 200)[1][-1]
+        for k in jax.random.split(key, 6)
+    ]
+    assert history[-1] == pytest.approx(max(singles), abs=1e-4)
+    order = np.argsort(-np.asarray(mixture.log_weights))
+    np.testing.assert_allclose(np.exp(mixture.log_weights)[order], [0.4, 0.3, 0.2, 0.1], atol=0.02)
+    np.testing.assert_allclose(mixture.means[order], centers, atol=0.4)
+    for covariance in covariances(mixture):
+        np.testing.assert_allclose(np.diag(covariance), [1, 0.25, 4], rtol=0.25)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_nearly_singular_data(scale):
+    rng = np.random.default_rng(0)
+    z = scale * rng.normal(size=(3000, 6)) @ rng.normal(size=(6, 128)).astype(np.float32)
+    mixture, history = gmm.fit(jax.random.key(0), z, components=4)
+    assert np.isfinite(history).all()
+    assert all(np.isfinite(leaf).all() for leaf in mixture)
+    assert np.isfinite(gmm.log_prob(mixture, z)).all()
+
+
+def test_finite_far_from_the_data():
+    mixture, _ = gmm.fit(jax.random.key(0), clusters(4, 500, 16), components=8)
+    far = 1e4 * np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    value, gradient = jax.value_and_grad(lambda z: gmm.log_prob(mixture, z).sum())(far)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient).max(1) > 0).all()
+
+
+def test_more_components_than_the_data_have_points_to_spare():
+    z = np.repeat(clusters(5, 4, 3), 5, axis=0)  # 20 points in 4 places
+    mixture, history = gmm.fit(jax.random.key(0), z, components=8)
+    assert np.isfinite(history).all()
+    assert all(np.isfinite(leaf).all() for leaf in mixture)
+    assert np.exp(mixture.log_weights).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_emptied_component_keeps_its_place():
+    z = clusters(6, 200, 3)
+    start = started(z, 2)
+    responsibilities = np.zeros((200, 2), np.float32)
+    responsibilities[:, 0] = 1
+    mixture = gmm.m_step(start, jnp.asarray(z), jnp.asarray(responsibilities), REGULARIZATION)
+    np.testing.assert_array_equal(mixture.means[1], start.means[1])
+    np.testing.assert_array_equal(mixture.precision_factors[1], start.precision_factors[1])
+    np.testing.assert_allclose(mixture.means[0], z.mean(0), atol=1e-5)
+    np.testing.assert_allclose(covariances(mixture)[0], np.cov(z.T, bias=True), atol=1e-4)
+
+
+def test_fewer_points_than_components_is_named():
+    with pytest.raises(InputError, match=r"12 components.*found 10"):
+        gmm.fit(jax.random.key(0), clusters(7, 10, 2), components=12)

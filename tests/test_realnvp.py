@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from cradl_jax.densities import realnvp
+from cradl_jax.errors import InputError
+
+
+def banana(seed: int, n: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    return np.stack([x, x**2 + 0.3 * rng.normal(size=n)], axis=1).astype(np.float32)
+
+
+def random_flow(size: int) -> realnvp.RealNVP:
+    """A flow whose every array matters: output layers filled with noise."""
+    flow = realnvp.init(jax.random.key(0), size, blocks=3, hidden=16)
+    kernel, bias = (
+        jax.random.normal(jax.random.key(i), array.shape) for i, array in enumerate(flow[3:])
+    )
+    return flow._replace(output_kernel=0.3 * kernel, output_bias=0.3 * bias)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    losses = []
+    flow, history = realnvp.fit(
+        jax.random.key(0),
+        banana(0, 4096),
+        banana(1, 1024),
+        hidden=32,
+        epochs=25,
+        batch_size=128,
+        decay_epochs=10,
+        progress=losses.append,
+    )
+    return flow, history, losses
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_round_trip_and_log_determinant(size):
+    flow = random_flow(size)
+    z = jax.random.normal(jax.random.key(5), (20, size))
+    latent, log_determinant = realnvp.forward(flow, z)
+    np.testing.assert_allclose(realnvp.inverse(flow, latent), z, atol=1e-4)
+    jacobian = jax.vmap(jax.jacobian(lambda z: realnvp.forward(flow, z)[0]))(z)
+    expected = np.linalg.slogdet(np.float64(jacobian))[1]
+    np.testing.assert_allclose(log_determinant, expected, atol=1e-4)
+    assert np.ptp(log_determinant) > 0.1
+
+
+def test_log_prob_is_the_change_of_variables():
+    flow = random_flow(5)
+    z = jax.random.normal(jax.random.key(5), (realnvp.BATCH + 3, 5))
+    latent, log_determinant = realnvp.forward(flow, z)
+    expected = multivariate_normal(np.zeros(5)).logpdf(latent) + np.asarray(log_determinant)
+    np.testing.assert_allclose(realnvp.log_prob(flow, z), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_keeps_one_half_and_transforms_the_other():
+    flow = random_flow(5)
+    first = jax.tree.map(lambda array: array[:1], flow)
+    z = jax.random.normal(jax.random.key(5), (7, 5))
+    latent, _ = realnvp.forward(first, z)
+    before = latent[:, np.argsort(first.permutations[0])]
+    np.testing.assert_array_equal(before[:, :2], z[:, :2])
+    assert (np.abs(before[:, 2:] - z[:, 2:]) > 1e-6).all()
+
+
+def test_log_scales_are_bounded():
+    flow = random_flow(6)
+    flow = flow._replace(output_kernel=1e3 * flow.output_kernel)
+    far = 1e4 * jax.random.normal(jax.random.key(1), (10, 6))
+    _, log_determinant = realnvp.forward(flow, far)
+    assert np.abs(log_determinant).max() <= 3 * 3 * realnvp.CLAMP + 1e-4  # blocks x transformed
+    assert np.isfinite(jax.grad(lambda z: realnvp.log_prob(random_flow(6), z).sum())(far)).all()
+
+
+def test_trained_flow_beats_a_gaussian_and_integrates_to_one(trained):
+    flow = trained[0]
+    train, val = banana(0, 4096), banana(2, 4096)
+    gaussian = multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(val).mean()
+    assert realnvp.log_prob(flow, val).mean() > gaussian + 0.5
+    axes = np.linspace(-6, 6, 601), np.linspace(-6, 30, 1201)
+    grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
+    cell = np.prod([axis[1] - axis[0] for axis in axes])
+    density = np.exp(np.float64(realnvp.log_prob(flow, grid.astype(np.float32))))
+    assert density.sum() * cell == pytest.approx(1, abs=0.01)
+
+
+def test_keeps_the_epoch_of_the_smallest_validation_loss(trained):
+    flow, history, losses = trained
+    assert [loss["val"] for loss in losses] == list(history["val"])
+    assert [loss["train"] for loss in losses] == list(history["train"])
+    val = -realnvp.log_prob(flow, banana(1, 1024)).mean()
+    assert val == pytest.approx(history["val"].min(), abs=1e-5)
+
+
+def test_overfitting_is_not_kept():
+    train, val = banana(0, 24), banana(1, 512)
+    flow, history = realnvp.fit(
+        jax.random.key(0), train, val, hidden=64, epochs=60, batch_size=8, learning_rate=1e-2
+    )
+    assert history["val"][-1] > history["val"].min() + 0.1
+    val_loss = -realnvp.log_prob(flow, val).mean()
+    assert val_loss == pytest.approx(history["val"].min(), rel=1e-4)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="at least 2 dimensions, found 1"):
+        realnvp.fit(jax.random.key(0), np.zeros((8, 1)), np.zeros((8, 1)))
+    z = np.full((8, 2), np.nan)
+    with pytest.raises(InputError, match="finite validation loss"):
+        realnvp.fit(jax.random.key(0), z, z, hidden=4, epochs=1)

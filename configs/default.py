@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.data.slice_spacing_mm = placeholder(float)  # None: the scans' own slices
     config.data.workers = 0  # all cores
     config.data.seed = 0  # of splits that the data do not fix
-    config.data.sets = ConfigDict()  # the first one is the healthy one
+    config.data.sets = ConfigDict()  # `healthy` to learn from, the others anomalous
 
     config.model = ConfigDict()
     config.model.features = 64  # nf of Table 10

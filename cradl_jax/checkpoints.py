@@ -8,7 +8,6 @@ Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -103,7 +102,8 @@ def read_manifest(folder: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise InputError(
-            f"{path}: expected the manifest of a finished run, found {fault}; run the stages before this one"
+            f"{path}: expected the manifest of a finished run, found {fault}; "
+            "run the stages before this one"
         ) from fault
 
 
@@ -120,13 +120,15 @@ class Checkpoints:
             best_mode="min",
         )
         self.folder = (run / "checkpoints").absolute()
-        os.makedirs(self.folder, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
+        """Itself."""
         return self
 
     def __exit__(self, *_):
+        """Wait for what is being saved."""
         self.manager.close()
 
     def save(self, state: TrainState, val_loss: float) -> None:

@@ -141,4 +141,4 @@ def in_batches(
         padded = np.resize(chosen, size)
         batch = jax.tree.map(lambda a, r=padded: share_out(a[r][None], devices)[:, 0], arrays)
         result = jax.device_get(run(params, batch))
-        yield jax.tree.map(lambda x, n=len(chosen): x.reshape(size, *x.shape[2:])[:n], result)
+        yield jax.tree.map(lambda x, r=chosen: x.reshape(size, *x.shape[2:])[: len(r)], result)

@@ -111,7 +111,7 @@ def eval_step(objective: Objective):
 
 
 def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
-    """Several training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
+    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
     step = train_step(objective, optimizer)
 
     def run(state: TrainState, data: Array, rows: Array, key: Array):

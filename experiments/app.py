@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from cradl_jax.errors import InputError
@@ -46,6 +46,7 @@ def run(main: Callable[[ConfigDict, Path], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         if len(arguments) > 1:
             sys.exit(f"error: unknown argument {arguments[1]!r}; every option starts with --")
+        logging.set_verbosity(logging.WARNING)
         config = CONFIG.value
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         if config.get("smoke"):

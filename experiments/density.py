@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from cradl_jax import densities, metrics, scoring
 from cradl_jax.checkpoints import write_json, write_manifest
-from cradl_jax.densities import gmm
 from experiments import app, runs
 from experiments.preprocess import stores
 
@@ -57,18 +56,17 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
             max_iterations=config.gmm.max_iterations,
             restarts=config.gmm.restarts,
         )
-        densities.save(density, folder / f"{name}.npz")
+        densities.save(folder / f"{name}.npz", density)
         nll[name] = {
             "train": -float(densities.log_prob(density, train).mean()),
             "val": -float(densities.log_prob(density, val).mean()),
             "iterations": len(history),
         }
-    spectrum = metrics.spectrum(train)
     write_json(
         folder / "diagnostics.json",
         {
             "effective_rank": metrics.effective_rank(train),
-            "eigenvalues": spectrum.tolist(),
+            "eigenvalues": metrics.covariance_spectrum(train).tolist(),
             "nll": nll,
         },
     )

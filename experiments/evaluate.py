@@ -29,6 +29,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets."""
     folder = runs.folder(config, workdir, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
+    scorers = [(scoring.post_processed(scorer), params) for _, scorer, params in scorers]
     _, *anomalous_sets = stores(config, workdir).items()
     fingerprints = {name: store.manifest["fingerprint"] for name, store in anomalous_sets}
     write_manifest(folder, {"method": method, "data": fingerprints}, identity)
@@ -48,7 +49,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
 def measure(
     config: ConfigDict, folder: Path, store: SliceStore, dataset: str, split: str, scorers: list
 ) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Level, score and metrics for each score and heatmap on one split; keeps the slices' scores."""
+    """Level, score and metrics of each score and heatmap on a split; keeps the slices' scores."""
     rows = store.rows(split)
     labels = anomalous(store.masks[rows])
     collected = {}
@@ -57,7 +58,8 @@ def measure(
             scores, heatmaps = score(config, store, rows, scorer, params, Path(temporary), dataset)
             collected |= scores
             for name, heatmap in heatmaps.items():
-                yield "voxel", name, metrics.streamed(voxels(heatmap, store.masks, rows))
+                points = metrics.operating_points(voxels(heatmap, store.masks, rows))
+                yield "voxel", name, metrics.metrics_at(points)
     for name, values in collected.items():
         yield "slice", name, metrics.binary_metrics(values, labels)
     np.savez(folder / f"{dataset}_{split}.npz", labels=labels, **collected)
@@ -76,7 +78,12 @@ def score(
     size = config.score.batch_size
     arrays = scoring.Batch(store.images, store.brains, store.position)
     batches = scoring.in_batches(
-        scorer, params, arrays, rows, batch_size=size, devices=jax.local_devices()
+        scoring.post_processed(scorer),
+        params,
+        arrays,
+        rows,
+        batch_size=size,
+        devices=jax.local_devices(),
     )
     scores, heatmaps, done = {}, {}, 0
     total = -(-len(rows) // size)
@@ -106,7 +113,7 @@ def voxels(heatmap: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> Callable
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point: the configured methods and the trivial baselines."""
-    for method in (*config.methods, runs.BASELINE):
+    for method in (*config.methods, report.BASELINE):
         evaluate(config, workdir, method)
 
 

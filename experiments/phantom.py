@@ -81,7 +81,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         missing = [s for s in splits if not bids.scan_path(root, s).exists()]
         if missing and atlas is None:
             atlas = load_atlas(spacing_mm)
-        sample = partial(jax.jit(sample, static_argnums=2), atlas=atlas, spacing_mm=spacing_mm)
+        sample = partial(sample, atlas=atlas, spacing_mm=spacing_mm)
         set_key = jax.random.fold_in(jax.random.key(settings.seed), index)
         for position, subject in enumerate(splits):
             if subject in missing:

@@ -13,9 +13,9 @@ from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import AXIS
+from cradl_jax.report import BASELINE
 
 SETTINGS = ("model", "augment", "train")  # the parts of a config that a trained run depends on
-BASELINE = "baseline"  # the trivial scores, a method without a run
 
 
 class Trained(NamedTuple):
@@ -92,16 +92,28 @@ def density_names(config: ConfigDict) -> list[str]:
     return [f"gmm{components}" for components in config.gmm.components]
 
 
-def scorers(
-    config: ConfigDict, workdir: Path, method: str
-) -> tuple[list[tuple[scoring.Scorer, Any]], str]:
-    """A method's scorers with their parameters, heatmaps post-processed, and their fingerprint.
+class Named(NamedTuple):
+    """A scorer, its parameters, and the names of its heatmaps.
+
+    Attributes:
+        names: of the heatmaps that it makes.
+        scorer: see `cradl_jax.scoring`.
+        params: what it takes first.
+    """
+
+    names: tuple[str, ...]
+    scorer: scoring.Scorer
+    params: Any
+
+
+def scorers(config: ConfigDict, workdir: Path, method: str) -> tuple[list[Named], str]:
+    """A method's scorers and the fingerprint of all that they are made from.
 
     Raises:
         InputError: the run or one of its densities is missing, or they do not belong together.
     """
     if method == BASELINE:
-        return [(scoring.post_processed(scoring.baseline), None)], BASELINE
+        return [Named(("intensity",), scoring.baseline, None)], BASELINE
     encode, variables, identity = trained(config, workdir, method)
     fitted = folder(config, workdir, method) / "densities"
     checkpoints.check_manifest(fitted, {"gmm": config.gmm.to_dict()}, identity)
@@ -110,5 +122,5 @@ def scorers(
         path = fitted / f"{name}.npz"
         density = densities.load(path)
         digest.update(path.read_bytes())
-        found.append((scoring.post_processed(scoring.nll(encode, name)), (variables, density)))
+        found.append(Named((name,), scoring.nll(encode, name), (variables, density)))
     return found, digest.hexdigest()

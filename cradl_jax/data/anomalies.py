@@ -104,6 +104,7 @@ def _flat(key: Array, q: Array) -> Array:
 TEXTURES = (_stripes, _waves, _checker, _grain, _gradient, _flat)
 
 
+@partial(jax.jit, static_argnames="spacing_mm")
 def paste_object(
     key: Array, volume: Array, brain: Array, spacing_mm: Spacing
 ) -> tuple[Array, Array]:
@@ -126,19 +127,20 @@ def paste_object(
     local = (positions - center) @ _rotation(keys[2])
     shape, texture = jax.random.randint(keys[3], (2,), 0, jnp.array([len(SHAPES), len(TEXTURES)]))
     distance = jax.lax.switch(shape, [partial(f, keys[4]) for f in SHAPES], local / radii)
-    wavelength = jax.random.uniform(keys[5], minval=7.0, maxval=18.0)
+    wavelength = jax.random.uniform(keys[5], minval=9.0, maxval=20.0)
     phase = local * (2 * jnp.pi / wavelength)
     pattern = jax.lax.switch(texture, [partial(f, keys[4]) for f in TEXTURES], phase)
 
-    sign_key, level_key = jax.random.split(keys[6])
-    base, amplitude = jax.random.uniform(level_key, (2,), minval=0.8, maxval=1.8)
-    base *= jax.random.rademacher(sign_key)
+    sign_key, base_key, amplitude_key = jax.random.split(keys[6], 3)
+    base = jax.random.rademacher(sign_key) * jax.random.uniform(base_key, minval=0.0, maxval=0.8)
+    amplitude = jax.random.uniform(amplitude_key, minval=0.6, maxval=1.1)
     level, deviation = _moments(volume, brain)
     painted = level + deviation * (base + amplitude * pattern)
     mask = (distance < 1) & brain
     return jnp.where(mask, jnp.maximum(painted, 1e-3 * level), volume), mask
 
 
+@partial(jax.jit, static_argnames="spacing_mm")
 def add_lesions(
     key: Array, volume: Array, brain: Array, spacing_mm: Spacing
 ) -> tuple[Array, Array]:
@@ -155,7 +157,7 @@ def add_lesions(
         lesion = _lesion(lesion_key, brain, positions, spacing_mm, 1.0 if number == 0 else 0.5)
         share = jnp.maximum(share, jnp.where(number < count, lesion, 0))
     share = jnp.where(brain, share, 0)
-    glow = level + deviation * jax.random.uniform(count_key, minval=1.5, maxval=3.0)
+    glow = level + deviation * jax.random.uniform(count_key, minval=0.8, maxval=2.4)
     lesioned = volume + share * jnp.maximum(glow - volume, 0) * 0.9
     mask = share >= 0.5
     return jnp.where(share > 0.02, lesioned, volume), mask
@@ -175,6 +177,7 @@ def _lesion(
     return jax.nn.sigmoid((1 + 0.2 * wobble - distance) * radius / border_mm)
 
 
+@partial(jax.jit, static_argnames="spacing_mm")
 def scanner_shift(key: Array, volume: Array, brain: Array, spacing_mm: Spacing) -> Array:
     """The same brain in another scanner: other contrast, more bias, blur and noise."""
     gamma_key, bias_key, noise_key, blur_key = jax.random.split(key, 4)

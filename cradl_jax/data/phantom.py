@@ -5,6 +5,7 @@ invertible deformations at several scales, width of ventricles and sulci) and a 
 (tissue contrast, bias field, Rician noise).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -125,8 +126,9 @@ def deformation(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Array:
     return base + displacement * jnp.minimum(1, STEEPEST / steepness)
 
 
+@partial(jax.jit, static_argnames="spacing_mm")
 def sample_healthy(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Subject:
-    """A healthy subject's scan on the grid of `grid_mm`; jit with `spacing_mm` static."""
+    """A healthy subject's scan on the grid of `grid_mm`."""
     keys = jax.random.split(key, 5)
     shape = grid_shape(spacing_mm)
     points = deformation(keys[0], atlas, spacing_mm) - atlas.origin_mm

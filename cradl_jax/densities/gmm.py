@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
+from threadpoolctl import threadpool_limits
 
 from cradl_jax.errors import InputError
 
@@ -111,8 +112,9 @@ def em(
     z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
 ) -> tuple[GMM, np.ndarray]:
     """EM on points [N, D] from `start`; returns and stops as `fit` does."""
-    gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
-    return gmm, np.asarray(history)[: int(iterations)]
+    with threadpool_limits(1, "blas"):  # LAPACK's threads would wait for XLA's, busily
+        gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
+        return gmm, np.asarray(history)[: int(iterations)]
 
 
 @partial(jax.jit, static_argnames="max_iterations")

@@ -24,7 +24,7 @@ def _pad(x: Array) -> Array:
 
 
 def down_native(x: Array, kernel: Array) -> Array:
-    """Stride-2 convolution, padding 1: `x` [N, H, W, C], `kernel` [4, 4, C, O] -> [N, H/2, W/2, O]."""
+    """Stride-2 convolution, padding 1: [N, H, W, C] -> [N, H/2, W/2, O]; `kernel` [4, 4, C, O]."""
     return lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
 
 

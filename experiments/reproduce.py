@@ -1,0 +1,62 @@
+"""Run a whole study: data, training, densities, evaluation, tables, figures and a report.
+
+    python -m experiments.reproduce --config=configs/phantom.py [--workdir=runs/phantom]
+
+Stages that are done are skipped, so that the same command continues an interrupted study.
+"""
+
+import os
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.errors import InputError
+from cradl_jax.report import BASELINE
+from experiments import app, density, evaluate, phantom, preprocess, report, simclr
+
+TRAIN = {"cradl": simclr.train}
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Announce a stage and how long it took."""
+    print(f"== {name}", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"   {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Entry point."""
+    for method in config.methods:
+        if method not in TRAIN:
+            raise InputError(f"config.methods: expected some of {list(TRAIN)}, found {method!r}")
+    if "phantom" in config:
+        with stage("phantom"):
+            phantom.main(config, workdir)
+    with stage("preprocess"):
+        preprocess.main(config, workdir)
+    for seed in config.seeds:
+        config.seed = seed
+        for method in config.methods:
+            with stage(f"train {method}, seed {seed}"):
+                TRAIN[method](config, workdir, resume=True)
+            with stage(f"densities of {method}, seed {seed}"):
+                density.fit(config, workdir, method)
+        for method in (*config.methods, BASELINE):
+            with stage(f"evaluate {method}, seed {seed}"):
+                evaluate.evaluate(config, workdir, method)
+    with stage("report"):
+        page = report.write(config, workdir).resolve().as_uri()
+    print(f"\n{(workdir / 'tables.md').read_text(encoding='utf-8')}\nreport: {page}")
+    if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
+        webbrowser.open(page)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,133 @@
+"""Anomalies on a brain-sized ellipsoid: where they change a volume, how much, how plainly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cradl_jax.data import anomalies
+from cradl_jax.data.preprocess import slice_volume
+from cradl_jax.data.slices import anomalous
+
+SPACING = (2.0, 2.0, 2.0)
+FIELD_MM = np.array([196.0, 232.0, 164.0])
+RADII_MM = np.array([68.0, 84.0, 66.0])  # 1.6 liters
+
+
+def head(spacing_mm=SPACING, seed=0):
+    """An ellipsoid of two noisy tissues: intensities, brain."""
+    counts = np.rint(FIELD_MM / spacing_mm).astype(int)
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(counts, spacing_mm, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    brain = ((grid / RADII_MM) ** 2).sum(-1) < 1
+    rng = np.random.default_rng(seed)
+    tissue = np.where(np.sin(grid / 8).prod(-1) > 0, 400, 600) + rng.normal(0, 15, brain.shape)
+    return jnp.asarray(np.where(brain, tissue, 0), jnp.float32), jnp.asarray(brain)
+
+
+VOLUME, BRAIN = head()
+
+
+def keys(count):
+    return jax.random.split(jax.random.key(0), count)
+
+
+@pytest.mark.parametrize("insert", [anomalies.paste_object, anomalies.add_lesions])
+def test_same_key_same_anomaly_other_key_another(insert):
+    first, second = keys(2)
+    volume, mask = insert(first, VOLUME, BRAIN, SPACING)
+    again, _ = insert(first, VOLUME, BRAIN, SPACING)
+    _, other = insert(second, VOLUME, BRAIN, SPACING)
+    np.testing.assert_array_equal(volume, again)
+    assert (mask != other).any()
+
+
+def test_objects_change_their_mask_and_nothing_else():
+    for key in keys(12):
+        volume, mask = jax.device_get(anomalies.paste_object(key, VOLUME, BRAIN, SPACING))
+        changed = volume != np.asarray(VOLUME)
+        assert mask.any() and not (mask & ~np.asarray(BRAIN)).any()
+        assert not (changed & ~mask).any()
+        assert changed[mask].mean() > 0.99
+        assert (volume[mask] > 0).all()  # a hole in the brain would give them away
+
+
+def test_lesions_are_bright_with_soft_borders():
+    for key in keys(12):
+        volume, mask = jax.device_get(anomalies.add_lesions(key, VOLUME, BRAIN, SPACING))
+        gain = volume - np.asarray(VOLUME)
+        assert mask.any() and not (mask & ~np.asarray(BRAIN)).any()
+        assert (gain >= 0).all() and (gain[~np.asarray(BRAIN)] == 0).all()
+        core = ndimage.binary_erosion(mask, iterations=3)
+        assert np.median(volume[core if core.any() else mask]) > np.asarray(VOLUME[BRAIN]).mean()
+        border = ndimage.binary_dilation(mask, iterations=2) & ~mask & np.asarray(BRAIN)
+        assert 0 < gain[border].mean() < gain[mask].mean()
+        far = ~ndimage.binary_dilation(mask, iterations=12)
+        assert (gain[far] == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("insert", [anomalies.paste_object, anomalies.add_lesions])
+def test_sizes_are_in_millimeters(insert):
+    """The same distribution of volumes in mm³ on a finer and on an uneven grid."""
+
+    def liters(spacing_mm):
+        volume, brain = head(spacing_mm)
+        sizes = [insert(key, volume, brain, spacing_mm)[1].sum() for key in keys(60)]
+        return np.prod(spacing_mm) / 1e6 * np.mean(sizes)
+
+    assert liters((4.0, 4.0, 4.0)) == pytest.approx(liters((3.0, 4.0, 6.0)), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key, volume: anomalies.paste_object(key, volume, BRAIN, SPACING)[0],
+        lambda key, volume: anomalies.add_lesions(key, volume, BRAIN, SPACING)[0],
+        lambda key, volume: anomalies.scanner_shift(key, volume, BRAIN, SPACING),
+    ],
+)
+def test_intensities_are_relative_to_the_volume(change):
+    key = jax.random.key(3)
+    np.testing.assert_allclose(change(key, 8 * VOLUME), 8 * change(key, VOLUME), rtol=1e-3)
+
+
+def test_objects_are_dark_and_bright():
+    """No better than fair by brightness alone, either way."""
+    mean = np.asarray(VOLUME[BRAIN]).mean()
+    painted = [
+        volume[mask].mean()
+        for volume, mask in (
+            jax.device_get(anomalies.paste_object(key, VOLUME, BRAIN, SPACING)) for key in keys(40)
+        )
+    ]
+    assert 0.25 < np.mean(np.array(painted) > mean) < 0.75
+
+
+def test_scanner_shift_keeps_the_brain_and_changes_the_picture():
+    shifted = jax.device_get(
+        anomalies.scanner_shift(jax.random.key(0), VOLUME, BRAIN, SPACING)
+    )
+    np.testing.assert_array_equal(shifted > 0, BRAIN)
+    inside, before = shifted[np.asarray(BRAIN)], np.asarray(VOLUME[BRAIN])
+    assert 0.5 < np.corrcoef(inside, before)[0, 1] < 0.99
+
+
+@pytest.mark.parametrize(
+    ("insert", "slices", "voxels"),
+    [
+        (anomalies.paste_object, (0.205, 0.2), (0.0065, 0.2)),
+        (anomalies.add_lesions, (0.40, 0.2), (0.0150, 0.4)),
+    ],
+    ids=["synth", "lesion"],
+)
+def test_prevalences_are_those_of_table_1(insert, slices, voxels):
+    """HCP Synth., and between ISLES (36.6 %, 1.14 %) and BraTS (49.0 %, 2.43 %)."""
+    masks = [
+        slice_volume(
+            np.asarray(VOLUME), np.asarray(BRAIN), np.asarray(mask), SPACING, size=64, offset=5
+        ).masks
+        for mask in (insert(key, VOLUME, BRAIN, SPACING)[1] for key in keys(60))
+    ]
+    assert np.mean([anomalous(m) for m in masks]) == pytest.approx(slices[0], rel=slices[1])
+    assert np.mean(masks) == pytest.approx(voxels[0], rel=voxels[1])

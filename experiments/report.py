@@ -126,8 +126,8 @@ def examples(config: ConfigDict, workdir: Path, rows: list[report.Result]) -> It
             )
             yield Picture(
                 figure,
-                f"{dataset} {method} examples: test slices, their annotation, the heatmap of "
-                f"{name} raw and post-processed, from the highest to the lowest score.",
+                f"{dataset} {method} examples: test slices, their annotation, and the heatmap of "
+                f"{name}, raw and post-processed; the last slices are normal.",
             )
 
 

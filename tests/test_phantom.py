@@ -17,7 +17,7 @@ from cradl_jax.data.atlas import FIELD_OF_VIEW_MM, load_atlas
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.errors import InputError
 
-SPACING = (3.0, 3.0, 4.0)
+SPACING = (4.0, 4.0, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_background_is_zero_and_the_brain_lies_inside_the_field_of_view(subjects
         np.testing.assert_array_equal(subject.intensities > 0, subject.brain)
         assert (subject.intensities[~subject.brain] == 0).all()
         assert not subject.brain[[0, -1]].any() and not subject.brain[:, [0, -1]].any()
-        assert not subject.brain[..., -1].any()  # below, the brain stem leaves the field
+        assert subject.brain[..., -1].sum() < 20  # below, the brain stem leaves the field
         liters = subject.brain.sum() * np.prod(SPACING) / 1e6
         assert 1.2 < liters < 2.6
 
@@ -105,17 +105,11 @@ def test_deformation_can_be_inverted(atlas, seed):
     assert volume.std() > 0.03  # and it does something
 
 
-def test_head_shapes_are_heads():
-    shapes = jax.vmap(phantom.head_shape)(jax.random.split(jax.random.key(0), 500))
-    volume = np.linalg.det(np.asarray(shapes))
-    assert 0.7 < volume.min() and volume.max() < 1.4
-    np.testing.assert_allclose(np.mean(shapes, 0), np.eye(3), atol=0.02)
-
-
 def test_smooth_field_has_unit_variance_and_does_not_depend_on_the_grid():
     key = jax.random.key(0)
-    fine = phantom.smooth_field(key, (60, 60, 60), (1.0, 1.0, 1.0), 5.0, 2)
-    coarse = phantom.smooth_field(key, (30, 20, 60), (2.0, 3.0, 1.0), 5.0, 2)
+    field = jax.jit(phantom.smooth_field, static_argnums=(1, 2, 3, 4))
+    fine = field(key, (60, 60, 60), (1.0, 1.0, 1.0), 5.0, 2)
+    coarse = field(key, (30, 20, 60), (2.0, 3.0, 1.0), 5.0, 2)
     np.testing.assert_allclose(fine[::2, ::3], coarse, atol=1e-5)
     assert 0.9 < fine.std() < 1.1
     shifted = np.asarray(fine[10:]), np.asarray(fine[:-10])
@@ -139,7 +133,8 @@ def test_interpolation_is_trilinear(shape, seed):
 def test_noise_is_rician():
     """Its power adds to the signal's: E[m^2] = s^2 + 2 sigma^2 (Gudbjartsson and Patz, 1995)."""
     shape, everywhere = (40, 40, 40), jnp.ones((40, 40, 40), bool)
-    empty = phantom.acquire(jax.random.key(0), jnp.zeros(shape), everywhere, SPACING, noise=0.2)
+    acquire = jax.jit(phantom.acquire, static_argnames="spacing_mm")
+    empty = acquire(jax.random.key(0), jnp.zeros(shape), everywhere, spacing_mm=SPACING, noise=0.2)
     rayleigh = np.asarray(empty)
     ratio = rayleigh.mean() / rayleigh.std()  # of a Rayleigh distribution, whatever its scale
     assert ratio == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.02)
@@ -211,10 +206,13 @@ def test_interrupted_writing_is_completed_and_finished_files_are_kept(workdir):
     from experiments.phantom import main
 
     before = volumes(workdir)
-    lost = next(path for path in sorted(before) if "lesion" in path.parts)
-    lost.rename(lost.with_name(f"partial_{lost.name}"))
-    lost.with_name(f"partial_{lost.name}").write_bytes(before[lost][:1000])
-    times = {path: path.stat().st_mtime_ns for path in before if path != lost}
+    first, second = find_scans(workdir / "data" / "lesion", "bids")
+    lost = [first.image, second.mask, second.image]  # while one scan and one mask were written
+    for path in lost:
+        path.unlink()
+    for path in lost[:2]:
+        path.with_name(f"partial_{path.name}").write_bytes(before[path][:1000])
+    times = {path: path.stat().st_mtime_ns for path in before if "lesion" not in path.parts}
     main(config(), workdir)
     assert volumes(workdir) == before
     assert times == {path: path.stat().st_mtime_ns for path in times}

@@ -83,9 +83,10 @@ def fit(
             "fit fewer components or give more slices"
         )
     fits = []
-    for restart in jax.random.split(key, restarts):
-        start = warm_start(restart, z, components, regularization)
-        fits.append(em(z, start, tolerance, regularization, max_iterations))
+    with threadpool_limits(1, "blas"):  # on CPU, LAPACK's threads and XLA's block each other
+        for restart in jax.random.split(key, restarts):
+            start = warm_start(restart, z, components, regularization)
+            fits.append(em(z, start, tolerance, regularization, max_iterations))
     return max(fits, key=lambda fit: fit[1][-1])
 
 
@@ -112,9 +113,8 @@ def em(
     z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
 ) -> tuple[GMM, np.ndarray]:
     """EM on points [N, D] from `start`; returns and stops as `fit` does."""
-    with threadpool_limits(1, "blas"):  # LAPACK's threads would wait for XLA's, busily
-        gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
-        return gmm, np.asarray(history)[: int(iterations)]
+    gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
+    return gmm, np.asarray(history)[: int(iterations)]
 
 
 @partial(jax.jit, static_argnames="max_iterations")

@@ -1,0 +1,168 @@
+"""The whole study on a tiny phantom, and how its commands answer to mistakes."""
+
+import csv
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cradl_jax.data.layouts import find_scans
+from cradl_jax.errors import InputError
+from cradl_jax.report import read_csv
+from configs import phantom, scans
+from experiments import app, preprocess, reproduce, runs
+
+REPOSITORY = Path(__file__).parents[1]
+SCORES = {
+    "cradl": {"slice": {"gmm1", "gmm2"}, "voxel": {"gmm1", "gmm2"}},
+    "baseline": {"slice": {"position", "area"}, "voxel": {"intensity"}},
+}
+METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"}
+
+
+def tiny_config():
+    config = phantom.get_config()
+    config.update(config.smoke_settings)
+    config.phantom.spacing_mm = 4.0
+    config.phantom.subjects.healthy.train = 4
+    config.data.size = 32
+    config.model.update({"features": 4, "latent": 8, "head": (8, 4)})
+    config.train.update({"epochs": 2, "batch_size": 32})
+    config.gmm.components = (1, 2)
+    for settings in config.data.sets.values():
+        settings.offset = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    reproduce.main(tiny_config(), workdir)
+    return workdir
+
+
+def test_every_score_is_measured_on_every_set(study):
+    rows = read_csv(study / "results.csv")
+    found = {(r.method, r.level, r.score, r.dataset, r.split, r.metric) for r in rows}
+    expected = {
+        (method, level, score, dataset, split, metric)
+        for method, levels in SCORES.items()
+        for level, scores in levels.items()
+        for score in scores
+        for dataset in ("synth", "lesion")
+        for split in ("val", "test")
+        for metric in METRICS
+    }
+    assert found == expected
+    assert len(rows) == len(expected)
+    assert all(0 <= row.value <= 1 for row in rows)
+
+
+def test_study_leaves_a_report_and_logs(study):
+    page = (study / "report.html").read_text()
+    assert page.count("data:image/png;base64") == len(list((study / "figures").glob("*.png")))
+    assert "AUPRC" in (study / "tables.md").read_text()
+    history = (study / "seed0" / "cradl" / "metrics.jsonl").read_text()
+    assert "train/loss" in history and "val/loss" in history
+
+
+def test_second_run_skips_what_is_done_and_changes_nothing(study):
+    before = {p: p.stat().st_mtime_ns for p in (study / "seed0").rglob("*.npz")}
+    results = (study / "results.csv").read_bytes()
+    reproduce.main(tiny_config(), study)
+    assert (study / "results.csv").read_bytes() == results
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_other_settings_in_the_same_folder_are_refused(study):
+    config = tiny_config()
+    config.train.learning_rate = 0.5
+    with pytest.raises(InputError, match=r"other settings \(train\)"):
+        reproduce.main(config, study)
+    config = tiny_config()
+    config.gmm.tolerance = 0.5
+    with pytest.raises(InputError, match=r"densities.*\(gmm\)"):
+        runs.scorers(config, study, "cradl")
+
+
+def test_density_of_another_encoder_is_refused(study, tmp_path):
+    config = tiny_config()
+    folder = study / "seed0" / "cradl" / "densities"
+    manifest = folder / "manifest.json"
+    text = manifest.read_text()
+    try:
+        identity = runs.trained(config, study, "cradl").identity
+        manifest.write_text(text.replace(identity, "0" * 64))
+        with pytest.raises(InputError, match="data or weights"):
+            runs.scorers(config, study, "cradl")
+    finally:
+        manifest.write_text(text)
+
+
+def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path):
+    for name in ("healthy", "synth"):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["subject", "split", "image", "mask"])
+            for scan in find_scans(study / "data" / name, "bids"):
+                paths = [
+                    os.path.relpath(path, tmp_path) if path else ""
+                    for path in (scan.image, scan.mask)
+                ]
+                writer.writerow([scan.subject, scan.split, *paths])
+    config = scans.get_config()
+    config.data.update({"size": 32, "offset": 2})
+    config.data.healthy = str(tmp_path / "healthy.csv")
+    config.data.anomalous = str(tmp_path / "synth.csv")
+    config.data.sets = app.listed_sets(config)
+    preprocess.main(config, tmp_path / "run")
+    listed = preprocess.stores(config, tmp_path / "run")
+    original = preprocess.stores(tiny_config(), study)
+    assert list(listed) == ["healthy", "synth"]
+    for name, store in listed.items():
+        assert (store.images == original[name].images).all()
+        assert (store.splits == original[name].splits).all()
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_mistake_ends_in_one_line_and_status_2(tmp_path):
+    missing = tmp_path / "nowhere.csv"
+    result = command(
+        "experiments.preprocess",
+        "--config=configs/scans.py",
+        f"--config.data.healthy={missing}",
+        f"--config.data.anomalous={missing}2",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert result.returncode == 2
+    assert "nowhere.csv" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_says_what_a_command_does():
+    result = command("experiments.reproduce", "--help")
+    assert "Run a whole study" in result.stdout and "--config" in result.stdout
+
+
+def test_prevalence_agrees_between_methods(study):
+    rows = [r for r in read_csv(study / "results.csv") if r.metric == "prevalence"]
+    for dataset in ("synth", "lesion"):
+        for level in ("slice", "voxel"):
+            values = {
+                r.value
+                for r in rows
+                if (r.dataset, r.level, r.split) == (dataset, level, "test")
+            }
+            assert len(values) == 1 and not math.isnan(values.pop())

@@ -65,18 +65,15 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
     settings = config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
-    jobs, atlas, number = [], None, 0
+    jobs, atlas = [], None
     for index, (name, sample) in enumerate(DATA_SETS.items()):
         root = Path(config.data.root or workdir / "data") / name
         counts = settings.subjects[name].to_dict()
         write_manifest(
             root, {"spacing_mm": settings.spacing_mm, "subjects": counts}, f"seed {settings.seed}"
         )
-        splits = {}
-        for split in sorted(counts):
-            for _ in range(counts[split]):
-                number += 1
-                splits[f"{number:04d}"] = split
+        order = [split for split in sorted(counts) for _ in range(counts[split])]
+        splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
         bids.write_data_set(root, f"CRADL phantom, {name}", splits)
         missing = [s for s in splits if not bids.scan_path(root, s).exists()]
         if missing and atlas is None:

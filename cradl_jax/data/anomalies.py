@@ -16,8 +16,9 @@ from jax import Array
 from cradl_jax.data.phantom import Spacing, smooth_field
 
 # Radii of foreign objects; with them the prevalences are those of HCP Synth. in Table 1.
-SMALLEST_MM, LARGEST_MM = (22.0, 22.0, 8.5), (46.0, 46.0, 26.0)
-LESIONS = 3  # at most, in one brain
+SMALLEST_MM, LARGEST_MM = (26.0, 26.0, 13.0), (41.0, 41.0, 25.0)
+# A large lesion and sometimes a small one; prevalences between those of ISLES and BraTS in Table 1.
+LESION_MM = ((18.0, 40.0), (8.0, 16.0))
 
 
 def _millimeters(shape: tuple[int, ...], spacing_mm: Spacing) -> Array:
@@ -51,11 +52,11 @@ def _rotation(key: Array) -> Array:
 def _superellipsoid(key: Array, p: Array) -> Array:
     """Octahedra, ellipsoids, boxes: below 1 inside, for positions in units of the radii."""
     exponent = jax.random.choice(key, jnp.array([1.2, 2.0, 2.0, 6.0]))
-    return (jnp.abs(p) ** exponent).sum(-1) ** (1 / exponent)
+    return (jnp.abs(p) ** exponent).sum(-1) ** (1 / exponent) / 0.85
 
 
 def _torus(key: Array, p: Array) -> Array:
-    thickness = jax.random.uniform(key, minval=0.35, maxval=0.5)
+    thickness = jax.random.uniform(key, minval=0.45, maxval=0.6)
     ring = jnp.hypot(p[..., 0], p[..., 1]) - (1 - thickness)
     return jnp.hypot(ring, p[..., 2]) / thickness
 
@@ -70,7 +71,7 @@ def _star(key: Array, p: Array) -> Array:
 def _tube(key: Array, p: Array) -> Array:
     """A bent rod along the first axis."""
     bend = jax.random.uniform(key, minval=-0.6, maxval=0.6)
-    across = jnp.hypot(p[..., 1] - bend * (2 * p[..., 0] ** 2 - 1), p[..., 2]) / 0.5
+    across = jnp.hypot(p[..., 1] - bend * (2 * p[..., 0] ** 2 - 1), p[..., 2]) / 0.65
     return jnp.maximum(jnp.abs(p[..., 0]), across)
 
 
@@ -144,33 +145,39 @@ def paste_object(
 def add_lesions(
     key: Array, volume: Array, brain: Array, spacing_mm: Spacing
 ) -> tuple[Array, Array]:
-    """Add one or more lesions: bright in T2, irregular, with soft borders.
+    """Add one or two lesions: bright in T2, irregular, with soft borders.
 
     Arguments and result as of `paste_object`; the mask holds what is at least half lesion.
     """
-    count_key, *keys = jax.random.split(key, 1 + LESIONS)
-    count = jax.random.randint(count_key, (), 1, LESIONS + 1)
+    count_key, glow_key, *keys = jax.random.split(key, 2 + len(LESION_MM))
+    count = jax.random.randint(count_key, (), 1, len(LESION_MM) + 1)
     positions = _millimeters(volume.shape, spacing_mm)
     level, deviation = _moments(volume, brain)
     share = jnp.zeros_like(volume)
-    for number, lesion_key in enumerate(keys):
-        lesion = _lesion(lesion_key, brain, positions, spacing_mm, 1.0 if number == 0 else 0.5)
+    for number, (lesion_key, sizes_mm) in enumerate(zip(keys, LESION_MM, strict=True)):
+        lesion = _lesion(lesion_key, brain, positions, spacing_mm, sizes_mm)
         share = jnp.maximum(share, jnp.where(number < count, lesion, 0))
     share = jnp.where(brain, share, 0)
-    glow = level + deviation * jax.random.uniform(count_key, minval=0.8, maxval=2.4)
+    glow = level + deviation * jax.random.uniform(glow_key, minval=0.8, maxval=2.4)
     lesioned = volume + share * jnp.maximum(glow - volume, 0) * 0.9
     mask = share >= 0.5
     return jnp.where(share > 0.02, lesioned, volume), mask
 
 
 def _lesion(
-    key: Array, brain: Array, positions: Array, spacing_mm: Spacing, relative_size: float
+    key: Array,
+    brain: Array,
+    positions: Array,
+    spacing_mm: Spacing,
+    sizes_mm: tuple[float, float],
 ) -> Array:
     """Share of a lesion in every voxel, falling from 1 to 0 over a few mm."""
     center_key, radius_key, shape_key, field_key = jax.random.split(key, 4)
-    center = _voxel_in(center_key, brain, positions)
-    radius = relative_size * jax.random.uniform(radius_key, minval=12.0, maxval=34.0)
+    center = _voxel_in(center_key, _depth(brain, spacing_mm), positions)
+    smallest, largest = sizes_mm
+    radius = jax.random.uniform(radius_key, minval=smallest, maxval=largest)
     stretch = jax.random.uniform(shape_key, (3,), minval=0.8, maxval=1.25)
+    stretch *= jnp.array([1, 1, 0.75])  # wider than tall
     wobble = smooth_field(field_key, brain.shape, spacing_mm, 14.0, 1)[..., 0]
     distance = jnp.linalg.norm((positions - center) / stretch, axis=-1) / radius
     border_mm = 2.0

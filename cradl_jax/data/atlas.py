@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from scipy import ndimage
 
-FIELD_OF_VIEW_MM = (196.0, 232.0, 164.0)  # 82 axial slices of 2 mm, the brain in their middle
+FIELD_OF_VIEW_MM = (196.0, 232.0, 164.0)  # 82 axial slices of 2 mm
+HEADROOM_MM = 5  # by which the brain lies below the middle: large heads keep their vertex
 PADDING = 20  # voxels around the template, whose field of view ends at the brain
 
 
@@ -66,9 +67,10 @@ def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
 
 
 def _start(brain: np.ndarray) -> np.ndarray:
-    """First voxel of a window of `FIELD_OF_VIEW_MM` that has the brain in its middle."""
+    """First voxel of the window of `FIELD_OF_VIEW_MM` around the brain."""
     inside = np.argwhere(brain)
-    return (inside.min(0) + inside.max(0) + 1 - np.array(FIELD_OF_VIEW_MM, int)) // 2
+    centered = (inside.min(0) + inside.max(0) + 1 - np.array(FIELD_OF_VIEW_MM, int)) // 2
+    return centered + np.array([0, 0, HEADROOM_MM])
 
 
 def _ventricles(fluid: np.ndarray, brain: np.ndarray) -> np.ndarray:

@@ -16,7 +16,9 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def _windows(x: Array) -> Array:
     """All 2x2 windows of `x` [N, H, W, C], side by side in the channels: [N, H-1, W-1, 4C]."""
-    return jnp.concatenate([x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]], axis=-1)
+    corners = [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]]
+    windows = jnp.stack(corners, axis=3)
+    return windows.reshape(*windows.shape[:3], -1)
 
 
 def _pad(x: Array) -> Array:

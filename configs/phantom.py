@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.phantom.subjects = ConfigDict(
         {
             "healthy": {"train": 66, "val": 12},
-            "synth": {"val": 20, "test": 20},
+            "synth": {"val": 30, "test": 30},
             "lesion": {"val": 10, "test": 20},
         }
     )
@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.train.warmup_epochs = 4
     config.train.batch_size = 256
     config.train.learning_rate = 1e-3
+    config.train.temperature = 0.07
 
     config.smoke = False
     config.smoke_settings = ConfigDict(

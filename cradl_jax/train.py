@@ -150,6 +150,17 @@ def steps_per_epoch(slices: int, batch_size: int) -> int:
     return slices // batch_size
 
 
+def _val_batches(slices: int, batch_size: int, devices: int) -> np.ndarray:
+    """Rows of the full validation batches; a smaller batch where there is not one, [V, B]."""
+    size = min(batch_size, slices // devices * devices)
+    if not size:
+        raise InputError(
+            f"validation: expected a slice for each of {devices} devices, found {slices}; "
+            "add healthy scans to the split val"
+        )
+    return np.arange(slices // size * size).reshape(-1, size)
+
+
 def _chunk_length(steps: int) -> int:
     return max(n for n in range(1, LONGEST_CHUNK + 1) if steps % n == 0)
 
@@ -188,9 +199,7 @@ def train(
     """
     steps = steps_per_epoch(len(train_images), batch_size)
     length = _chunk_length(steps)
-    val_batch = min(batch_size, len(val_images) // len(devices) * len(devices))
-    val_rows = np.arange(len(val_images) // val_batch * val_batch).reshape(-1, val_batch)
-    val_rows = share_out(val_rows, devices)
+    val_rows = share_out(_val_batches(len(val_images), batch_size, len(devices)), devices)
     train_key, val_key = jax.random.split(jax.random.key(seed))
 
     run_chunk = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)

@@ -78,12 +78,7 @@ def score(
     size = config.score.batch_size
     arrays = scoring.Batch(store.images, store.brains, store.position)
     batches = scoring.in_batches(
-        scoring.post_processed(scorer),
-        params,
-        arrays,
-        rows,
-        batch_size=size,
-        devices=jax.local_devices(),
+        scorer, params, arrays, rows, batch_size=size, devices=jax.local_devices()
     )
     scores, heatmaps, done = {}, {}, 0
     total = -(-len(rows) // size)

@@ -26,6 +26,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Build the slice store of every data set, after all scans were found to be sound."""
     workers = config.data.workers or os.cpu_count() or 1
     data_sets, faults = find_data_sets(config, workdir)
+    faults += missing_splits(data_sets)
     raise_faults(faults + faults_of(config, workdir, data_sets, workers))
     for name, scans in data_sets.items():
         store = build_store(
@@ -106,6 +107,21 @@ def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Sc
             found = [f"data set '{name}': {fault}"]
         faults += found
     return data_sets, faults
+
+
+def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
+    """The splits that a study needs and a data set lacks."""
+    faults = []
+    for name, scans in data_sets.items():
+        needed = ("train", "val") if name == HEALTHY else ("val", "test")
+        found = {scan.split for scan in scans}
+        if scans and not found.issuperset(needed):
+            faults.append(
+                f"data set '{name}': expected scans in the splits {' and '.join(needed)}, found "
+                f"{', '.join(map(str, sorted(found, key=str)))}; models and scores are chosen on "
+                "val, so move some scans there"
+            )
+    return faults
 
 
 def faults_of(

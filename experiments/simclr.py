@@ -8,7 +8,6 @@ metrics.jsonl and TensorBoard events.
 
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -34,5 +33,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.config_with_absl()
     app.run(main)

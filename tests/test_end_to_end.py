@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import phantom, scans
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.report import read_csv
-from configs import phantom, scans
 from experiments import app, preprocess, reproduce, runs
 
 REPOSITORY = Path(__file__).parents[1]
@@ -127,6 +127,20 @@ def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path
         assert (store.splits == original[name].splits).all()
 
 
+def test_missing_split_is_named_before_anything_runs(study, tmp_path):
+    config = tiny_config()
+    del config.data.sets["lesion"]
+    config.data.root = str(study / "data")
+    config.data.sets.synth.update({"layout": "csv", "path": str(tmp_path / "synth.csv")})
+    scan = next(s for s in find_scans(study / "data" / "synth", "bids") if s.split == "test")
+    (tmp_path / "synth.csv").write_text(
+        f"subject,split,image,mask\n{scan.subject},test,{scan.image},{scan.mask}\n"
+    )
+    with pytest.raises(InputError, match="splits val and test, found test"):
+        preprocess.main(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "slices").exists()
+
+
 def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", *arguments],
@@ -161,8 +175,6 @@ def test_prevalence_agrees_between_methods(study):
     for dataset in ("synth", "lesion"):
         for level in ("slice", "voxel"):
             values = {
-                r.value
-                for r in rows
-                if (r.dataset, r.level, r.split) == (dataset, level, "test")
+                r.value for r in rows if (r.dataset, r.level, r.split) == (dataset, level, "test")
             }
             assert len(values) == 1 and not math.isnan(values.pop())

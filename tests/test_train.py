@@ -140,3 +140,20 @@ def test_batch_must_fit():
         share_out(np.zeros((3, 10)), jax.devices())
     with pytest.raises(InputError, match="larger than the training set of 7 slices"):
         steps_per_epoch(7, 8)
+
+
+def test_validation_needs_a_slice_for_each_device(slices):
+    with pytest.raises(InputError, match="for each of 4 devices, found 3"):
+        next(
+            train(
+                initial_state(),
+                OBJECTIVE,
+                OPTIMIZER,
+                slices,
+                slices[:3],
+                epochs=1,
+                batch_size=16,
+                seed=0,
+                devices=jax.devices(),
+            )
+        )

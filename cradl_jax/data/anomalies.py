@@ -16,9 +16,10 @@ from jax import Array
 from cradl_jax.data.phantom import Spacing, smooth_field
 
 # Radii of foreign objects; with them the prevalences are those of HCP Synth. in Table 1.
-SMALLEST_MM, LARGEST_MM = (26.0, 26.0, 13.0), (41.0, 41.0, 25.0)
+SMALLEST_MM, LARGEST_MM = (27.0, 27.0, 12.5), (43.0, 43.0, 25.0)
 # A large lesion and sometimes a small one; prevalences between those of ISLES and BraTS in Table 1.
-LESION_MM = ((18.0, 40.0), (8.0, 16.0))
+LESION_MM = ((20.0, 42.0), (8.0, 16.0))
+DEPTH_MM = 14.0  # of an anomaly's center under the brain's surface, in its slice
 
 
 def _millimeters(shape: tuple[int, ...], spacing_mm: Spacing) -> Array:
@@ -26,19 +27,18 @@ def _millimeters(shape: tuple[int, ...], spacing_mm: Spacing) -> Array:
     return jnp.stack(axes, axis=-1) * jnp.array(spacing_mm)
 
 
-def _voxel_in(key: Array, region: Array, positions: Array) -> Array:
-    """Position of a voxel drawn uniformly from a boolean region, [3] mm."""
-    chance = jax.random.uniform(key, region.shape)
-    return positions.reshape(-1, 3)[jnp.argmax(jnp.where(region, chance, -1))]
+def _center(key: Array, brain: Array, positions: Array, spacing_mm: Spacing) -> Array:
+    """Position of a voxel with brain around it, every axial slice being equally likely, [3] mm.
 
-
-def _depth(brain: Array, spacing_mm: Spacing, depth_mm: float = 14.0) -> Array:
-    """The voxels with brain around them, `depth_mm` away along each axis, bool."""
-    deep = brain
-    for axis, step in enumerate(spacing_mm):
+    Otherwise the slices with most brain would have most anomalies, and the area of the brain would
+    tell them.
+    """
+    inside = brain
+    for axis, step in enumerate(spacing_mm[:2]):
         for direction in (-1, 1):
-            deep &= jnp.roll(brain, direction * round(depth_mm / step), axis)
-    return deep
+            inside &= jnp.roll(brain, direction * round(DEPTH_MM / step), axis)
+    chance = jnp.where(inside, 1 / jnp.maximum(inside.sum((0, 1)), 1), 0)
+    return positions.reshape(-1, 3)[jax.random.categorical(key, jnp.log(chance).ravel())]
 
 
 def _rotation(key: Array) -> Array:
@@ -122,7 +122,7 @@ def paste_object(
     """
     keys = jax.random.split(key, 7)
     positions = _millimeters(volume.shape, spacing_mm)
-    center = _voxel_in(keys[0], _depth(brain, spacing_mm), positions)
+    center = _center(keys[0], brain, positions, spacing_mm)
     smallest, largest = jnp.array(SMALLEST_MM), jnp.array(LARGEST_MM)
     radii = jax.random.uniform(keys[1], (3,), minval=smallest, maxval=largest)
     local = (positions - center) @ _rotation(keys[2])
@@ -173,7 +173,7 @@ def _lesion(
 ) -> Array:
     """Share of a lesion in every voxel, falling from 1 to 0 over a few mm."""
     center_key, radius_key, shape_key, field_key = jax.random.split(key, 4)
-    center = _voxel_in(center_key, _depth(brain, spacing_mm), positions)
+    center = _center(center_key, brain, positions, spacing_mm)
     smallest, largest = sizes_mm
     radius = jax.random.uniform(radius_key, minval=smallest, maxval=largest)
     stretch = jax.random.uniform(shape_key, (3,), minval=0.8, maxval=1.25)

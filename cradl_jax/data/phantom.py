@@ -132,9 +132,8 @@ def sample_healthy(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Subject:
     keys = jax.random.split(key, 5)
     shape = grid_shape(spacing_mm)
     points = deformation(keys[0], atlas, spacing_mm) - atlas.origin_mm
-    maps = jnp.concatenate([atlas.tissue, atlas.contrast[..., None]], axis=-1)
-    sampled = lax.optimization_barrier(interpolate(maps, points))
-    tissue, contrast = sampled[..., :3], sampled[..., 3]
+    tissue = interpolate(atlas.tissue, points)
+    contrast = interpolate(atlas.contrast[..., None], points)[..., 0]
     brain = tissue.sum(-1) > 0.5
     tissue = _individual(keys[1], tissue, spacing_mm)
     tissue *= brain[..., None]

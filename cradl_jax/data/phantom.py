@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from cradl_jax.data.atlas import FIELD_OF_VIEW_MM, Atlas
 
+GENERATOR = 1  # raised whenever a key comes to give another volume
 DEFORMATIONS_MM = ((60.0, 4.5), (28.0, 3.0), (13.0, 1.6))  # correlation length, size
 STEEPEST = 0.8  # of a displacement, mm per mm; below 1 the deformation is invertible
 INTENSITIES = (1.0, 0.55, 0.36)  # of fluid, grey and white matter in a T2-weighted scan

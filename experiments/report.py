@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax import checkpoints, figures, report, scoring
-from cradl_jax.data.slices import SliceStore, anomalous
+from cradl_jax.data.slices import SliceStore
 from cradl_jax.report import BASELINE, Picture, Section, Table, Verbatim
 from experiments import app, runs
 from experiments.preprocess import stores
@@ -139,7 +139,7 @@ def typical(store: SliceStore) -> np.ndarray:
     for scan in scans:
         mine = rows[store.scans[rows] == scan]
         found.append(mine[np.argmax(np.count_nonzero(store.masks[mine], axis=(1, 2)))])
-    normal = rows[~anomalous(store.masks[rows])]
+    normal = rows[~store.masks[rows].any(axis=(1, 2))]
     middle = normal[np.argsort(np.abs(store.position[normal] - 0.5), kind="stable")]
     return np.array([*found, *middle[: EXAMPLES - len(found)]])
 

@@ -92,7 +92,7 @@ def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Sc
     for name in names(config):
         settings = config.data.sets[name]
         path = root / settings.path
-        if not path.exists() and not root.is_dir():
+        if not root.is_dir() and not Path(settings.path).is_absolute():
             raise InputError(
                 f"{root}: expected the folder of the data sets, found none; make the phantom with "
                 "python -m experiments.phantom, or name the folder of your own scans with "

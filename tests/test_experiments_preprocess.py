@@ -99,7 +99,7 @@ def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
 def test_a_csv_of_patients_needs_a_mask_for_some(config, tmp_path):
     config.data.sets.patients = ConfigDict({"layout": "csv", "path": "p.csv", "offset": 2})
     write(tmp_path / "mask.nii", LESION)
-    rows = ["subject,split,image,mask", "a,test,a.nii,", "b,test,b.nii,"]
+    rows = ["subject,split,image,mask", "a,val,a.nii,", "b,test,b.nii,"]
     for i, name in enumerate("ab"):
         write(tmp_path / f"{name}.nii", brain(seed=20 + i))
     (tmp_path / "p.csv").write_text("\n".join(rows))

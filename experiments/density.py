@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import densities, metrics, scoring
+from cradl_jax import densities, metrics
 from cradl_jax.checkpoints import write_json, write_manifest
 from experiments import app, runs
 from experiments.preprocess import stores
@@ -21,31 +21,23 @@ from experiments.preprocess import stores
 
 def representations(config: ConfigDict, model: runs.Trained, store, split: str) -> np.ndarray:
     """z = f(x) of every slice of a split, [N, latent]."""
-    size, rows = config.score.batch_size, store.rows(split)
-    batches = scoring.in_batches(
-        model.encode,
-        model.variables,
-        store.images,
-        rows,
-        batch_size=size,
-        devices=jax.local_devices(),
-    )
-    total = -(-len(rows) // size)
-    return np.concatenate(list(tqdm(batches, "encode", total, leave=False, unit="batch")))
+    rows = store.rows(split)
+    batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
+    return np.concatenate(list(batches))
 
 
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless they are there."""
-    folder = runs.folder(config, workdir, method) / "densities"
+    folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
-    write_manifest(folder, {"gmm": config.gmm.to_dict()}, model.identity)
+    write_manifest(folder, runs.density_settings(config), model.identity)
     if (folder / "diagnostics.json").exists():
         return
     healthy = next(iter(stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
     nll = {}
-    for components in tqdm(config.gmm.components, "fit densities", unit="gmm"):
-        name = f"gmm{components}"
+    named = dict(zip(runs.density_names(config), config.gmm.components, strict=True))
+    for name, components in tqdm(named.items(), "fit densities", unit="gmm"):
         key = jax.random.fold_in(jax.random.key(config.seed), components)
         density, history = densities.fit_gmm(
             key,

@@ -10,10 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from cradl_jax import metrics, report, scoring
 from cradl_jax.checkpoints import write_manifest
@@ -27,7 +25,7 @@ BLOCK = 512  # slices read at once for the voxel metrics
 
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets."""
-    folder = runs.folder(config, workdir, method) / "evaluation"
+    folder = runs.folder(workdir, config.seed, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
     scorers = [(scoring.post_processed(scorer), params) for _, scorer, params in scorers]
     _, *anomalous_sets = stores(config, workdir).items()
@@ -75,14 +73,9 @@ def score(
     label: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Scores [n] and post-processed heatmaps [n, H, W] of the given slices, the latter on disk."""
-    size = config.score.batch_size
     arrays = scoring.Batch(store.images, store.brains, store.position)
-    batches = scoring.in_batches(
-        scorer, params, arrays, rows, batch_size=size, devices=jax.local_devices()
-    )
     scores, heatmaps, done = {}, {}, 0
-    total = -(-len(rows) // size)
-    for batch in tqdm(batches, total=total, unit="batch", desc=f"score {label}", leave=False):
+    for batch in runs.in_batches(config, scorer, params, arrays, rows, f"score {label}"):
         for name, values in batch.scores.items():
             scores.setdefault(name, []).append(values)
         for name, values in batch.heatmaps.items():

@@ -49,16 +49,13 @@ DATA_SETS = {"healthy": healthy, "synth": synth, "lesion": lesion}
 
 
 def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacing, subject: str):
-    """Sample one subject and write its files, unless they are there."""
-    scan, mask_file = bids.scan_path(root, subject), bids.mask_path(root, subject)
-    if scan.exists():
-        return
+    """Sample one subject and write its files, the scan last: it says that both are there."""
     volume, mask = jax.device_get(sample(key))
     affine = phantom.affine(spacing_mm)
     if mask is not None:
-        bids.write_volume(mask_file, mask.astype(np.uint8), affine)
+        bids.write_volume(bids.mask_path(root, subject), mask.astype(np.uint8), affine)
     counts = np.where(volume > 0, np.maximum(np.rint(volume * INTENSITY), 1), 0)
-    bids.write_volume(scan, counts.astype(np.int16), affine)
+    bids.write_volume(bids.scan_path(root, subject), counts.astype(np.int16), affine)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cradl_jax import checkpoints, figures, report, scoring
 from cradl_jax.data.slices import SliceStore
+from cradl_jax.postprocess import postprocess
 from cradl_jax.report import BASELINE, Picture, Section, Table, Verbatim
 from experiments import app, runs
 from experiments.preprocess import stores
@@ -33,7 +34,9 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         row
         for seed in config.seeds
         for method in (*config.methods, BASELINE)
-        for row in report.read_csv(folder(config, workdir, seed, method) / "results.csv")
+        for row in report.read_csv(
+            runs.folder(workdir, seed, method) / "evaluation" / "results.csv"
+        )
     ]
     report.write_csv(workdir / "results.csv", rows)
     (workdir / "tables.md").write_text(report.tables(rows), encoding="utf-8")
@@ -49,11 +52,6 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     page = workdir / "report.html"
     page.write_text(report.html_page("CRADL: anomalies in brain MRI", sections), encoding="utf-8")
     return page
-
-
-def folder(config: ConfigDict, workdir: Path, seed: int, method: str) -> Path:
-    """The evaluation of one seed and method."""
-    return workdir / f"seed{seed}" / method / "evaluation"
 
 
 def save_figures(path: Path, sections: list[Section]) -> None:
@@ -75,8 +73,8 @@ def curves(config: ConfigDict, workdir: Path, rows: list[report.Result]) -> Iter
             score = chosen.get((dataset, "slice", method))
             if score is None:
                 continue
-            path = folder(config, workdir, config.seeds[0], method) / f"{dataset}_test.npz"
-            with np.load(path, allow_pickle=False) as file:
+            evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
+            with np.load(evaluation / f"{dataset}_test.npz", allow_pickle=False) as file:
                 pairs[f"{method} {score}"] = file[score], file["labels"]
                 if method != BASELINE:
                     figure = figures.score_histogram(file[score], file["labels"], score)
@@ -106,21 +104,18 @@ def examples(config: ConfigDict, workdir: Path, rows: list[report.Result]) -> It
             shown = typical(store)
             scorer, params = scorers[name]
             batch = scoring.Batch(store.images, store.brains, store.position)
-            pictures = [
-                next(
-                    scoring.in_batches(
-                        function,
-                        params,
-                        batch,
-                        shown,
-                        batch_size=len(shown),
-                        devices=jax.local_devices(),
-                    )
+            scored = next(
+                scoring.in_batches(
+                    scorer,
+                    params,
+                    batch,
+                    shown,
+                    batch_size=len(shown),
+                    devices=jax.local_devices(),
                 )
-                for function in (scorer, scoring.post_processed(scorer))
-            ]
-            raw, processed = (picture.heatmaps[name] for picture in pictures)
-            scores = next(iter(pictures[0].scores.values()))
+            )
+            raw, scores = scored.heatmaps[name], next(iter(scored.scores.values()))
+            processed = np.asarray(postprocess(raw, store.brains[shown]))
             figure = figures.examples(
                 store.images[shown], store.masks[shown], raw, processed, scores
             )
@@ -147,15 +142,15 @@ def typical(store: SliceStore) -> np.ndarray:
 def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:
     """Loss curves of each method, first seed."""
     for method in config.methods:
-        history = read_history(workdir / f"seed{config.seeds[0]}" / method)
+        history = read_history(runs.folder(workdir, config.seeds[0], method))
         yield Picture(figures.loss_curves(history), f"{method} training: loss over steps.")
 
 
 def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
     """Effective rank of the representations and likelihoods of the densities, first seed."""
     for method in config.methods:
-        path = workdir / f"seed{config.seeds[0]}" / method / "densities" / "diagnostics.json"
-        found = json.loads(path.read_text())
+        fitted = runs.folder(workdir, config.seeds[0], method) / "densities"
+        found = json.loads((fitted / "diagnostics.json").read_text())
         yield Picture(
             figures.spectrum(np.array(found["eigenvalues"]), found["effective_rank"]),
             f"{method} spectrum: how many dimensions the representations of normal slices use; a "
@@ -173,7 +168,7 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
 
 def provenance(config: ConfigDict, workdir: Path) -> dict[str, str]:
     """Versions, commit and the data's fingerprints."""
-    manifest = checkpoints.read_manifest(workdir / f"seed{config.seeds[0]}" / config.methods[0])
+    manifest = checkpoints.read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
     prints = {
         f"data set {name}": store.manifest["fingerprint"]
         for name, store in stores(config, workdir).items()

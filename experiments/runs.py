@@ -1,12 +1,15 @@
 """Where the parts of a study lie under its working directory, and how a config builds them."""
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from cradl_jax import augment, checkpoints, densities, scoring
 from cradl_jax.models.encoder import Encoder
@@ -32,9 +35,9 @@ class Trained(NamedTuple):
     identity: str
 
 
-def folder(config: ConfigDict, workdir: Path, method: str) -> Path:
-    """The run folder of one method and seed."""
-    return workdir / f"seed{config.seed}" / method
+def folder(workdir: Path, seed: int, method: str) -> Path:
+    """The run folder of one seed and method."""
+    return workdir / f"seed{seed}" / method
 
 
 def settings(config: ConfigDict) -> dict:
@@ -74,7 +77,7 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> Trained:
     Raises:
         InputError: it is not trained, or of another model than the config's.
     """
-    run = folder(config, workdir, method)
+    run = folder(workdir, config.seed, method)
     checkpoints.check_manifest(run, settings(config))
     model = simclr(config)
     template = jax.eval_shape(lambda: initial_variables(config, model))
@@ -90,6 +93,23 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> Trained:
 def density_names(config: ConfigDict) -> list[str]:
     """The configured densities: gmm1, gmm2, ..."""
     return [f"gmm{components}" for components in config.gmm.components]
+
+
+def density_settings(config: ConfigDict) -> dict:
+    """What the densities of a run depend on, as plain values."""
+    return {"gmm": config.gmm.to_dict()}
+
+
+def in_batches(
+    config: ConfigDict, function: Callable, params: Any, arrays: Any, rows: np.ndarray, label: str
+) -> Iterator[Any]:
+    """`scoring.in_batches` on this machine's devices, with a progress bar."""
+    size = config.score.batch_size
+    results = scoring.in_batches(
+        function, params, arrays, rows, batch_size=size, devices=jax.local_devices()
+    )
+    total = -(-len(rows) // size)
+    return iter(tqdm(results, desc=label, total=total, unit="batch", leave=False))
 
 
 class Named(NamedTuple):
@@ -115,8 +135,8 @@ def scorers(config: ConfigDict, workdir: Path, method: str) -> tuple[list[Named]
     if method == BASELINE:
         return [Named(("intensity",), scoring.baseline, None)], BASELINE
     encode, variables, identity = trained(config, workdir, method)
-    fitted = folder(config, workdir, method) / "densities"
-    checkpoints.check_manifest(fitted, {"gmm": config.gmm.to_dict()}, identity)
+    fitted = folder(workdir, config.seed, method) / "densities"
+    checkpoints.check_manifest(fitted, density_settings(config), identity)
     found, digest = [], hashlib.sha256(identity.encode())
     for name in density_names(config):
         path = fitted / f"{name}.npz"

@@ -75,7 +75,7 @@ def fit(
         total,
     )
     state = create_state(variables, optimizer)
-    run = runs.folder(config, workdir, method)
+    run = runs.folder(workdir, config.seed, method)
     write_manifest(run, runs.settings(config), healthy.manifest["fingerprint"])
 
     with Checkpoints(run) as checkpoints:

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from cradl_jax.data.preprocess import CLIP
 from cradl_jax.models.convolutions import Expand, NormReLU, Up
 from cradl_jax.models.encoder import Encoder, levels
-
-CLIP = 1.5  # images lie in [-CLIP, CLIP] (Section 4.1)
 
 
 class Posterior(NamedTuple):

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of a single command
     config.seeds = (0, 1, 2)  # of `reproduce`: mean (standard deviation) over them
-    config.methods = ("cradl",)
+    config.methods = ("cradl", "vae", "cevae")
 
     config.data = ConfigDict()
     config.data.root = os.environ.get("CRADL_DATA", placeholder(str))
@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "auto"  # bfloat16 products on accelerators, float32 on CPU
 
     config.augment = ConfigDict()
+    config.augment.mirror = 0.5  # probability of swapping left and right
     config.augment.shift = 22 / 128  # share of the image's side; SimCLR's random crop
     config.augment.scale = (0.9, 1.2)
     config.augment.rotation = 0.1  # radians
@@ -40,8 +41,16 @@ def get_config() -> ConfigDict:
     config.train.warmup_epochs = 10
     config.train.batch_size = 512  # over all devices
     config.train.learning_rate = 1e-4
+    config.train.annealing = True  # of the learning rate, to 0 by a cosine
     config.train.weight_decay = 1e-6
-    config.train.temperature = 0.5
+
+    config.loss = ConfigDict()
+    config.loss.temperature = 0.5  # of NT-Xent
+    config.loss.beta = 1.0  # of the KL-divergence, equation 7
+    config.loss.gamma = 1.0  # of ceVAE's restoration, equation 8
+
+    # What a method has otherwise. Section 4.4 names no crop and no schedule for the VAEs.
+    config.overrides = ConfigDict({"cradl": {}, "vae": autoencoder(), "cevae": autoencoder()})
 
     config.gmm = ConfigDict()
     config.gmm.components = (1, 2, 4, 8)
@@ -50,6 +59,24 @@ def get_config() -> ConfigDict:
     config.gmm.max_iterations = 200
     config.gmm.restarts = 1
 
+    config.flow = ConfigDict()  # RealNVP, appendix D
+    config.flow.blocks = 8
+    config.flow.hidden = 512
+    config.flow.epochs = 60
+    config.flow.batch_size = 512
+    config.flow.learning_rate = 1e-3
+    config.flow.decay_epochs = 20  # after as many, a tenth
+    config.flow.weight_decay = 1e-4
+    config.flow.noise = 1e-3
+    config.flow.clip = 5.0
+
     config.score = ConfigDict()
     config.score.batch_size = 256  # slices scored at once, over all devices
     return config
+
+
+def autoencoder() -> dict:
+    return {
+        "augment": {"shift": 0.0},
+        "train": {"warmup_epochs": 0, "annealing": False, "weight_decay": 0.0},
+    }

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.train.warmup_epochs = 4
     config.train.batch_size = 256
     config.train.learning_rate = 1e-3
-    config.train.temperature = 0.07
+    config.loss.temperature = 0.07
 
     config.smoke = False
     config.smoke_settings = ConfigDict(

@@ -104,10 +104,12 @@ def clip(limit: float = 1.5) -> Transform:
     return lambda key, image: jnp.clip(image, -limit, limit)
 
 
-def views(shift: float, scale: tuple[float, float], rotation: float, noise: float) -> Transform:
+def views(
+    *, mirroring: float, shift: float, scale: tuple[float, float], rotation: float, noise: float
+) -> Transform:
     """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not."""
     return compose(
-        mirror(),
+        mirror(mirroring),
         crop_scale_rotate(shift, scale, rotation),
         brightness(),
         gaussian_noise(noise),

@@ -79,16 +79,28 @@ def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
 def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
     """Raise an InputError if `folder` was made with other settings, data or weights."""
     known = read_manifest(folder)
-    settings = json.loads(json.dumps(settings))
-    names = sorted(known["settings"].keys() | settings.keys())
-    differing = [name for name in names if known["settings"].get(name) != settings.get(name)]
+    found, expected = _flat(known["settings"]), _flat(json.loads(json.dumps(settings)))
+    differing = [
+        f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
+    ]
     if fingerprint not in (None, known["fingerprint"]):
         differing.append("the data or weights it was made from")
     if differing:
         raise InputError(
-            f"{folder}: was made with other settings ({', '.join(differing)}); "
+            f"{folder}: was made with other settings ({'; '.join(differing)}); "
             "choose another --workdir, or remove that folder to make it anew"
         )
+
+
+def _flat(settings: dict, prefix: str = "") -> dict:
+    """Nested settings under dotted names."""
+    flat = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
 
 
 def read_manifest(folder: Path) -> dict:

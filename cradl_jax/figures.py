@@ -1,21 +1,54 @@
-"""The report's figures: arrays in, matplotlib figures out, no global state of pyplot."""
+"""The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from cradl_jax.data.preprocess import CLIP
 from cradl_jax.metrics import OperatingPoints, in_memory, metrics_at, operating_points
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 LINES = ("#3b6ea8", "#d1495b", "#2a9d8f", "#e09f3e", "#7a5195", "#6c757d", "#8d5524", "#00a6d6")
 DASHED = (0, (4, 3))
-HEAT = colormaps["inferno"]
-GRAY = colormaps["gray"].with_extremes(bad="black")
+METHODS = {"cradl": ("CRADL", "#3b6ea8"), "cevae": ("ceVAE", "#e08a1e"), "vae": ("VAE", "#2a9d8f")}
+KINDS = {
+    "density": ("RADL, {}", 1.0, ""),
+    "kl": ("KL-Div., {}", 0.4, ""),
+    "best": ("best {}", 0.15, "////"),
+}
+CITED = {"marker": "D", "color": "white", "markeredgecolor": INK, "markersize": 4.5, "ls": ""}
+PANELS = {"slice": "Detection (slices)", "voxel": "Localization (voxels)"}
+
+
+class Bar(NamedTuple):
+    """One bar of `comparison_bars`: test AUPRC in [0, 1], NaN for what is not known.
+
+    Attributes:
+        level: "slice" or "voxel".
+        dataset: whose group it belongs to.
+        method: "cradl", "cevae" or "vae".
+        kind: "density" (on representations), "kl" (KL divergence) or "best" (own score).
+        value: its height.
+        low: where its error bar begins.
+        high: where it ends.
+        cited: the paper's value.
+    """
+
+    level: str
+    dataset: str
+    method: str
+    kind: str
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+    cited: float = np.nan
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -134,58 +167,84 @@ def spectrum(eigenvalues: np.ndarray, rank: float) -> Figure:
     return figure
 
 
-def examples(
-    images: np.ndarray,
-    masks: np.ndarray,
-    raw: np.ndarray,
-    processed: np.ndarray,
-    scores: np.ndarray,
+def comparison_bars(
+    bars: Sequence[Bar], prevalence: Mapping[tuple[str, str], float], errors: str = "error bar"
 ) -> Figure:
-    """A row a slice: image, annotation, raw heatmap, post-processed heatmap over the image.
+    """Figure 2: AUPRC of densities, KL divergence and best own scores, a group a data set.
 
-    All arrays [n, H, W], scores [n]. Each kind of heatmap has one scale in the whole figure, from
-    zero to its 99.9th percentile, so that maps can be compared between slices.
+    Args:
+        bars: in any order; a panel a level.
+        prevalence: of each (level, data set), the AUPRC of chance, dashed.
+        errors: what the error bars span, for the legend.
     """
-    size = 2.05
-    figure = Figure(figsize=(4 * size + 1.3, len(images) * size + 0.9), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    grid = figure.subplots(len(images), 4, squeeze=False)
-    tops = [max(float(np.percentile(maps, 99.9)), 1e-12) for maps in (raw, processed)]
-    for row, image, mask, heat, smooth, score in zip(
-        grid, images, masks, raw, processed, scores, strict=True
-    ):
-        for axes in (row[0], row[1], row[3]):
-            # Exactly zero is background, which a normalized image would show as mid-gray.
-            axes.imshow(np.ma.masked_equal(image, 0), cmap=GRAY, vmin=-CLIP, vmax=CLIP)
-        if mask.any():
-            row[1].contour(mask, levels=[0.5], colors=[LINES[7]], linewidths=1.3)
-        left = row[2].imshow(heat, cmap=HEAT, vmin=0, vmax=tops[0])
-        strength = np.clip(smooth / tops[1], 0, 1)
-        right = row[3].imshow(smooth, cmap=HEAT, vmin=0, vmax=tops[1], alpha=0.9 * strength)
-        row[0].set_ylabel(
-            f"{'anomalous' if mask.any() else 'normal'}\nscore {score:.4g}", fontsize=9, color=INK
-        )
-        for axes in row:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-    titles = ("image", "annotation", "heatmap, raw", "heatmap, post-processed")
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=10, color=INK)
-    for column, shown in ((2, left), (3, right)):
-        bar = figure.colorbar(
-            shown,
-            ax=grid[:, column],
-            location="bottom",
-            fraction=0.03,
-            aspect=22,
-            pad=0.01,
-            shrink=0.86,
-        )
-        bar.solids.set_alpha(1)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-        bar.set_label("heatmap value, one scale for all slices", fontsize=8, color=INK)
+    levels = [level for level in PANELS if any(level == at for at, _ in prevalence)]
+    styles = [(kind, method) for kind in KINDS for method in METHODS]
+    styles = [style for style in styles if any(style == (b.kind, b.method) for b in bars)]
+    figure, panels = _figure(max(1, len(levels)), width=11, height=4.4)
+    for axes, level in zip(panels, levels, strict=False):
+        shares = {dataset: share for (at, dataset), share in prevalence.items() if at == level}
+        _bar_groups(axes, [bar for bar in bars if bar.level == level], styles, shares)
+        _label(axes, PANELS[level], "", "AUPRC")
+        axes.set_xticks(range(len(shares)), shares, fontsize=10)
+        axes.tick_params(axis="x", length=0)
+        axes.set(xlim=(-0.55, len(shares) - 0.45), ylim=(0, None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles = [Patch(label=_bar_label(*style), **_bar_style(*style)) for style in styles]
+    chance = Line2D([], [], color=INK, linewidth=1.2, linestyle=DASHED)
+    chance.set_label("prevalence (chance)")
+    handles.insert(1, chance)
+    if any(np.isfinite(bar.cited) for bar in bars):
+        handles.append(Line2D([], [], label="paper", **CITED))
+    if any(np.isfinite(bar.low) for bar in bars):
+        handles.append(Line2D([], [], color=INK, marker="|", markersize=11, ls="", label=errors))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=-(-len(handles) // 2) if len(handles) > 4 else 4,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+    )
     return figure
+
+
+def _bar_groups(
+    axes: Axes,
+    bars: Sequence[Bar],
+    styles: Sequence[tuple[str, str]],
+    shares: Mapping[str, float],
+) -> None:
+    """Bars in a fixed order of (kind, method), one group for each data set of `shares`."""
+    width = min(0.84 / max(1, len(styles)), 0.25)
+    for group, (dataset, share) in enumerate(shares.items()):
+        mine = [bar for bar in bars if bar.dataset == dataset]
+        for bar in mine:
+            place = styles.index((bar.kind, bar.method)) - (len(styles) - 1) / 2
+            x = group + place * width
+            axes.bar(x, bar.value, 0.86 * width, **_bar_style(bar.kind, bar.method))
+            axes.vlines(x, bar.low, bar.high, color=INK, linewidth=1.2)
+            axes.plot(x, bar.cited, **CITED)
+        span = (group - 0.46, group + 0.46)
+        axes.hlines(share, *span, color=INK, linewidth=1.2, linestyle=DASHED)
+        if not mine:
+            at = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+            axes.annotate("no score chosen", (group, share), color=FAINT, fontsize=9, **at)
+
+
+def _bar_label(kind: str, method: str) -> str:
+    name = METHODS[method][0]
+    return name if method == "cradl" else KINDS[kind][0].format(name)
+
+
+def _bar_style(kind: str, method: str) -> dict:
+    color = METHODS[method][1]
+    _, strength, hatch = KINDS[kind]
+    return {
+        "facecolor": to_rgba(color, strength),
+        "edgecolor": color,
+        "linewidth": 1,
+        "hatch": hatch,
+    }
 
 
 def _figure(panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

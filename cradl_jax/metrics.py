@@ -201,13 +201,12 @@ def covariance_spectrum(z: np.ndarray) -> np.ndarray:
     return np.clip(np.linalg.eigvalsh(covariance)[::-1], 0, None)
 
 
-def effective_rank(z: np.ndarray) -> float:
-    """How many dimensions representations [N, D] really use: between 1 and D, NaN if constant.
+def effective_rank(spectrum: np.ndarray) -> float:
+    """How many dimensions representations really use: between 1 and D, NaN if they are constant.
 
-    The exponential of the entropy of the covariance's normalized eigenvalues (Roy and Vetterli,
-    "The effective rank", EUSIPCO 2007).
+    The exponential of the entropy of the normalized eigenvalues [D] of their covariance (Roy and
+    Vetterli, "The effective rank", EUSIPCO 2007).
     """
-    spectrum = covariance_spectrum(z)
     if not spectrum.sum() > 0:
         return float("nan")
     share = spectrum / spectrum.sum()

@@ -1,13 +1,14 @@
-"""Results as a CSV file, as tables, and as one self-contained HTML page."""
+"""Results as a CSV file, the scores chosen from them, and one self-contained HTML page."""
 
 import base64
 import csv
 import html
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -15,8 +16,9 @@ from matplotlib.figure import Figure
 from cradl_jax.errors import InputError
 
 BASELINE = "baseline"
-METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "Best Dice (oracle)", "fpr95": "FPR95 ↓"}
-LEVELS = {"slice": "slice-wise detection", "voxel": "voxel-wise localization"}
+METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
+LEVELS = {"slice": "detection", "voxel": "localization"}
+COMPARISONS = {"full": "own scores", "radl": "densities"}
 
 
 class Result(NamedTuple):
@@ -32,13 +34,40 @@ class Result(NamedTuple):
     value: float
 
 
+class Choice(NamedTuple):
+    """What one score is chosen for (Section 4.5, Table 4).
+
+    Attributes:
+        dataset: the anomalous data set, on whose validation scans it is chosen.
+        level: "slice" or "voxel".
+        comparison: "full" (Sections 5.1 and 5.2) or "radl" (Section 5.3); see `is_candidate`.
+        method: "cradl", "vae", "cevae" or "baseline".
+    """
+
+    dataset: str
+    level: str
+    comparison: str
+    method: str
+
+
 class Table(NamedTuple):
-    """Cells of text under a header; `bold` numbers the rows to emphasize."""
+    """Cells of text under a header.
+
+    Attributes:
+        caption: above the table.
+        header: a cell a column.
+        rows: cells of text.
+        bold: (row, column) of the cells to emphasize.
+        cited: numbers of the rows that quote another's figures, set apart in italics.
+        notes: sentences under the table.
+    """
 
     caption: str
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
-    bold: frozenset[int] = frozenset()
+    bold: frozenset[tuple[int, int]] = frozenset()
+    cited: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 class Picture(NamedTuple):
@@ -100,85 +129,41 @@ def read_csv(path: Path) -> list[Result]:
     return rows
 
 
-def select_scores(rows: Iterable[Result]) -> dict[tuple[str, str, str], str]:
-    """The score of each (dataset, level, method): the best validation AUPRC, mean over seeds.
+def is_density(score: str) -> bool:
+    """Whether a score is the NLL, or its gradient, of a density on representations."""
+    return score == "flow" or re.fullmatch(r"gmm\d+", score) is not None
+
+
+def is_candidate(comparison: str, method: str, score: str) -> bool:
+    """Whether a method may choose a score (Section 4.5).
+
+    In the comparison "full", CRADL chooses among its densities and any other method among its own
+    terms; in "radl" every method chooses among the densities on its representations.
+    """
+    densities = comparison == "radl" or method == "cradl"
+    return is_density(score) == densities
+
+
+def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:
+    """The score of each choice that can be made: the best validation AUPRC, mean over seeds.
 
     Section 4.5: test results take no part. The first of equals wins; scores without a defined
-    validation AUPRC cannot win.
+    validation AUPRC cannot win, so that a data set without anomalous validation slices has none.
     """
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    found: dict[Choice, dict[str, list[float]]] = {}
     for row in rows:
         if row.split == "val" and row.metric == "auprc" and not math.isnan(row.value):
-            scores = found.setdefault((row.dataset, row.level, row.method), {})
-            scores.setdefault(row.score, []).append(row.value)
+            for comparison in COMPARISONS:
+                if is_candidate(comparison, row.method, row.score):
+                    choice = Choice(row.dataset, row.level, comparison, row.method)
+                    found.setdefault(choice, {}).setdefault(row.score, []).append(row.value)
     return {
         key: max(scores, key=lambda score: fmean(scores[score])) for key, scores in found.items()
     }
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """'32.5 (0.8)': mean and sample standard deviation in %; one value stands alone; - if none."""
-    defined = [100 * value for value in values if not math.isnan(value)]
-    if not defined:
-        return "–"
-    spread = f" ({stdev(defined):.1f})" if len(defined) > 1 else ""
-    return f"{fmean(defined):.1f}{spread}"
-
-
-def result_tables(rows: Sequence[Result]) -> list[Table]:
-    """One table per data set and level: every score on test, its validation AUPRC beside it.
-
-    Bold is the score that `select_scores` chooses for a method; baselines come last.
-    """
-    selected = select_scores(rows)
-    groups = dict.fromkeys((row.dataset, row.level) for row in rows)
-    return [_result_table(rows, *group, selected) for group in groups]
-
-
-def _result_table(
-    rows: Sequence[Result], dataset: str, level: str, selected: Mapping[tuple[str, str, str], str]
-) -> Table:
-    values: dict[tuple[str, str, str, str], list[float]] = {}
-    prevalence: dict[str, list[float]] = {"test": [], "val": []}
-    seeds = set()
-    for row in rows:
-        if (row.dataset, row.level) == (dataset, level):
-            values.setdefault((row.method, row.score, row.split, row.metric), []).append(row.value)
-            seeds.add(row.seed)
-            if row.metric == "prevalence":
-                prevalence.setdefault(row.split, []).append(row.value)
-    scores = sorted(dict.fromkeys(key[:2] for key in values), key=lambda key: key[0] == BASELINE)
-    lines = [
-        (
-            method,
-            score,
-            mean_and_deviation(values.get((method, score, "val", "auprc"), ())),
-            *(mean_and_deviation(values.get((method, score, "test", m), ())) for m in METRICS),
-        )
-        for method, score in scores
-    ]
-    bold = frozenset(
-        number
-        for number, (method, score) in enumerate(scores)
-        if method != BASELINE and selected.get((dataset, level, method)) == score
-    )
-    shares = {split: f"{100 * fmean(found):.2f} %" for split, found in prevalence.items() if found}
-    caption = (
-        f"{dataset}, {LEVELS.get(level, level)}. Prevalence: "
-        f"{shares.get('test', 'unknown')} on test, {shares.get('val', 'unknown')} on validation. "
-        + ("All figures in %" if len(seeds) < 2 else "Mean (standard deviation) over seeds, in %")
-        + "; bold: the score with the best validation AUPRC."
-    )
-    return Table(caption, ("Method", "Score", "Val. AUPRC", *METRICS.values()), lines, bold)
-
-
-def tables(rows: Sequence[Result]) -> str:
-    """`result_tables` as Markdown."""
-    return "\n".join(markdown_table(table) for table in result_tables(rows))
-
-
 def markdown_table(table: Table) -> str:
-    """A table as Markdown, its caption above it."""
+    """A table as Markdown, its caption above it and its notes below."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |\n"
@@ -186,13 +171,18 @@ def markdown_table(table: Table) -> str:
     def escaped(text: str) -> str:
         return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
+    def cell(row: int, column: int, text: str) -> str:
+        mark = "*" * (2 * ((row, column) in table.bold) + (row in table.cited))
+        return f"{mark}{escaped(text)}{mark}" if text else ""
+
     body = (
-        line(f"**{escaped(cell)}**" if number in table.bold else escaped(cell) for cell in row)
-        for number, row in enumerate(table.rows)
+        line(cell(row, column, text) for column, text in enumerate(cells))
+        for row, cells in enumerate(table.rows)
     )
     rule = line("---:" if numeric else "---" for numeric in _numeric_columns(table))
-    head = line(escaped(cell) for cell in table.header)
-    return f"{escaped(table.caption)}\n\n{head}{rule}{''.join(body)}"
+    head = line(escaped(text) for text in table.header)
+    notes = "".join(f"\n{escaped(note)}\n" for note in table.notes)
+    return f"{escaped(table.caption)}\n\n{head}{rule}{''.join(body)}{notes}"
 
 
 def html_page(title: str, sections: Sequence[Section]) -> str:
@@ -245,21 +235,28 @@ def _html_part(part: str | Mapping[str, object] | Table | Picture | Verbatim) ->
 def _html_table(table: Table) -> str:
     numeric = _numeric_columns(table)
 
-    def line(tag: str, cells: Iterable[str], style: str = "") -> str:
-        columns = zip(cells, numeric, strict=True)
-        written = (
-            f"<{tag}{' class=number' if number else ''}>{html.escape(cell)}</{tag}>"
-            for cell, number in columns
-        )
-        return f"<tr{style}>{''.join(written)}</tr>"
+    def cell(tag: str, text: str, *classes: str) -> str:
+        names = " ".join(filter(None, classes))
+        attribute = f' class="{names}"' if names else ""
+        return f"<{tag}{attribute}>{html.escape(text)}</{tag}>"
 
+    def align(column: int) -> str:
+        return "number" if numeric[column] else ""
+
+    head = "".join(cell("th", text, align(column)) for column, text in enumerate(table.header))
     body = "".join(
-        line("td", row, " class=bold" if number in table.bold else "")
-        for number, row in enumerate(table.rows)
+        f"<tr{' class=cited' if row in table.cited else ''}>"
+        + "".join(
+            cell("td", text, align(column), "bold" if (row, column) in table.bold else "")
+            for column, text in enumerate(cells)
+        )
+        + "</tr>"
+        for row, cells in enumerate(table.rows)
     )
+    notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes)
     return (
         f"<div class=scroll><table><caption>{html.escape(table.caption)}</caption>"
-        f"<thead>{line('th', table.header)}</thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
     )
 
 
@@ -267,14 +264,15 @@ def _numeric_columns(table: Table) -> list[bool]:
     """Which columns hold only numbers, to be set flush right."""
     cells = list(zip(*table.rows, strict=True)) or [()] * len(table.header)
     return [
-        bool(column) and all(c[:1] in "-–" or c[:1].isdigit() for c in column) for column in cells
+        bool(column) and all(c[:1] in "-–−+<" or c[:1].isdigit() for c in column)
+        for column in cells
     ]
 
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --link: #2a6db0; }
 @media (prefers-color-scheme: dark) { :root { --link: #8ab8e8; } }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2.5rem auto;
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 70rem; margin: 2.5rem auto;
   padding: 0 1.25rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.2rem; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .8rem; border-bottom: 1px solid var(--line);
@@ -283,13 +281,16 @@ a { color: var(--link); }
 nav ol { columns: 2; margin: 0; padding: .8rem 1rem .8rem 2.4rem; background: var(--soft);
   border-radius: .5rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1.2rem 0; width: 100%; font-size: .92rem;
+table { border-collapse: collapse; margin: 1.2rem 0 .6rem; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .5rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem .2rem; border-bottom: 1px solid var(--line); }
 th { vertical-align: bottom; border-bottom-width: 2px; }
-.number { text-align: right; white-space: nowrap; }
-.bold td { font-weight: 700; }
+.number { text-align: right; } td.number { white-space: nowrap; }
+.bold { font-weight: 700; }
+.cited td { font-style: italic; opacity: .7; }
+.note { font-size: .92rem; margin: 0 0 .3rem; }
+p { max-width: 50rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.4rem; }
 dt { opacity: .7; } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1.6rem 0; } img { max-width: 100%; border-radius: .4rem; background: #fff; }

@@ -51,22 +51,29 @@ class Scored(NamedTuple):
 Scorer = Callable[[Any, Batch], Scored]
 
 
-def with_gradient(score: Callable[[Array], Array], images: Array) -> tuple[Array, Array]:
-    """s(x) of each image and |grad_x s(x)|: [N] and [N, H, W]."""
-    scores, pullback = jax.vjp(score, images)
+def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+    """s(x) of each row of `x` [N, ...] and grad_x s(x): [N] and [N, ...]."""
+    scores, pullback = jax.vjp(score, x)
     (gradient,) = pullback(jnp.ones_like(scores))
-    return scores, jnp.abs(gradient)
+    return scores, gradient
 
 
-def nll(encode: Encode, name: str) -> Scorer:
-    """NLL and nll-grad: s(x) = -log p(Enc(x)) (equation 2); params are (variables, density)."""
+def nll(encode: Encode) -> Scorer:
+    """NLL s(x) = -log p(Enc(x)) (equation 2) and nll-grad |grad_x s(x)| under each density.
 
-    def scorer(params: tuple[Variables, densities.Density], batch: Batch) -> Scored:
-        variables, density = params
-        scores, heatmaps = with_gradient(
-            lambda x: -densities.log_prob(density, encode(variables, x)), batch.images
-        )
-        return Scored({name: scores}, {name: heatmaps})
+    Params are (variables, densities by name). The encoder runs once for all of them.
+    """
+
+    def scorer(params: tuple[Variables, dict[str, densities.Density]], batch: Batch) -> Scored:
+        variables, fitted = params
+        z, to_image = jax.vjp(lambda x: encode(variables, x), batch.images)
+        scores, heatmaps = {}, {}
+        for name, density in fitted.items():
+            scores[name], gradient = with_gradient(
+                lambda z, density=density: -densities.log_prob(density, z), z
+            )
+            heatmaps[name] = jnp.abs(to_image(gradient)[0])
+        return Scored(scores, heatmaps)
 
     return scorer
 
@@ -87,7 +94,7 @@ def vae(model: VAE, beta: float) -> Scorer:
         )
         return Scored(
             {"elbo": rec + beta * kl, "kl": kl, "rec": rec},
-            {"rec": rec_map, "kl_grad": kl_grad, "combi": kl_grad * rec_map},
+            {"rec": rec_map, "kl_grad": jnp.abs(kl_grad), "combi": jnp.abs(kl_grad) * rec_map},
         )
 
     return scorer

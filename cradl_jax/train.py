@@ -52,13 +52,21 @@ class Progress(NamedTuple):
 
 
 def adam(
-    learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int
+    learning_rate: float,
+    weight_decay: float,
+    warmup_steps: int,
+    total_steps: int,
+    annealing: bool = True,
 ) -> optax.GradientTransformation:
     """Adam with linear warm-up, cosine annealing to 0 and L2 (coupled) weight decay (Section 4.3).
 
-    Biases and batch-normalization parameters are not decayed.
+    Biases and batch-normalization parameters are not decayed. Without `annealing` the learning
+    rate stays after the warm-up (Section 4.4 names no schedule for the VAEs).
     """
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+    if annealing:
+        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+    else:
+        schedule = optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
 
     def is_kernel(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -54,6 +54,7 @@ def run(main: Callable[[ConfigDict, Path], None]) -> None:
             name += "-smoke"
         workdir = Path(WORKDIR.value or Path("runs") / name)
         try:
+            config.methods = tuple(name for part in config.methods for name in part.split(","))
             if "healthy" in config.data:
                 config.data.sets = listed_sets(config)
             main(config, workdir)

@@ -1,11 +1,13 @@
-"""Model the representations of normal slices: a GMM for each configured K (Section 3.2, 4.3).
+"""Model the representations of normal slices: GMMs and a RealNVP (Section 3.2, 4.3, appendix D).
 
     python -m experiments.density --config=configs/phantom.py [--workdir=runs/phantom]
 
-Needs a trained encoder. Writes WORKDIR/seed<seed>/<method>/densities: one .npz a density and
-diagnostics.json (effective rank of the representations, negative log-likelihoods).
+Needs the trained encoders of the config's methods; on those of a VAE or ceVAE the densities are
+the paper's RADL (Section 5.3). Writes WORKDIR/seed<seed>/<method>/densities: one .npz a density
+with its negative log-likelihoods beside it, and diagnostics.json.
 """
 
+import json
 from pathlib import Path
 
 import jax
@@ -20,14 +22,14 @@ from experiments.preprocess import stores
 
 
 def representations(config: ConfigDict, model: runs.Trained, store, split: str) -> np.ndarray:
-    """z = f(x) of every slice of a split, [N, latent]."""
+    """z = Enc(x) of every slice of a split, [N, latent]."""
     rows = store.rows(split)
     batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
     return np.concatenate(list(batches))
 
 
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
-    """Fit every configured density on one run's representations, unless they are there."""
+    """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
     write_manifest(folder, runs.density_settings(config), model.identity)
@@ -35,38 +37,50 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         return
     healthy = next(iter(stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
-    nll = {}
-    named = dict(zip(runs.density_names(config), config.gmm.components, strict=True))
-    for name, components in tqdm(named.items(), "fit densities", unit="gmm"):
-        key = jax.random.fold_in(jax.random.key(config.seed), components)
-        density, history = densities.fit_gmm(
-            key,
-            train,
-            components=components,
-            tolerance=config.gmm.tolerance,
-            regularization=config.gmm.regularization,
-            max_iterations=config.gmm.max_iterations,
-            restarts=config.gmm.restarts,
-        )
-        densities.save(folder / f"{name}.npz", density)
-        nll[name] = {
+    names = runs.density_names(config)
+    for name in tqdm(names, f"fit densities of {method}", unit="density"):
+        if (folder / f"{name}.npz").exists():
+            continue
+        density, history = fit_one(config, name, train, val)
+        nll = {
             "train": -float(densities.log_prob(density, train).mean()),
             "val": -float(densities.log_prob(density, val).mean()),
             "iterations": len(history),
         }
+        write_json(folder / f"{name}.json", nll)
+        densities.save(folder / f"{name}.npz", density)
+    spectrum = metrics.covariance_spectrum(train)
     write_json(
         folder / "diagnostics.json",
         {
-            "effective_rank": metrics.effective_rank(train),
-            "eigenvalues": metrics.covariance_spectrum(train).tolist(),
-            "nll": nll,
+            "effective_rank": metrics.effective_rank(spectrum),
+            "eigenvalues": spectrum.tolist(),
+            "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         },
     )
 
 
+def fit_one(
+    config: ConfigDict, name: str, train: np.ndarray, val: np.ndarray
+) -> tuple[densities.Density, np.ndarray]:
+    """One density of the representations [N, latent], and its likelihoods on the way."""
+    key = jax.random.key(config.seed)
+    if name == "flow":
+        with tqdm(total=config.flow.epochs, desc="flow", unit="epoch", leave=False) as bar:
+            density, history = densities.fit_realnvp(
+                key, train, val, progress=lambda _: bar.update(), **config.flow
+            )
+        return density, history["val"]
+    components = int(name.removeprefix("gmm"))
+    settings = {key: value for key, value in config.gmm.items() if key != "components"}
+    key = jax.random.fold_in(key, components)
+    return densities.fit_gmm(key, train, components=components, **settings)
+
+
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
-    fit(config, workdir, "cradl")
+    for method in config.methods:
+        fit(config, workdir, method)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,39 @@ python -m experiments.report --config=configs/phantom.py [--workdir=runs/phantom
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import checkpoints, figures, report, scoring
+from cradl_jax import (
+    checkpoints,
+    figures,
+    galleries,
+    intervals,
+    paper,
+    report,
+    scoring,
+    summary,
+    tables,
+)
 from cradl_jax.data.slices import SliceStore
-from cradl_jax.postprocess import postprocess
-from cradl_jax.report import BASELINE, Picture, Section, Table, Verbatim
+from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, runs
+from experiments.evaluate import SPLITS
 from experiments.preprocess import stores
 from experiments.training import read_history
 
-EXAMPLES = 8  # slices shown for each data set
+EXAMPLES = 6  # slices shown for each data set
+OWN_MAPS = ("rec", "kl_grad", "combi")  # of the VAEs, in Figure 1b
 SUMMARY = (
-    "CRADL learns what normal slices look like from healthy scans alone. Every slice of the "
-    "data sets below was then scored by the negative log-likelihood of its representation, and "
-    "every voxel by the gradient of that score. Scores in bold were chosen on validation scans; "
-    "the baselines are what any method must beat."
+    "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
+    "score a slice by the negative log-likelihood of its representation and a voxel by the "
+    "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
+    "validation scans. The trivial baselines are what any method must beat."
 )
 
 
@@ -39,11 +51,28 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         )
     ]
     report.write_csv(workdir / "results.csv", rows)
-    (workdir / "tables.md").write_text(report.tables(rows), encoding="utf-8")
+    anomalous = stores(config, workdir)
+    del anomalous["healthy"]
+    names = {name: config.data.sets[name].get("paper") for name in anomalous}
+    names = {name: theirs for name, theirs in names.items() if theirs}
+    found = list(estimates(config, workdir, rows))
+    written = tables.result_tables(
+        rows, sizes(anomalous), names, found, list(differences(config, workdir, found))
+    )
+    text = "\n".join(map(report.markdown_table, written))
+    (workdir / "tables.md").write_text(text, encoding="utf-8")
+    bars = figures.comparison_bars(
+        summary.bars(rows, found, names), summary.prevalences(rows), "95 % interval over scans"
+    )
+    caption = (
+        "comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
+        "the VAEs (RADL), of their KL-divergence, and of the best term of their loss (as Figure 2)."
+    )
     sections = [
-        Section("Results", [SUMMARY, *report.result_tables(rows)]),
-        Section("Examples", list(examples(config, workdir, rows))),
-        Section("Slice scores", list(curves(config, workdir, rows))),
+        Section("Results", [SUMMARY, Picture(bars, caption), *written]),
+        Section("Anomalies", [anomalies(anomalous)]),
+        Section("Pixel scores", list(pixel_scores(config, workdir, rows, anomalous))),
+        Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
         Section("Training", list(training(config, workdir))),
         Section("Representations and densities", list(diagnostics(config, workdir))),
         Section("Study", [provenance(config, workdir), Verbatim(str(config))]),
@@ -52,6 +81,58 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     page = workdir / "report.html"
     page.write_text(report.html_page("CRADL: anomalies in brain MRI", sections), encoding="utf-8")
     return page
+
+
+def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
+    """Scans and slices of each data set and split."""
+    return {
+        (name, split): tables.Size(
+            len(np.unique(store.scans[store.rows(split)])), len(store.rows(split))
+        )
+        for name, store in anomalous.items()
+        for split in SPLITS
+    }
+
+
+def bootstrap(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:
+    """Bootstrap draws of a metric on test, the mean over seeds: [draws]."""
+    draws = []
+    for seed in config.seeds:
+        folder = runs.folder(workdir, seed, choice.method) / "evaluation"
+        with np.load(folder / f"{choice.dataset}_test_draws.npz", allow_pickle=False) as file:
+            draws.append(file[f"{choice.level}-{name}"])
+    return np.mean(draws, axis=0)
+
+
+def estimates(
+    config: ConfigDict, workdir: Path, rows: list[report.Result]
+) -> Iterator[summary.Estimate]:
+    """AUPRC and AUROC of every chosen score on test, with their intervals."""
+    values = summary.over_seeds(rows)
+    for choice, score in report.select_scores(rows).items():
+        for metric in tables.HEADLINE:
+            key = summary.Key(choice.dataset, "test", choice.level, choice.method, score, metric)
+            draws = bootstrap(config, workdir, choice, f"{score}-{metric}")
+            yield summary.Estimate(
+                *choice, score, metric, values[key].mean, *intervals.interval(draws)
+            )
+
+
+def differences(
+    config: ConfigDict, workdir: Path, found: Iterable[summary.Estimate]
+) -> Iterator[summary.Comparison]:
+    """The best two methods of each data set, level and comparison, by AUPRC on test."""
+    candidates = [e for e in found if e.metric == "auprc" and e.method != BASELINE]
+    for which, group in groupby(sorted(candidates), key=lambda e: e[:3]):
+        ranked = sorted(group, key=lambda e: e.mean, reverse=True)
+        if len(ranked) > 1:
+            best, second = ranked[:2]
+            draws = [
+                bootstrap(config, workdir, Choice(*e[:4]), f"{e.score}-auprc") for e in ranked[:2]
+            ]
+            _, low, high, p = intervals.paired(*draws)
+            methods = best.method, second.method
+            yield summary.Comparison(*which, *methods, best.mean - second.mean, low, high, p)
 
 
 def save_figures(path: Path, sections: list[Section]) -> None:
@@ -63,80 +144,91 @@ def save_figures(path: Path, sections: list[Section]) -> None:
         picture.figure.savefig(path / f"{number:02d}_{name}.png", dpi=160)
 
 
-def curves(config: ConfigDict, workdir: Path, rows: list[report.Result]) -> Iterator[Picture]:
+def curves(
+    config: ConfigDict, workdir: Path, rows: list[report.Result], anomalous: dict[str, SliceStore]
+) -> Iterator[Picture]:
     """Score histograms, ROC and precision-recall curves of the chosen scores, first seed, test."""
     chosen = report.select_scores(rows)
-    _, *data_sets = stores(config, workdir)
-    for dataset in data_sets:
+    for dataset in anomalous:
         pairs = {}
         for method in (*config.methods, BASELINE):
-            score = chosen.get((dataset, "slice", method))
+            score = chosen.get(Choice(dataset, "slice", "full", method))
             if score is None:
                 continue
             evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
-            with np.load(evaluation / f"{dataset}_test.npz", allow_pickle=False) as file:
-                pairs[f"{method} {score}"] = file[score], file["labels"]
-                if method != BASELINE:
-                    figure = figures.score_histogram(file[score], file["labels"], score)
-                    yield Picture(
-                        figure, f"{dataset} {method} scores: how {score} of test slices spreads."
-                    )
+            name = f"{paper.method_name(method)} {paper.score_name(score)}"
+            with np.load(evaluation / f"{dataset}_test_slices.npz", allow_pickle=False) as file:
+                pairs[name] = file[score], file["labels"]
+            if method != BASELINE:
+                figure = figures.score_histogram(*pairs[name], name)
+                yield Picture(
+                    figure, f"{dataset} {method} scores: how {name} of test slices spreads."
+                )
         yield Picture(
             figures.roc_and_pr(pairs), f"{dataset} curves: ROC and precision-recall, test slices."
         )
 
 
-def examples(config: ConfigDict, workdir: Path, rows: list[report.Result]) -> Iterator[Picture]:
-    """Test slices with annotation and heatmap of the chosen localization score, first seed."""
+def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
+    """Test slices of each data set with their annotation (as Figure 4)."""
+    shown = {name: typical(store, EXAMPLES, 0) for name, store in anomalous.items()}
+    figure = galleries.anomaly_examples(
+        {name: (s.images[shown[name]], s.masks[shown[name]]) for name, s in anomalous.items()}
+    )
+    return Picture(
+        figure, "anomalies: the most anomalous slice of six test scans of each data set."
+    )
+
+
+def pixel_scores(
+    config: ConfigDict, workdir: Path, rows: list[report.Result], anomalous: dict[str, SliceStore]
+) -> Iterator[Picture]:
+    """Test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
     chosen = report.select_scores(rows)
-    _, *data_sets = stores(config, workdir).items()
     first = ConfigDict({**config, "seed": config.seeds[0]})
-    for method in config.methods:
-        scorers = {
-            name: (scorer, params)
-            for names, scorer, params in runs.scorers(first, workdir, method)[0]
-            for name in names
-        }
-        for dataset, store in data_sets:
-            name = chosen.get((dataset, "voxel", method))
-            if name is None:
-                continue
-            shown = typical(store)
-            scorer, params = scorers[name]
-            batch = scoring.Batch(store.images, store.brains, store.position)
-            scored = next(
-                scoring.in_batches(
-                    scorer,
-                    params,
-                    batch,
-                    shown,
-                    batch_size=len(shown),
-                    devices=jax.local_devices(),
-                )
-            )
-            raw, scores = scored.heatmaps[name], next(iter(scored.scores.values()))
-            processed = np.asarray(postprocess(raw, store.brains[shown]))
-            figure = figures.examples(
-                store.images[shown], store.masks[shown], raw, processed, scores
-            )
-            yield Picture(
-                figure,
-                f"{dataset} {method} examples: test slices, their annotation, and the heatmap of "
-                f"{name}, raw and post-processed; the last slices are normal.",
-            )
+    scorers = {method: runs.scorers(first, workdir, method)[0] for method in config.methods}
+    for dataset, store in anomalous.items():
+        shown = typical(store, EXAMPLES - 2, 2)
+        maps = {}
+        for method in config.methods:
+            mine = heatmaps(store, shown, scorers[method])
+            selected = chosen.get(Choice(dataset, "voxel", "full", method))
+            for name in (selected,) if method == "cradl" else OWN_MAPS:
+                if name in mine:
+                    maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
+        images, masks = store.images[shown], store.masks[shown]
+        labels = ["anomalous" if mask.any() else "normal" for mask in masks]
+        yield Picture(
+            galleries.pixel_scores(images, masks, maps, labels),
+            f"{dataset} pixel scores: test slices, their annotation, and post-processed heatmaps; "
+            "the last two slices are normal. Each column has one scale.",
+        )
 
 
-def typical(store: SliceStore) -> np.ndarray:
+def heatmaps(store: SliceStore, shown: np.ndarray, scorers: list) -> dict[str, np.ndarray]:
+    """All post-processed heatmaps [n, H, W] of the given slices by name."""
+    arrays = scoring.Batch(store.images, store.brains, store.position)
+    found = {}
+    for scorer, params in scorers:
+        scorer = scoring.post_processed(scorer)
+        batches = scoring.in_batches(
+            scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()
+        )
+        found |= next(iter(batches)).heatmaps
+    return found
+
+
+def typical(store: SliceStore, anomalous: int, normal: int) -> np.ndarray:
     """The slice with most anomalous voxels of each of the first test scans, and normal ones."""
     rows = store.rows("test")
-    scans = np.unique(store.scans[rows])[: EXAMPLES - 2]
+    scans = np.unique(store.scans[rows])[:anomalous]
     found = []
     for scan in scans:
         mine = rows[store.scans[rows] == scan]
-        found.append(mine[np.argmax(np.count_nonzero(store.masks[mine], axis=(1, 2)))])
-    normal = rows[~store.masks[rows].any(axis=(1, 2))]
-    middle = normal[np.argsort(np.abs(store.position[normal] - 0.5), kind="stable")]
-    return np.array([*found, *middle[: EXAMPLES - len(found)]])
+        found.append(mine[np.argmax(store.masks[mine].sum((1, 2)))])
+    free = rows[~store.masks[rows].any((1, 2)) & (np.abs(store.position[rows] - 0.5) < 0.2)]
+    chosen = free[np.linspace(0, len(free) - 1, min(normal, len(free))).astype(int)]
+    return np.array([*found, *chosen])
 
 
 def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:

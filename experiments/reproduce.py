@@ -15,11 +15,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.errors import InputError
 from cradl_jax.report import BASELINE
-from experiments import app, density, evaluate, phantom, preprocess, report, simclr
-
-TRAIN = {"cradl": simclr.train}
+from experiments import (
+    app,
+    density,
+    evaluate,
+    methods,
+    phantom,
+    preprocess,
+    report,
+    training,
+)
 
 
 @contextmanager
@@ -34,8 +40,7 @@ def stage(name: str) -> Iterator[None]:
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
     for method in config.methods:
-        if method not in TRAIN:
-            raise InputError(f"config.methods: expected some of {list(TRAIN)}, found {method!r}")
+        methods.build(config, method)
     if "phantom" in config:
         with stage("phantom"):
             phantom.main(config, workdir)
@@ -45,7 +50,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         config.seed = seed
         for method in config.methods:
             with stage(f"train {method}, seed {seed}"):
-                TRAIN[method](config, workdir, resume=True)
+                training.fit(config, workdir, method, resume=True)
             with stage(f"densities of {method}, seed {seed}"):
                 density.fit(config, workdir, method)
         for method in (*config.methods, BASELINE):

@@ -1,4 +1,4 @@
-"""Where the parts of a study lie under its working directory, and how a config builds them."""
+"""Where the parts of a study lie under its working directory, and how to load them."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -11,14 +11,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import augment, checkpoints, densities, scoring
-from cradl_jax.models.encoder import Encoder
-from cradl_jax.models.simclr import SimCLR
+from cradl_jax import checkpoints, densities, scoring
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import AXIS
 from cradl_jax.report import BASELINE
+from experiments import methods
 
-SETTINGS = ("model", "augment", "train")  # the parts of a config that a trained run depends on
+SETTINGS = ("model", "augment", "train", "loss")  # the parts of a config that a run depends on
 
 
 class Trained(NamedTuple):
@@ -26,11 +24,13 @@ class Trained(NamedTuple):
 
     Attributes:
         encode: z = Enc(x), `(variables, images [N, H, W]) -> [N, latent]`.
+        scorer: the method's own scores, None where it has none.
         variables: `params` and `batch_stats`.
         identity: fingerprint of the variables, which its densities carry on.
     """
 
     encode: scoring.Encode
+    scorer: scoring.Scorer | None
     variables: Variables
     identity: str
 
@@ -40,23 +40,11 @@ def folder(workdir: Path, seed: int, method: str) -> Path:
     return workdir / f"seed{seed}" / method
 
 
-def settings(config: ConfigDict) -> dict:
+def settings(config: ConfigDict, method: str) -> dict:
     """What a trained run depends on, as plain values."""
-    parts = {name: config[name].to_dict() for name in SETTINGS}
-    return {"seed": config.seed, "size": config.data.size, **parts}
-
-
-def dtype(config: ConfigDict) -> jnp.dtype:
-    """Precision of the networks' products."""
-    if config.model.dtype == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    return jnp.dtype(config.model.dtype)
-
-
-def simclr(config: ConfigDict) -> SimCLR:
-    """The encoder and projection head of the config."""
-    encoder = Encoder(config.model.features, config.model.latent, dtype(config), AXIS)
-    return SimCLR(encoder, tuple(config.model.head))
+    own = methods.settings_of(config, method)
+    parts = {name: own[name].to_dict() for name in SETTINGS}
+    return {"method": method, "seed": config.seed, "size": config.data.size, **parts}
 
 
 def initial_variables(config: ConfigDict, model) -> Variables:
@@ -65,21 +53,15 @@ def initial_variables(config: ConfigDict, model) -> Variables:
     return jax.jit(model.init)(jax.random.key(config.seed), images)
 
 
-def view(config: ConfigDict, shift: float) -> augment.Transform:
-    """The random transforms of training."""
-    values = config.augment
-    return augment.views(shift, tuple(values.scale), values.rotation, values.noise)
-
-
 def trained(config: ConfigDict, workdir: Path, method: str) -> Trained:
     """The best checkpoint of a run.
 
     Raises:
-        InputError: it is not trained, or of another model than the config's.
+        InputError: it is not trained, or of another method or model than the config's.
     """
     run = folder(workdir, config.seed, method)
-    checkpoints.check_manifest(run, settings(config))
-    model = simclr(config)
+    checkpoints.check_manifest(run, settings(config, method))
+    model, _, scorer = methods.build(config, method)
     template = jax.eval_shape(lambda: initial_variables(config, model))
     with checkpoints.Checkpoints(run) as kept:
         variables = kept.best(template)
@@ -87,17 +69,17 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> Trained:
     def encode(variables: Variables, images: jax.Array) -> jax.Array:
         return model.apply(variables, images, method="encode")
 
-    return Trained(encode, variables, checkpoints.fingerprint(variables))
+    return Trained(encode, scorer, variables, checkpoints.fingerprint(variables))
 
 
 def density_names(config: ConfigDict) -> list[str]:
-    """The configured densities: gmm1, gmm2, ..."""
-    return [f"gmm{components}" for components in config.gmm.components]
+    """The configured densities: gmm1, gmm2, ..., flow."""
+    return [*(f"gmm{components}" for components in config.gmm.components), "flow"]
 
 
 def density_settings(config: ConfigDict) -> dict:
     """What the densities of a run depend on, as plain values."""
-    return {"gmm": config.gmm.to_dict()}
+    return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
 
 
 def in_batches(
@@ -112,35 +94,25 @@ def in_batches(
     return iter(tqdm(results, desc=label, total=total, unit="batch", leave=False))
 
 
-class Named(NamedTuple):
-    """A scorer, its parameters, and the names of its heatmaps.
-
-    Attributes:
-        names: of the heatmaps that it makes.
-        scorer: see `cradl_jax.scoring`.
-        params: what it takes first.
-    """
-
-    names: tuple[str, ...]
-    scorer: scoring.Scorer
-    params: Any
-
-
-def scorers(config: ConfigDict, workdir: Path, method: str) -> tuple[list[Named], str]:
-    """A method's scorers and the fingerprint of all that they are made from.
+def scorers(
+    config: ConfigDict, workdir: Path, method: str
+) -> tuple[list[tuple[scoring.Scorer, Any]], str]:
+    """A method's scorers, each with its parameters, and a fingerprint of all that they rest on.
 
     Raises:
         InputError: the run or one of its densities is missing, or they do not belong together.
     """
     if method == BASELINE:
-        return [Named(("intensity",), scoring.baseline, None)], BASELINE
-    encode, variables, identity = trained(config, workdir, method)
+        return [(scoring.baseline, None)], BASELINE
+    model = trained(config, workdir, method)
     fitted = folder(workdir, config.seed, method) / "densities"
-    checkpoints.check_manifest(fitted, density_settings(config), identity)
-    found, digest = [], hashlib.sha256(identity.encode())
-    for name in density_names(config):
-        path = fitted / f"{name}.npz"
-        density = densities.load(path)
+    checkpoints.check_manifest(fitted, density_settings(config), model.identity)
+    paths = {name: fitted / f"{name}.npz" for name in density_names(config)}
+    loaded = {name: densities.load(path) for name, path in paths.items()}
+    digest = hashlib.sha256(model.identity.encode())
+    for path in paths.values():
         digest.update(path.read_bytes())
-        found.append(Named((name,), scoring.nll(encode, name), (variables, density)))
+    found = [(scoring.nll(model.encode), (model.variables, loaded))]
+    if model.scorer is not None:
+        found.append((model.scorer, model.variables))
     return found, digest.hexdigest()

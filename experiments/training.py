@@ -5,16 +5,18 @@ import time
 from pathlib import Path
 
 import jax
+from absl import flags
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.errors import InputError
-from cradl_jax.objectives import Objective, Variables
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
-from experiments import runs
+from experiments import methods, runs
 from experiments.preprocess import stores
+
+RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 
 
 class Log:
@@ -51,32 +53,28 @@ def read_history(run: Path) -> list[dict]:
     return history
 
 
-def fit(
-    config: ConfigDict,
-    workdir: Path,
-    method: str,
-    objective: Objective,
-    variables: Variables,
-    resume: bool,
-) -> None:
-    """Train `objective` on the healthy slices and keep the checkpoint of smallest val loss.
+def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
+    """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
     Raises:
         InputError: the run exists and `resume` is false, or it is of other settings or data.
     """
+    model, objective, _ = methods.build(config, method)
+    settings = methods.settings_of(config, method).train
     healthy = next(iter(stores(config, workdir).values()))
     train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
-    steps = steps_per_epoch(len(train_rows), config.train.batch_size)
-    total = steps * config.train.epochs
+    steps = steps_per_epoch(len(train_rows), settings.batch_size)
+    total = steps * settings.epochs
     optimizer = adam(
-        config.train.learning_rate,
-        config.train.weight_decay,
-        config.train.warmup_epochs * steps,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.warmup_epochs * steps,
         total,
+        settings.annealing,
     )
-    state = create_state(variables, optimizer)
+    state = create_state(runs.initial_variables(config, model), optimizer)
     run = runs.folder(workdir, config.seed, method)
-    write_manifest(run, runs.settings(config), healthy.manifest["fingerprint"])
+    write_manifest(run, runs.settings(config, method), healthy.manifest["fingerprint"])
 
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -93,8 +91,8 @@ def fit(
             optimizer,
             healthy.images[train_rows],
             healthy.images[val_rows],
-            epochs=config.train.epochs,
-            batch_size=config.train.batch_size,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
             seed=config.seed,
             devices=jax.local_devices(),
         )
@@ -103,7 +101,7 @@ def fit(
         for chunk in progress:
             done, before = int(chunk.state.step), done
             now = time.monotonic()
-            speed = (done - before) * config.train.batch_size / (now - started)
+            speed = (done - before) * settings.batch_size / (now - started)
             started = now
             values = {f"train/{name}": value for name, value in chunk.train.items()}
             values["train/slices_per_second"] = speed

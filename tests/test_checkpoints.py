@@ -14,7 +14,7 @@ def test_manifest_accepts_the_same_run_and_names_what_differs(tmp_path):
     written = (tmp_path / "manifest.json").read_text()
     checkpoints.write_manifest(tmp_path, SETTINGS, "abc")
     assert (tmp_path / "manifest.json").read_text() == written
-    with pytest.raises(InputError, match=r"\(train\)"):
+    with pytest.raises(InputError, match=r"train\.epochs: expected 4, found 3"):
         checkpoints.write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
     with pytest.raises(InputError, match="data or weights"):
         checkpoints.write_manifest(tmp_path, SETTINGS, "abd")

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,15 @@ from cradl_jax.report import read_csv
 from experiments import app, preprocess, reproduce, runs
 
 REPOSITORY = Path(__file__).parents[1]
+DENSITIES = {"gmm1", "gmm2", "flow"}
+VAE = {
+    "slice": DENSITIES | {"elbo", "kl", "rec"},
+    "voxel": DENSITIES | {"rec", "kl_grad", "combi"},
+}
 SCORES = {
-    "cradl": {"slice": {"gmm1", "gmm2"}, "voxel": {"gmm1", "gmm2"}},
+    "cradl": {"slice": DENSITIES, "voxel": DENSITIES},
+    "vae": VAE,
+    "cevae": VAE,
     "baseline": {"slice": {"position", "area"}, "voxel": {"intensity"}},
 }
 METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"}
@@ -32,6 +40,7 @@ def tiny_config():
     config.model.update({"features": 4, "latent": 8, "head": (8, 4)})
     config.train.update({"epochs": 2, "batch_size": 32})
     config.gmm.components = (1, 2)
+    config.flow.update({"blocks": 2, "hidden": 8, "epochs": 2})
     for settings in config.data.sets.values():
         settings.offset = 2
     return config
@@ -80,12 +89,29 @@ def test_second_run_skips_what_is_done_and_changes_nothing(study):
 def test_other_settings_in_the_same_folder_are_refused(study):
     config = tiny_config()
     config.train.learning_rate = 0.5
-    with pytest.raises(InputError, match=r"other settings \(train\)"):
+    with pytest.raises(InputError, match=r"other settings \(train\.learning_rate: expected 0\.5"):
         reproduce.main(config, study)
     config = tiny_config()
     config.gmm.tolerance = 0.5
-    with pytest.raises(InputError, match=r"densities.*\(gmm\)"):
+    with pytest.raises(InputError, match=r"densities.*gmm\.tolerance"):
         runs.scorers(config, study, "cradl")
+
+
+def test_run_of_another_method_is_refused(study, tmp_path):
+    shutil.copytree(study / "slices", tmp_path / "slices")
+    shutil.copytree(study / "seed0" / "vae", tmp_path / "seed0" / "cradl")
+    with pytest.raises(InputError, match="method: expected 'cradl', found 'vae'"):
+        runs.trained(tiny_config(), tmp_path, "cradl")
+
+
+def test_checkpoint_of_another_size_is_refused(study, tmp_path):
+    config = tiny_config()
+    shutil.copytree(study / "seed0" / "cradl", tmp_path / "seed0" / "cradl")
+    config.model.features = 8
+    manifest = tmp_path / "seed0" / "cradl" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"features": 4', '"features": 8'))
+    with pytest.raises(InputError, match="does not fit the configured model"):
+        runs.trained(config, tmp_path, "cradl")
 
 
 def test_density_of_another_encoder_is_refused(study, tmp_path):

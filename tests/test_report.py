@@ -1,3 +1,4 @@
+import html
 import re
 from html.parser import HTMLParser
 
@@ -6,24 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from cradl_jax import figures, report
 from cradl_jax.errors import InputError
-from cradl_jax.metrics import in_memory, operating_points
 from cradl_jax.report import (
+    Choice,
     Picture,
     Result,
     Section,
     Table,
     Verbatim,
     html_page,
+    is_candidate,
+    is_density,
     markdown_table,
-    mean_and_deviation,
     read_csv,
-    result_tables,
     select_scores,
-    tables,
     write_csv,
 )
 
@@ -34,17 +32,14 @@ def result(score, value, split="val", seed=0, method="cradl", level="slice", met
     return Result(seed, method, score, "synth", split, level, metric, value)
 
 
-ROWS = [
-    result("gmm1", 0.3),
-    result("gmm1", 0.9, split="test"),
-    result("gmm2", 0.4),
-    result("gmm2", 0.1, split="test"),
-    result("gmm1", 0.2, level="voxel"),
-    result("gmm2", 0.1, level="voxel"),
-    result("area", 0.5, method="baseline"),
-    result("area", 0.31, method="baseline", split="test"),
-    result("gmm1", 0.205, split="test", metric="prevalence"),
-]
+TABLE = Table(
+    "Caption",
+    ("Method", "AUPRC", "p"),
+    [("CRADL", "52.9 (1.2)", "<0.001"), ("paper", "53.0", "–"), ("", "-1.0", "0.5")],
+    bold=frozenset({(0, 1), (1, 1)}),
+    cited=frozenset({1}),
+    notes=("First note.", "Second."),
+)
 
 
 class Page(HTMLParser):
@@ -112,14 +107,48 @@ def test_a_foreign_csv_is_refused(tmp_path, content, message):
 
 
 def test_selection_is_by_validation_auprc_per_level_and_never_by_test():
+    rows = [
+        result("gmm1", 0.3),
+        result("gmm1", 0.9, split="test"),
+        result("gmm2", 0.4),
+        result("gmm2", 0.1, split="test"),
+        result("gmm2", 0.2, metric="auroc"),
+        result("gmm1", 0.2, level="voxel"),
+        result("gmm2", 0.1, level="voxel"),
+        result("area", 0.5, method="baseline"),
+    ]
     expected = {
-        ("synth", "slice", "cradl"): "gmm2",
-        ("synth", "voxel", "cradl"): "gmm1",
-        ("synth", "slice", "baseline"): "area",
+        ("synth", "slice", "full", "cradl"): "gmm2",
+        ("synth", "slice", "radl", "cradl"): "gmm2",
+        ("synth", "voxel", "full", "cradl"): "gmm1",
+        ("synth", "voxel", "radl", "cradl"): "gmm1",
+        ("synth", "slice", "full", "baseline"): "area",
     }
-    assert select_scores(ROWS) == expected
-    assert select_scores([row for row in ROWS if row.split != "test"]) == expected
-    assert select_scores([row for row in ROWS if row.split == "test"]) == {}
+    assert select_scores(rows) == expected
+    assert select_scores([row for row in rows if row.split != "test"]) == expected
+    assert select_scores([row for row in rows if row.split == "test"]) == {}
+
+
+@pytest.mark.parametrize("method", ["vae", "cevae"])
+def test_vaes_choose_among_own_terms_in_one_comparison_and_densities_in_the_other(method):
+    rows = [result(s, v, method=method) for s, v in (("gmm8", 0.9), ("elbo", 0.4), ("kl", 0.5))]
+    rows.append(result("flow", 0.95, method=method))
+    assert select_scores(rows) == {
+        Choice("synth", "slice", "full", method): "kl",
+        Choice("synth", "slice", "radl", method): "flow",
+    }
+
+
+def test_candidates_of_each_comparison():
+    densities, terms = ("gmm1", "gmm16", "flow"), ("elbo", "kl", "rec", "kl_grad", "combi")
+    assert all(map(is_density, densities)) and not any(map(is_density, (*terms, "gmm", "area")))
+    for method in ("vae", "cevae"):
+        assert [is_candidate("full", method, s) for s in (*densities, *terms)] == [False] * 3 + [
+            True
+        ] * 5
+        assert all(is_candidate("radl", method, score) for score in densities)
+    assert all(is_candidate(c, "cradl", score) for c in ("full", "radl") for score in densities)
+    assert is_candidate("full", "baseline", "area") and not is_candidate("radl", "baseline", "area")
 
 
 def test_selection_is_by_the_mean_over_seeds_and_skips_undefined_values():
@@ -130,32 +159,40 @@ def test_selection_is_by_the_mean_over_seeds_and_skips_undefined_values():
         result("gmm2", 0.4, seed=1),
         result("gmm4", float("nan")),
     ]
-    assert select_scores(rows) == {("synth", "slice", "cradl"): "gmm2"}
+    assert set(select_scores(rows).values()) == {"gmm2"}
+    assert select_scores([result("gmm1", float("nan"))]) == {}
 
 
-def test_mean_and_sample_deviation_in_percent():
-    assert mean_and_deviation([0.1, 0.2, 0.3]) == "20.0 (10.0)"
-    assert mean_and_deviation([0.1234]) == "12.3"
-    assert mean_and_deviation([0.1, float("nan")]) == "10.0"
-    assert mean_and_deviation([float("nan")]) == mean_and_deviation([]) == "–"
+def test_the_first_of_equals_is_selected():
+    assert set(select_scores([result("gmm2", 0.4), result("gmm1", 0.4)]).values()) == {"gmm2"}
 
 
-def test_table_of_results():
-    table = result_tables(ROWS)[0]
-    assert "synth" in table.caption and "20.50 % on test" in table.caption
-    assert table.rows == [
-        ("cradl", "gmm1", "30.0", "90.0", "–", "–", "–"),
-        ("cradl", "gmm2", "40.0", "10.0", "–", "–", "–"),
-        ("baseline", "area", "50.0", "31.0", "–", "–", "–"),
+def test_markdown_of_a_table():
+    assert markdown_table(TABLE).splitlines() == [
+        "Caption",
+        "",
+        "| Method | AUPRC | p |",
+        "| --- | ---: | ---: |",
+        "| CRADL | **52.9 (1.2)** | &lt;0.001 |",
+        "| *paper* | ***53.0*** | *–* |",
+        "|  | -1.0 | 0.5 |",
+        "",
+        "First note.",
+        "",
+        "Second.",
     ]
-    assert table.bold == {1}
 
 
-def test_markdown_of_results():
-    lines = tables(ROWS).splitlines()
-    assert lines[2].startswith("| Method | Score | Val. AUPRC | AUPRC | AUROC |")
-    assert lines[3].startswith("| --- | --- | ---: | ---: |")
-    assert "| **cradl** | **gmm2** | **40.0** | **10.0** |" in lines[5]
+def test_page_sets_numbers_flush_right_and_marks_bold_and_cited_cells():
+    page = Page(html_page("t", [Section("s", [TABLE])]))
+    classes = [attrs.get("class") for tag, attrs in page.tags if tag in ("tr", "th", "td")]
+    assert classes == [
+        *(None, None, "number", "number"),
+        *(None, None, "number bold", "number"),
+        *("cited", None, "number bold", "number"),
+        *(None, None, "number", "number"),
+    ]
+    assert "First note." in page.text and "Second." in page.text
 
 
 def test_markdown_escapes_cells():
@@ -170,11 +207,11 @@ def small_figure():
 
 
 def test_page_escapes_whatever_comes_from_data():
-    table = Table(HOSTILE, (HOSTILE,), [(HOSTILE,)])
+    table = Table(HOSTILE, (HOSTILE,), [(HOSTILE,)], notes=(HOSTILE,))
     parts = [HOSTILE, {HOSTILE: HOSTILE}, table, Verbatim(HOSTILE)]
     page = Page(html_page(HOSTILE, [Section(HOSTILE, [*parts, Picture(small_figure(), HOSTILE)])]))
     assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count(HOSTILE) == 12
+    assert page.text.count(HOSTILE) == 13
     assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == [HOSTILE]
 
 
@@ -192,80 +229,8 @@ def test_page_needs_nothing_else_and_links_its_sections():
 
 
 def test_page_and_markdown_show_the_same_cells():
-    table = result_tables(ROWS)[0]
-    cells = [cell for row in (table.header, *table.rows) for cell in row]
-    assert Page(html_page("t", [Section("s", [table])])).cells == cells
-    lines = markdown_table(table).splitlines()[2:]
-    written = [line.strip("| ").split(" | ") for line in lines if "---" not in line]
-    assert [cell.strip("*") for row in written for cell in row] == cells
-
-
-@pytest.fixture
-def scored():
-    rng = np.random.default_rng(0)
-    labels = rng.random(400) < 0.2
-    return np.round(rng.normal(size=400) + labels, 1), labels
-
-
-def test_drawn_curves_enclose_the_areas_of_scikit_learn(scored):
-    scores, labels = scored
-    roc, (recall, precision) = figures._curves(operating_points(in_memory(scores, labels)))
-    assert auc(*roc) == pytest.approx(roc_auc_score(labels, scores))
-    steps = np.sum(np.diff(recall) * precision[1:])
-    assert steps == pytest.approx(average_precision_score(labels, scores))
-
-
-def test_roc_and_pr_names_every_score_and_its_areas(scored):
-    scores, labels = scored
-    figure = figures.roc_and_pr({"gmm1": (scores, labels), "none": (scores, np.zeros(400, bool))})
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    expected = f"AUROC {roc_auc_score(labels, scores):.3f}"
-    assert len(texts) == 2 and "gmm1" in texts[0] and expected in texts[0]
-
-
-def test_histogram_counts_every_slice_of_each_class_once(scored):
-    scores, labels = scored
-    scores = np.concatenate([scores, [1e6]])
-    figure = figures.score_histogram(scores, np.append(labels, True), "t")
-    shares = [patch.get_data().values.sum() for patch in figure.axes[0].patches]
-    np.testing.assert_allclose(shares, 1)
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert names == [f"normal ({(~labels).sum()} slices)", f"anomalous ({labels.sum() + 1} slices)"]
-
-
-def test_loss_curves_mark_the_smallest_validation_loss():
-    history = [
-        {"step": 1, "train/loss": 3.0},
-        {"step": 2, "train/loss": 2.0, "val/loss": 2.5},
-        {"step": 3, "val/loss": 2.75},
-    ]
-    lines = figures.loss_curves(history).axes[0].lines
-    points = [np.transpose(line.get_data()).tolist() for line in lines]
-    assert points == [[[1, 3], [2, 2]], [[2, 2.5], [3, 2.75]], [[2, 2.5]]]
-
-
-def test_examples_share_one_scale_per_kind_of_heatmap():
-    rng = np.random.default_rng(0)
-    maps = rng.gamma(1, 1, (3, 8, 8)) * np.array([1, 10, 100])[:, None, None]
-    masks = np.zeros((3, 8, 8), bool)
-    masks[0, 2:5, 2:5] = True
-    figure = figures.examples(maps, masks, maps, maps / 2, np.array([1.0, 2, 3]))
-    assert len({axes.images[0].get_clim() for axes in figure.axes[2:12:4]}) == 1
-    assert len({axes.images[1].get_clim() for axes in figure.axes[3:12:4]}) == 1
-    assert [axes.get_ylabel() for axes in figure.axes[0:12:4]] == [
-        "anomalous\nscore 1",
-        "normal\nscore 2",
-        "normal\nscore 3",
-    ]
-
-
-@pytest.mark.parametrize("eigenvalues", [[4.0, 1.0, 0.0], [0.0, 0.0]])
-def test_figures_of_a_short_run_can_be_written(tmp_path, eigenvalues):
-    drawn = [
-        figures.loss_curves([{"step": 1, "train/loss": 1.0}]),
-        figures.score_histogram(np.zeros(3), np.zeros(3, bool), "constant"),
-        figures.spectrum(np.array(eigenvalues), 1.6 if sum(eigenvalues) else float("nan")),
-        figures.roc_and_pr({}),
-    ]
-    page = report.html_page("t", [Section("s", [Picture(figure, "c") for figure in drawn])])
-    assert page.count("data:image/png") == len(drawn)
+    cells = [cell for row in (TABLE.header, *TABLE.rows) for cell in row]
+    assert Page(html_page("t", [Section("s", [TABLE])])).cells == cells
+    lines = [line for line in markdown_table(TABLE).splitlines() if line[:1] == "|"]
+    written = [line[2:-2].split(" | ") for line in lines if "---" not in line]
+    assert [html.unescape(cell.strip("*")) for row in written for cell in row] == cells

@@ -12,7 +12,7 @@ from cradl_jax.parallel import AXIS, share_out
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
 
 MODEL = SimCLR(Encoder(4, 16, axis_name=AXIS), (16, 8))
-VIEW = augment.views(0.1, (0.9, 1.2), 0.1, 0.05)
+VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
 OBJECTIVE = objectives.simclr(MODEL, VIEW, 0.5, AXIS)
 OPTIMIZER = adam(3e-3, 1e-6, warmup_steps=2, total_steps=36)
 

@@ -1,0 +1,33 @@
+"""Train the baselines of the config's methods, a VAE or a ceVAE (Section 4.4, appendix B).
+
+    python -m experiments.vae --config=configs/vae.py [--workdir=runs/vae] [--resume]
+
+Writes WORKDIR/seed<seed>/<method>: checkpoints (the latest, the best by validation loss),
+metrics.jsonl and TensorBoard events.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.errors import InputError
+from experiments import app
+from experiments.training import RESUME, fit
+
+BASELINES = ("vae", "cevae")
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Entry point."""
+    chosen = [method for method in config.methods if method in BASELINES]
+    if not chosen:
+        raise InputError(
+            f"config.methods: expected {' or '.join(BASELINES)}, found {config.methods}; "
+            "add --config.methods=vae, or train CRADL with experiments.simclr"
+        )
+    for method in chosen:
+        fit(config, workdir, method, RESUME.value)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -80,7 +80,7 @@ def read_grid(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, flo
     Raises:
         InputError: If the file is missing, damaged or no 3-D volume.
     """
-    shape, affine, _ = _canonical(path, _open(path))
+    shape, affine, _ = canonical_grid(path, open_image(path))
     return shape, _spacing(affine)
 
 
@@ -98,8 +98,12 @@ def _readable(path: Path) -> Iterator[None]:
         ) from fault
 
 
-def _open(path: Path) -> SpatialImage:
-    """The image with its header read and its voxels still on disk."""
+def open_image(path: Path) -> SpatialImage:
+    """The image with its header read and its voxels still on disk.
+
+    Raises:
+        InputError: If the file is missing, damaged or no volume.
+    """
     if not path.is_file():
         raise InputError(f"{path}: expected a volume, found no such file; check the path")
     with _readable(path):
@@ -111,10 +115,16 @@ def _open(path: Path) -> SpatialImage:
     return image
 
 
-def _canonical(
+def canonical_grid(
     path: Path, image: SpatialImage
 ) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray]:
-    """Shape and affine of the closest RAS orientation, and nibabel's way to get there."""
+    """Shape and affine [4, 4] of the closest RAS orientation, and nibabel's way to get there.
+
+    `nibabel.apply_orientation` with the last, [3, 2], turns the file's axes to that orientation.
+
+    Raises:
+        InputError: If the image at `path` is no 3-D volume of real numbers placed in space.
+    """
     shape, affine = image.shape, image.affine
     if 0 in shape or not shape:
         raise InputError(
@@ -147,8 +157,8 @@ def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
 
 def _read(path: Path) -> Volume:
     """Any finite 3-D volume, in the closest RAS orientation."""
-    image = _open(path)
-    _, affine, orientation = _canonical(path, image)
+    image = open_image(path)
+    _, affine, orientation = canonical_grid(path, image)
     with _readable(path):
         if isinstance(image, SerializableImage):
             image = _complete(path, type(image))

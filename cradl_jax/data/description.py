@@ -1,0 +1,126 @@
+"""What tells one scan from another: its brightness, size, shape and grid, in plain values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from cradl_jax.data.preprocess import CLIP, moments, normalize
+from cradl_jax.data.volumes import Volume, open_image
+
+BINS = 60  # of the histogram, in [-CLIP, CLIP]
+CELLS, CELL_MM = 12, 20.0  # the pattern: a cube of 12 x 12 x 12 cells around the brain's middle
+DEPTHS_MM = (0, 4, 8, 12, 16, 24, 40)  # of the layers, below the brain's surface
+LAYER_VOXEL_MM = 3.0  # voxels are skipped to about this size before depths are measured
+TAILS = 0.005  # of the brain beyond its extent on either side, so that specks do not count
+
+
+class Description(NamedTuple):
+    """What is compared of one scan; plain values, for JSON.
+
+    Attributes:
+        histogram: [BINS] share of the brain's voxels by normalized intensity in [-CLIP, CLIP].
+        pattern: [2 * CELLS**3] of each cell, the share that is brain, then the mean over the cell
+            of the normalized intensity, 0 outside the brain.
+        layers: [len(DEPTHS_MM) - 1] mean normalized intensity by depth below the surface.
+        brain_ml: volume of the voxels that are not 0.
+        extent_mm: width of the brain along R, A and S, without its outermost 0.5 % on each side.
+        n_slices: axial layers of voxels with brain.
+        spacing_mm: of the voxels, along R, A and S.
+        zero_share: of all voxels.
+        oriented: whether the file says how the head lies, see `states_orientation`.
+    """
+
+    histogram: Sequence[float]
+    pattern: Sequence[float]
+    layers: Sequence[float]
+    brain_ml: float
+    extent_mm: Sequence[float]
+    n_slices: int
+    spacing_mm: Sequence[float]
+    zero_share: float
+    oriented: bool
+
+
+def states_orientation(path: Path) -> bool:
+    """Whether a file says how the head lies: by a qform or sform code and an affine of its own.
+
+    An identity affine is what conversion tools write when they do not know; Analyze cannot say.
+
+    Raises:
+        InputError: If the file is missing, damaged or no volume.
+    """
+    image = open_image(path)
+    header = image.header
+    if isinstance(header, nib.Nifti1Header):
+        stated = header["qform_code"] > 0 or header["sform_code"] > 0
+    else:
+        stated = isinstance(image, nib.MGHImage) and header["goodRASFlag"] > 0
+    return bool(stated) and not np.allclose(image.affine, np.eye(4))
+
+
+def describe(volume: Volume, *, oriented: bool = True) -> Description:
+    """Describe a scan; voxels that are not 0 count as brain.
+
+    Args:
+        volume: From `volumes.read_volume`.
+        oriented: From `states_orientation`.
+    """
+    spacing = volume.spacing_mm
+    (box,) = ndimage.find_objects((volume.data != 0).view(np.uint8))
+    data = volume.data[box]
+    brain = data != 0
+    score = normalize(data, brain, *moments(data, brain))
+    counts, _ = np.histogram(score[brain], BINS, (-CLIP, CLIP))
+    ends = [_ends(brain, axis, spacing[axis]) for axis in range(3)]
+    pattern = _pattern(brain, score, spacing, [(low + high) / 2 for low, high in ends])
+    voxels = int(counts.sum())
+    return Description(
+        histogram=(counts / voxels).round(5).tolist(),
+        pattern=pattern.ravel().round(3).tolist(),
+        layers=_layers(brain, score, spacing).round(4).tolist(),
+        brain_ml=round(voxels * float(np.prod(spacing)) / 1000, 1),
+        extent_mm=[round(float(high - low), 1) for low, high in ends],
+        n_slices=int(np.count_nonzero(brain.any(axis=(0, 1)))),
+        spacing_mm=[round(float(s), 4) for s in spacing],
+        zero_share=round(1 - voxels / volume.data.size, 4),
+        oriented=oriented,
+    )
+
+
+def _ends(brain: np.ndarray, axis: int, spacing: float) -> tuple[float, float]:
+    """Where the brain begins and ends along an axis, without `TAILS`, in mm from the first edge."""
+    others = tuple(other for other in range(3) if other != axis)
+    share = np.concatenate([[0], np.cumsum(brain.sum(axis=others))]) / np.count_nonzero(brain)
+    return tuple(np.interp((TAILS, 1 - TAILS), share, np.arange(len(share)) * spacing))
+
+
+def _pattern(
+    brain: np.ndarray, score: np.ndarray, spacing: Sequence[float], middle: Sequence[float]
+) -> np.ndarray:
+    """[2, CELLS, CELLS, CELLS]: share of brain in each cell and mean of `score` over it."""
+    shares = []
+    for n, step, center in zip(brain.shape, spacing, middle, strict=True):
+        voxel = np.arange(n + 1) * step
+        cell = (np.arange(CELLS + 1) - CELLS / 2) * CELL_MM + center
+        upper = np.minimum(cell[1:, None], voxel[None, 1:])
+        lower = np.maximum(cell[:-1, None], voxel[None, :-1])
+        shares.append((np.clip(upper - lower, 0, None) / CELL_MM).astype(np.float32))
+    volumes = (brain.astype(np.float32), score)
+    return np.stack([np.einsum("ax,by,cz,xyz", *shares, v, optimize=True) for v in volumes])
+
+
+def _layers(brain: np.ndarray, score: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """[len(DEPTHS_MM) - 1]: mean of `score` by depth below the surface, 0 for a missing depth."""
+    every = [max(1, round(LAYER_VOXEL_MM / step)) for step in spacing]
+    kept = tuple(slice(None, None, step) for step in every)
+    inside, light = np.pad(brain[kept], 1), np.pad(score[kept], 1)
+    sampling = np.multiply(spacing, every)
+    depth = ndimage.distance_transform_edt(inside, sampling)[inside] - sampling.min() / 2
+    sums, counts = (
+        np.histogram(depth, DEPTHS_MM, weights=weights)[0] for weights in (light[inside], None)
+    )
+    return sums / np.maximum(counts, 1)

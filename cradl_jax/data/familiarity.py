@@ -1,0 +1,247 @@
+"""Is this a scan that the model may judge? Compare it with the scans that the model learned from.
+
+`description.describe` describes a scan, `summarize` keeps what is usual among the training scans,
+and `warnings` says in words where another scan lies beyond it. A warning is a
+reason to look at the scan, not a verdict; no warning is no proof that the scan is fit.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cradl_jax.data.description import BINS, CELLS, Description
+from cradl_jax.data.preprocess import CLIP
+from cradl_jax.errors import InputError
+
+AXES = ("left-right", "back-front", "bottom-top")
+HEAD_LITERS = (0.3, 6.0)  # of a small brain and of a large head with its neck
+HEAD_MM = ((80, 210), (90, 260), (20, 330))  # the same, extents along R, A and S
+FULLEST = 0.92  # share of its box that a head fills at most: an ellipsoid 0.52, a slab of it 0.79
+BETTER = 0.9  # another orientation must lower the distance by this factor
+INVERTED = -0.3  # a correlation below it says that bright and dark are exchanged
+ONE_SCAN = {"contrast": 0.5, "appearance": 1.0, "shape": 0.6, "layers": 0.5}
+"""Limits that a single training scan would set; see `summarize`."""
+
+
+class Reference(NamedTuple):
+    """What is usual among the training scans; plain values, for JSON.
+
+    Attributes:
+        n: number of training scans.
+        means: mean histogram, pattern and layers.
+        limits: largest usual distance from the means: contrast, appearance, shape and layers.
+        ranges: lowest and highest usual brain_ml, n_slices, extent_mm and spacing_mm; of the last
+            two along R, A and S.
+    """
+
+    n: int
+    means: Mapping[str, Sequence[float]]
+    limits: Mapping[str, float]
+    ranges: Mapping[str, Sequence]
+
+
+def summarize(descriptions: Sequence[Description]) -> Reference:
+    """What is usual among n training scans; the fewer there are, the wider.
+
+    A limit is max + (0.5 + 4/n) * (max - median) + one/n, over the distances of each scan from the
+    mean of the others (leave-one-out), and with `ONE_SCAN` as one. A range goes from min - margin
+    to max + margin, where margin = (0.5 + 2/n) * (max - min) + (0.1 + 0.6/n) * median.
+
+    Raises:
+        InputError: If there is none.
+    """
+    n = len(descriptions)
+    if not n:
+        raise InputError("training scans: expected one or more, found none; name the training data")
+    vectors = {
+        name: np.array([getattr(scan, name) for scan in descriptions])
+        for name in ("histogram", "pattern", "layers")
+    }
+    sums = {name: values.sum(0) for name, values in vectors.items()}
+    left_out = []
+    for number in range(n):
+        own = {name: values[number] for name, values in vectors.items()}
+        others = {name: (sums[name] - own[name]) / max(n - 1, 1) for name in own}
+        left_out.append(_distances(own, others if n > 1 else own))
+    limits = {}
+    for name, one in ONE_SCAN.items():
+        values = np.array([distances[name] for distances in left_out])
+        limits[name] = values.max() + (0.5 + 4 / n) * (values.max() - np.median(values)) + one / n
+    ranges = {}
+    for name in ("brain_ml", "n_slices", "extent_mm", "spacing_mm"):
+        values = np.array([getattr(scan, name) for scan in descriptions])
+        margin = (0.5 + 2 / n) * np.ptp(values, 0) + (0.1 + 0.6 / n) * np.median(values, 0)
+        ends = np.maximum(values.min(0) - margin, 0), values.max(0) + margin
+        ranges[name] = [end.round(3).tolist() for end in ends]
+    means = {name: (total / n).round(5).tolist() for name, total in sums.items()}
+    return Reference(n, means, {k: round(float(v), 4) for k, v in limits.items()}, ranges)
+
+
+def warnings(scan: Description, reference: Reference) -> list[str]:
+    """Sentences on what makes a scan unlike the training scans; none if nothing does.
+
+    - Orientation: the file does not state it, see `Description.oriented`.
+    - Not a head: the volume, an extent or the filled share of the box lies beyond `HEAD_LITERS`,
+      `HEAD_MM` or `FULLEST`, and beyond the training scans' range too. Otherwise the volume: above
+      the range there may be a skull, below it the brain is incomplete.
+    - Axes: one of the other 23 orientations, left and right aside (a head is nearly symmetric),
+      has a distance to the training scans' mean pattern below `BETTER` times the scan's own.
+    - Grid: the spacing or else the number of slices lies outside the range.
+    - Contrast: the earth mover's distance between the histograms lies beyond its limit; or, where
+      none of the above puts the brains out of line, 1 - the correlation of the mean brightness
+      over the pattern's cells ("appearance").
+    - Skull: the largest difference of a layer's brightness lies beyond its limit, and the contrast
+      is not inverted (a correlation below `INVERTED`).
+    - Shape: the volume of brain that is here and not in the mean pattern or the other way round,
+      as a share of the mean's, lies beyond its limit, and there is no other warning.
+    """
+    distances = _distances(scan._asdict(), reference.means)
+    beyond = {name: distances[name] > limit for name, limit in reference.limits.items()}
+    misplaced = [_size(scan, reference), _axes(scan, reference)]
+    beyond["appearance"] &= not any(misplaced)
+    found = [
+        *misplaced,
+        None if scan.oriented else UNSTATED,
+        _grid(scan, reference),
+        _contrast(distances, beyond, reference.limits),
+        SKULL if beyond["layers"] and not _inverted(distances, beyond) else None,
+    ]
+    if not any(found) and beyond["shape"]:
+        found = [SHAPE]
+    return [sentence for sentence in found if sentence]
+
+
+UNSTATED = (
+    "The file does not say how the head lies (no qform or sform code, or an identity matrix), so "
+    "that slices may be cut along another axis, or left and right be swapped; check the "
+    "orientation, or convert the scan again from DICOM."
+)
+SKULL = (
+    "From the surface inward, the brightness is unlike that of the training scans' brains; check "
+    "the brain extraction: skull or other tissue may be left, or too much cut away."
+)
+SHAPE = (
+    "The brain has another shape than those of the training scans; check the brain extraction, "
+    "and that the scan covers the whole brain."
+)
+
+
+def _size(scan: Description, reference: Reference) -> str | None:
+    low, high = reference.ranges["brain_ml"]
+    shortest, longest = reference.ranges["extent_mm"]
+    filled = scan.brain_ml * 1000 / max(float(np.prod(scan.extent_mm)), 1e-6)
+    head_ml = (liters * 1000 for liters in HEAD_LITERS)
+    bounds = [(scan.brain_ml, low, high, *head_ml)]
+    bounds += [
+        (mm, *usual, *head)
+        for mm, *usual, head in zip(scan.extent_mm, shortest, longest, HEAD_MM, strict=True)
+    ]
+    if filled > FULLEST or not all(min(a, c) <= x <= max(b, d) for x, a, b, c, d in bounds):
+        return (
+            f"This does not look like a head: {scan.brain_ml:,.0f} ml that measure "
+            f"{_lengths(scan.extent_mm)} mm and fill {filled:.0%} of that box; check that the file "
+            "is a brain scan and that the voxel size in its header is right."
+        )
+    if low <= scan.brain_ml <= high:
+        return None
+    advice = (
+        "check that the scan covers the whole brain and that none was cut away."
+        if scan.brain_ml < low
+        else "it may be a head rather than a brain; if the skull, the eyes or the neck are "
+        "visible, extract the brain first, e.g. with HD-BET or SynthStrip."
+    )
+    return (
+        f"The brain has {scan.brain_ml:,.0f} ml, usual for the training scans are {low:,.0f} to "
+        f"{high:,.0f} ml: {advice}"
+    )
+
+
+def _axes(scan: Description, reference: Reference) -> str | None:
+    usual = _cubes(reference.means["pattern"])
+    own, *others = (
+        (float(np.abs(turned - usual).sum()), order, flipped)
+        for turned, order, flipped in _turned(_cubes(scan.pattern))
+    )
+    distance, order, flipped = min(others)
+    if distance >= BETTER * own[0]:
+        return None
+    looks = [
+        f"what the file calls {AXES[axis]} looks like {AXES[number]}"
+        for number, axis in enumerate(order)
+        if number != axis
+    ] or [f"{name} looks reversed" for name, flip in zip(AXES, flipped, strict=True) if flip]
+    return f"The axes look swapped or reversed: {', '.join(looks)}; check the scan's orientation."
+
+
+def _grid(scan: Description, reference: Reference) -> str | None:
+    low, high = np.array(reference.ranges["spacing_mm"])
+    if ((scan.spacing_mm < low) | (scan.spacing_mm > high)).any():
+        return (
+            f"The voxels measure {_lengths(scan.spacing_mm)} mm, usual for the training scans are "
+            f"{_lengths(low)} to {_lengths(high)} mm: slices that are sharper or coarser than "
+            "those can look abnormal."
+        )
+    low, high = reference.ranges["n_slices"]
+    if low <= scan.n_slices <= high:
+        return None
+    return (
+        f"The brain spans {scan.n_slices} axial slices, usual for the training scans are {low:.0f} "
+        f"to {high:.0f}; check that the scan covers the whole brain and that its slices are axial."
+    )
+
+
+def _contrast(distances: dict, beyond: dict, limits: Mapping[str, float]) -> str | None:
+    if _inverted(distances, beyond):
+        return (
+            "The contrast looks inverted: the scan is bright where the training scans are dark "
+            f"(correlation in space {1 - distances['appearance']:.2f}); check that it is "
+            "T2-weighted as they are."
+        )
+    if not (beyond["contrast"] or beyond["appearance"]):
+        return None
+    return (
+        "The brightness of the brain is distributed unlike in the training scans (histogram "
+        f"distance {distances['contrast']:.2f}, usual up to {limits['contrast']:.2f}; correlation "
+        f"in space {1 - distances['appearance']:.2f}, usual from {1 - limits['appearance']:.2f}): "
+        "another sequence, scanner or preprocessing can look abnormal everywhere."
+    )
+
+
+def _inverted(distances: dict, beyond: dict) -> bool:
+    return beyond["appearance"] and 1 - distances["appearance"] < INVERTED
+
+
+def _lengths(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
+
+
+def _distances(scan: Mapping, usual: Mapping) -> dict[str, float]:
+    """Of a scan's histogram, pattern and layers from the usual ones; see `warnings`."""
+    moved = np.cumsum(np.subtract(scan["histogram"], usual["histogram"]))
+    layers = np.subtract(scan["layers"], usual["layers"])
+    (brain, light), (usual_brain, usual_light) = (_cubes(x["pattern"]) for x in (scan, usual))
+    inside = (brain > 0.5) & (usual_brain > 0.5)
+    here, there = light[inside] / brain[inside], usual_light[inside] / usual_brain[inside]
+    defined = len(here) > 1 and here.std() > 0 and there.std() > 0
+    return {
+        "contrast": float(np.abs(moved).sum()) * 2 * CLIP / BINS,
+        "appearance": 1 - float(np.corrcoef(here, there)[0, 1]) if defined else 1.0,
+        "shape": float(np.abs(brain - usual_brain).sum() / max(usual_brain.sum(), 1e-6)),
+        "layers": float(np.abs(layers).max()),
+    }
+
+
+def _cubes(pattern: Sequence[float]) -> np.ndarray:
+    """[2, CELLS, CELLS, CELLS]: share of brain, and brightness."""
+    return np.asarray(pattern).reshape(2, CELLS, CELLS, CELLS)
+
+
+def _turned(cubes: np.ndarray) -> Iterator[tuple[np.ndarray, tuple, tuple]]:
+    """The pattern in 24 orientations, its own first: with the order of axes and those flipped."""
+    for order in itertools.permutations(range(3)):
+        for back, down in itertools.product((False, True), repeat=2):
+            axes = [axis + 1 for axis, flip in ((1, back), (2, down)) if flip]
+            turned = cubes.transpose(0, *(axis + 1 for axis in order))
+            yield np.flip(turned, axes), order, (False, back, down)

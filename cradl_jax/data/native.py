@@ -1,0 +1,166 @@
+"""Slice maps back in the space of their scan, and a NIfTI file that any viewer lays over it."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cradl_jax.data.preprocess import SliceGeometry
+from cradl_jax.data.volumes import canonical_grid, open_image
+from cradl_jax.errors import InputError
+
+LAYERS = 32  # of the volume filled at once: bounds the memory for what lies between
+COMPRESSION = 1  # of gzip: fast
+PLACE = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+"""Fields of a NIfTI header that say where the voxels lie; no others are taken from the scan."""
+
+
+def to_volume(
+    maps: np.ndarray, geometry: SliceGeometry, brain: np.ndarray | None = None
+) -> np.ndarray:
+    """Slice maps on the voxels of their volume: the inverse of `preprocess.slice_volume`.
+
+    Linear interpolation between the centers of pixels and, where the stack was resampled, of
+    slices; where voxels are larger than pixels, a weighted mean over about two voxels. Values keep
+    their unit. A voxel is 0 if its center lies beyond the slices.
+
+    Args:
+        maps: [n, size, size], a finite map for each slice of `geometry`, from the lowest.
+        geometry: How the volume was sliced.
+        brain: [X, Y, Z] bool; voxels outside become 0. None keeps them.
+
+    Returns:
+        [X, Y, Z] float32 along R, A and S.
+
+    Raises:
+        InputError: If the maps or the brain are not those of `geometry`, or a value is not finite.
+    """
+    shape = (geometry.n_slices, geometry.size, geometry.size)
+    if maps.shape != shape:
+        raise InputError(
+            f"maps: expected a map of {geometry.size}x{geometry.size} pixels for each of "
+            f"{geometry.n_slices} slices, found shape {maps.shape}; use the geometry that the scan "
+            "was sliced with"
+        )
+    if brain is not None and brain.shape != geometry.shape:
+        raise InputError(
+            f"brain: expected a mask of shape {geometry.shape} (along R, A, S), found "
+            f"{brain.shape}; use that of the scan"
+        )
+    if not np.isfinite(maps).all():
+        raise InputError(
+            "maps: expected finite values, found NaN or infinity; check the scores of this scan"
+        )
+    columns, rows, layers = _interpolation(geometry)
+    volume = np.empty(geometry.shape[::-1], np.float32)
+    flat = np.asarray(maps, np.float32).reshape(geometry.n_slices, -1)
+    with threadpool_limits(1, user_api="blas"):  # its threads only wait, for products so small
+        for start in range(0, len(volume), LAYERS):
+            block = slice(start, start + LAYERS)
+            slices = (layers[block] @ flat).reshape(-1, geometry.size, geometry.size)
+            np.matmul(rows @ slices, columns.T, out=volume[block])
+    if brain is not None:
+        volume *= brain.T
+    return volume.T
+
+
+def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
+    """[n]: height of the slices' centers in the space of `affine` [4, 4], from R, A, S indices."""
+    stack = geometry.n_slices + 2 * geometry.offset
+    number = np.arange(geometry.n_slices) + geometry.offset - (stack - 1) / 2
+    center = (np.array(geometry.shape) - 1) / 2
+    points = np.tile(center, (geometry.n_slices, 1))
+    points[:, 2] += number * geometry.slice_mm / geometry.spacing_mm[2]
+    return nib.affines.apply_affine(affine, points)[:, 2]
+
+
+def to_scan_grid(volume: np.ndarray, scan: Path) -> np.ndarray:
+    """A volume [X, Y, Z] along R, A and S in the shape and order of axes of the file `scan`.
+
+    Raises:
+        InputError: If the scan cannot be read, or has other voxels than `volume`.
+    """
+    image = open_image(scan)
+    shape, _, orientation = canonical_grid(scan, image)
+    if volume.shape != shape:
+        raise InputError(
+            f"{scan}: expected {volume.shape} voxels (along R, A, S) as in the map, found {shape}; "
+            "give the scan that the map was made from"
+        )
+    upright = nib.orientations.axcodes2ornt("RAS")
+    back = nib.orientations.ornt_transform(upright, orientation)
+    return nib.apply_orientation(volume, back).reshape(image.shape)
+
+
+def write_map(path: Path, volume: np.ndarray, scan: Path) -> None:
+    """Write a map or mask with the shape, affine, units and qform and sform codes of its scan.
+
+    Values are stored as they are, as float32 (a bool volume as uint8), without scaling. The file is
+    written aside and renamed, so that a reader never sees half of it.
+
+    Args:
+        path: Where to write, a name that ends in .nii.gz; folders are made.
+        volume: [X, Y, Z] along R, A and S.
+        scan: File of the scan. One that is not NIfTI (.mgz, or Analyze) lends its affine to qform
+            and sform, with the code for scanner coordinates.
+
+    Raises:
+        InputError: If `path` has another ending, if the scan cannot be read, or if it has other
+            voxels than `volume`.
+    """
+    if not path.name.endswith(".nii.gz"):
+        raise InputError(f"{path}: expected a name that ends in .nii.gz; rename the output")
+    kind = np.uint8 if volume.dtype == bool else np.float32
+    data = to_scan_grid(volume, scan).astype(kind, copy=False)
+    image = _image_like(data, open_image(scan))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"partial_{path.name}")
+    with nib.openers.Opener(aside, "wb", compresslevel=COMPRESSION) as file:
+        image.to_stream(file)
+    aside.replace(path)
+
+
+def _image_like(data: np.ndarray, scan: nib.spatialimages.SpatialImage) -> nib.Nifti1Image:
+    """A NIfTI image that lies where `scan` does."""
+    kind = nib.Nifti2Image if isinstance(scan.header, nib.Nifti2Header) else nib.Nifti1Image
+    header = kind.header_class()
+    header.set_data_shape(data.shape)
+    header.set_data_dtype(data.dtype)
+    header.set_slope_inter(1, 0)
+    if isinstance(scan.header, nib.Nifti1Header):
+        for field in PLACE:
+            header[field] = scan.header[field]
+    else:
+        header.set_xyzt_units("mm")
+        header.set_qform(scan.affine, "scanner")
+        header.set_sform(scan.affine, "scanner")
+    return kind(data, scan.affine, header)
+
+
+def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [X, size], [Y, size] and [Z, n] of columns, rows and slices in the voxels."""
+    (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
+    size, n_slices = geometry.size, geometry.n_slices
+    columns, rows = (
+        _weights(n, spacing / geometry.pixel_mm, size, (size - 1) / 2)[:, ::-1]
+        for n, spacing in ((width, right), (height, anterior))
+    )
+    layers = _weights(depth, superior / geometry.slice_mm, n_slices, (n_slices - 1) / 2)
+    return tuple(np.ascontiguousarray(weights) for weights in (columns, rows, layers))
+
+
+def _weights(n_out: int, step: float, n_in: int, center: float) -> np.ndarray:
+    """[n_out, n_in] float32: weights of samples in positions `step` apart around `center`.
+
+    A row sums to 1, or to 0 if its position lies beyond the cells around the samples.
+    """
+    position = (np.arange(n_out) - (n_out - 1) / 2) * step + center
+    distance = np.abs(position[:, None] - np.arange(n_in))
+    weights = np.clip(1 - distance / max(1, step), 0, None)
+    weights[weights < 1e-6] = 0  # rounding: a voxel at a sample's center takes that sample alone
+    weights[distance.min(1) > 0.5 + 1e-6] = 0
+    return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)).astype(np.float32)

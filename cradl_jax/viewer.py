@@ -1,0 +1,238 @@
+"""One self-contained HTML page of a scan: its anomaly map in a 3-D viewer, and its slices' scores.
+
+The viewer is nilearn's (brainsprite): its scripts and images lie in the page, which loads nothing.
+Do not give nilearn text from data: it writes titles into its page as they are.
+"""
+
+import html
+import math
+import re
+import uuid
+import warnings as python_warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from cradl_jax.data.volumes import Volume
+from cradl_jax.errors import InputError
+from cradl_jax.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
+from cradl_jax.report import Picture, Section, html_page
+
+MOST_VOXELS = 2_100_000  # shown: below 15 MB even if every one is noise overlaid with noise
+MARGIN_MM = 3.0  # around the brain
+VIEWER_STYLE = "<style>body{margin:0;font:14px system-ui,sans-serif}</style>"
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+)
+
+
+class Profile(NamedTuple):
+    """The slices' scores.
+
+    Attributes:
+        heights_mm: [n] height of each slice in scanner coordinates, see `native.slice_heights_mm`.
+        scores: [n], higher is more anomalous.
+        threshold: score above which a slice is called anomalous; None if there is none.
+        usual: lower and upper percentile of healthy slices' scores, each [n] or a number; None if
+            unknown.
+        usual_label: what these percentiles are, for the legend.
+    """
+
+    heights_mm: np.ndarray
+    scores: np.ndarray
+    threshold: float | None = None
+    usual: tuple[np.ndarray | float, np.ndarray | float] | None = None
+    usual_label: str = "healthy slices"
+
+
+def scan_page(
+    title: str,
+    scan: Volume,
+    heat: np.ndarray,
+    profile: Profile,
+    *,
+    threshold: float | None = None,
+    summary: Mapping[str, object],
+    warnings: Sequence[str] | None = None,
+) -> str:
+    """The page of one scan, below 15 MB: it needs no other file and no network.
+
+    Args:
+        title: Heading, such as the scan's name. This and all other text may come from data.
+        scan: From `volumes.read_volume`.
+        heat: [X, Y, Z] anomaly map, not negative, on the voxels of `scan`.
+        profile: The slices' scores.
+        threshold: The overlay shows the map where it lies above; None shows all above 0.
+        summary: Names and values of a table.
+        warnings: Sentences on why the scan may not be fit; None if it was not checked.
+
+    Raises:
+        InputError: If the map has another shape than the scan, or is negative or not finite.
+    """
+    if heat.shape != scan.data.shape:
+        raise InputError(
+            f"{title}: expected an anomaly map of the scan's shape {scan.data.shape} (along R, A, "
+            f"S), found {heat.shape}; see native.to_volume"
+        )
+    if not (np.isfinite(heat).all() and heat.min() >= 0):
+        raise InputError(
+            f"{title}: expected an anomaly map of finite values from 0, found others; check the "
+            "scores of this scan"
+        )
+    document, ratio, caption = _viewer(scan, heat, threshold or 0.0)
+    place = uuid.uuid4().hex  # text that is not in the data, to put the viewer in its stead
+    checked = [] if warnings is None else [Section("Like the training scans?", warnings or [ALIKE])]
+    sections = [
+        *checked,
+        Section("Anomaly map", [place, caption]),
+        Section("Slices", [Picture(profile_figure(profile), _profile_caption(profile))]),
+        Section("Summary", [summary]),
+    ]
+    frame = _frame(document, ratio)
+    page = re.sub(f"<p[^>]*>{place}</p>", lambda _: frame, html_page(title, sections), count=1)
+    return page.replace("<head>", f"<head>{POLICY}", 1)
+
+
+def _frame(document: str, ratio: float) -> str:
+    """The viewer's page in a frame as high as its picture and controls, without other rights."""
+    return (
+        '<div style="container-type:inline-size"><iframe title="Scan and anomaly map" '
+        'sandbox="allow-scripts" style="display:block;border:0;width:100%;background:#fff;'
+        f'height:34rem;height:calc(100cqw * {ratio:.4f} + 3.2rem)" '
+        f'srcdoc="{html.escape(document)}"></iframe></div>'
+    )
+
+
+ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
+
+
+def profile_figure(profile: Profile) -> Figure:
+    """Score against height, the threshold as a line, the usual range as a band."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(profile.heights_mm)
+    heights, scores = np.asarray(profile.heights_mm)[order], np.asarray(profile.scores)[order]
+    if profile.usual is not None:
+        low, high = (np.broadcast_to(ends, scores.shape)[order] for ends in profile.usual)
+        style = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
+        axes.fill_between(heights, low, high, label=profile.usual_label, **style)
+    axes.plot(heights, scores, ".-", color=NORMAL, linewidth=1.2, markersize=4, label="this scan")
+    if profile.threshold is not None:
+        above = scores > profile.threshold
+        label = f"threshold {profile.threshold:.4g}: {above.sum()} of {len(scores)} slices above"
+        axes.axhline(
+            profile.threshold, color=ANOMALOUS, linewidth=1.2, linestyle=DASHED, label=label
+        )
+        axes.plot(heights[above], scores[above], ".", color=ANOMALOUS, markersize=6)
+    axes.set_xlabel("height of the slice, mm (bottom to top)", fontsize=9.5, color=INK)
+    axes.set_ylabel("slice score (higher: more anomalous)", fontsize=9.5, color=INK)
+    axes.tick_params(labelsize=9, colors=INK, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    for text in axes.legend(frameon=False, fontsize=8.5).get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _profile_caption(profile: Profile) -> str:
+    highest = int(np.argmax(profile.scores))
+    return (
+        f"Score of each axial slice. The highest, {profile.scores[highest]:.4g}, is of slice "
+        f"{highest + 1} of {len(profile.scores)}, counted from the lowest, at "
+        f"{profile.heights_mm[highest]:.0f} mm."
+    )
+
+
+def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[str, float, str]:
+    """nilearn's page, the height of its picture as a share of the width, and a caption."""
+    from nilearn.plotting import view_img  # takes seconds to import
+
+    (box,) = ndimage.find_objects(((scan.data != 0) | (heat > threshold)).view(np.uint8))
+    shift = nib.affines.from_matvec(np.eye(3), [side.start for side in box])
+    native, cut = scan.affine @ shift, heat[box]
+    affine, shape, step = _display_grid(cut.shape, native)
+    shown = _resampled(_windowed(scan.data[box]), native, affine, shape)
+    top, scale = float(cut.max()), 1.0
+    if top > 0 and not 0.01 <= top < 1e5:  # nilearn writes three decimals
+        scale = 10.0 ** -math.floor(math.log10(top))
+    overlay = _resampled(cut, native, affine, shape) * np.float32(scale)
+    peak = nib.affines.apply_affine(native, np.unravel_index(cut.argmax(), cut.shape))
+    bottom = max(threshold, 1e-6 * top) * scale
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")  # on maps that lie above or below the threshold
+        document = view_img(
+            nib.Nifti1Image(overlay, affine),
+            bg_img=nib.Nifti1Image(shown, affine),
+            cut_coords=tuple(peak if top > 0 else affine[:3, 3] + step * shape / 2),
+            threshold=bottom,
+            vmin=0.0,
+            vmax=max(top * scale, 1.001 * bottom, 1e-3),
+            symmetric_cmap=False,
+            cmap="inferno",
+            black_bg=True,
+            dim=0,
+            radiological=False,  # true mirrors the picture and leaves the cross where it was
+            resampling_interpolation="nearest",
+        ).html
+    head, body = document.split("</head>", 1)
+    head = re.sub(r"<link\b[^>]*>", "", head)  # to an icon on another server
+    document = f"{head}{VIEWER_STYLE}</head>{body}"
+    nx, ny, nz = shape
+    spacing = " x ".join(f"{s:.3g}" for s in scan.spacing_mm)
+    caption = [
+        f"The map where it is above {threshold:.4g}; its highest value is {top:.4g}."
+        if top > threshold
+        else f"Nothing is marked: no value is above {threshold:.4g} (highest: {top:.4g}).",
+        "" if scale == 1 else f"Colors show the map's values times {scale:g}.",
+        "The cross starts where the map is highest; click to move it." if top > 0 else "",
+        f"Shown in cubes of {step:.3g} mm along the scanner's axes, averaged or interpolated from "
+        f"voxels of {spacing} mm. The patient's left is on the left (L).",
+    ]
+    return document, 1.1 * max(ny, nz) / (2 * nx + ny), " ".join(filter(None, caption))
+
+
+def _windowed(data: np.ndarray) -> np.ndarray:
+    """Intensities in [0.02, 1], the brain's percentiles 0.5 and 99.5 at the ends; 0 outside."""
+    brain = data != 0
+    low, high = np.percentile(data[brain], (0.5, 99.5))
+    window = np.clip((data - low) / max(high - low, 1e-12), 0, 1) * 0.98 + 0.02
+    return np.where(brain, window, 0).astype(np.float32)
+
+
+def _display_grid(
+    shape: tuple[int, int, int], affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Affine [4, 4], shape [3] and step in mm of cubes along the scanner's axes.
+
+    They cover the given voxels, are as fine as those, and at most about `MOST_VOXELS`.
+    """
+    corners = nib.affines.apply_affine(affine, np.array([*np.ndindex(2, 2, 2)]) * shape - 0.5)
+    low, high = corners.min(0), corners.max(0)
+    finest = float(nib.affines.voxel_sizes(affine).min())
+    step = max(finest, float(np.prod(high - low + 2 * MARGIN_MM) / MOST_VOXELS) ** (1 / 3))
+    margin = math.ceil(MARGIN_MM / step)  # whole cubes, so that they may coincide with voxels
+    grid = np.diag([step, step, step, 1.0])
+    grid[:3, 3] = low + (0.5 - margin) * step
+    return grid, np.ceil((high - low) / step - 1e-3).astype(int) + 2 * margin, step
+
+
+def _resampled(
+    data: np.ndarray, affine: np.ndarray, target: np.ndarray, shape: np.ndarray
+) -> np.ndarray:
+    """`data` [X, Y, Z] in the voxels of another affine, float32: means of blocks, then linear."""
+    block = np.maximum(1, (target[0, 0] / nib.affines.voxel_sizes(affine)).astype(int))
+    padding = [(0, -n % b) for n, b in zip(data.shape, block, strict=True)]
+    padded = np.pad(data, padding).astype(np.float32)
+    folded = padded.reshape(
+        [x for n, b in zip(padded.shape, block, strict=True) for x in (n // b, b)]
+    )
+    coarse = affine @ nib.affines.from_matvec(np.diag(block), (block - 1) / 2)
+    matrix = np.linalg.inv(coarse) @ target
+    return ndimage.affine_transform(
+        folded.mean((1, 3, 5)), matrix[:3, :3], matrix[:3, 3], tuple(shape), np.float32, order=1
+    )

@@ -1,6 +1,6 @@
 """A context-encoding VAE: a VAE that also restores masked slices (Section 4.4, equation 8).
 
-    python -m experiments.vae --config=configs/cevae.py
+python -m experiments.vae --config=configs/cevae.py
 """
 
 from ml_collections import ConfigDict

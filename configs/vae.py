@@ -1,6 +1,6 @@
 """A VAE on the data of the paper's study (Section 4.4, equation 7).
 
-    python -m experiments.vae --config=configs/vae.py
+python -m experiments.vae --config=configs/vae.py
 """
 
 from ml_collections import ConfigDict

@@ -67,9 +67,7 @@ def test_half_of_the_scales_shrink():
 
 @pytest.mark.parametrize("shift", [0.0, 0.17])
 def test_views_stay_in_range_and_differ(shift):
-    view = augment.views(
-        mirroring=0.5, shift=shift, scale=(0.9, 1.2), rotation=0.1, noise=0.05
-    )
+    view = augment.views(mirroring=0.5, shift=shift, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
     views = many(view, image(), 50)
     assert views.shape == (50, 24, 32)
     assert jnp.abs(views).max() <= 1.5

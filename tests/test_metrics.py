@@ -14,7 +14,6 @@ from cradl_jax.errors import InputError
 from cradl_jax.metrics import (
     binary_metrics,
     covariance_spectrum,
-    covariance_spectrum,
     effective_rank,
     metrics_at,
     operating_points,
@@ -143,7 +142,9 @@ def test_effective_rank_by_hand():
     signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
     z = np.concatenate([signs * [np.sqrt(3), 1], np.zeros((4, 1))], axis=1) + 7
     np.testing.assert_allclose(covariance_spectrum(z), [4, 4 / 3, 0], atol=1e-12)
-    assert effective_rank(covariance_spectrum(z)) == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
+    assert effective_rank(covariance_spectrum(z)) == pytest.approx(
+        np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+    )
 
 
 @settings(deadline=None, max_examples=20)

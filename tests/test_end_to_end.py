@@ -14,7 +14,7 @@ from configs import phantom, scans
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.report import read_csv
-from experiments import app, preprocess, reproduce, runs
+from experiments import app, evaluate, preprocess, report, reproduce, runs
 
 REPOSITORY = Path(__file__).parents[1]
 DENSITIES = {"gmm1", "gmm2", "flow"}
@@ -73,7 +73,9 @@ def test_every_score_is_measured_on_every_set(study):
 def test_study_leaves_a_report_and_logs(study):
     page = (study / "report.html").read_text()
     assert page.count("data:image/png;base64") == len(list((study / "figures").glob("*.png")))
-    assert "AUPRC" in (study / "tables.md").read_text()
+    tables = (study / "tables.md").read_text()
+    for found in ("(as Table 1)", "(as Table 8)", "bootstrap 95 % intervals", "Paired difference"):
+        assert found in tables
     history = (study / "seed0" / "cradl" / "metrics.jsonl").read_text()
     assert "train/loss" in history and "val/loss" in history
 
@@ -165,6 +167,32 @@ def test_missing_split_is_named_before_anything_runs(study, tmp_path):
     with pytest.raises(InputError, match="splits val and test, found test"):
         preprocess.main(config, tmp_path / "run")
     assert not (tmp_path / "run" / "slices").exists()
+
+
+def test_data_set_with_one_class_has_no_metrics_but_a_note(study, tmp_path):
+    """Validation scans have anomalies, test scans have none."""
+    lines = ["subject,split,image,mask"]
+    for scan in find_scans(study / "data" / "synth", "bids"):
+        mask = scan.mask if scan.split == "val" else ""
+        lines.append(f"{scan.subject},{scan.split},{scan.image},{mask}")
+    (tmp_path / "plain.csv").write_text("\n".join(lines))
+    config = tiny_config()
+    config.methods = ("cradl",)
+    config.data.root = str(study / "data")
+    del config.data.sets["synth"]
+    config.data.sets.lesion.update({"layout": "csv", "path": str(tmp_path / "plain.csv")})
+    for kept in ("checkpoints", "densities"):
+        shutil.copytree(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
+    for kept in ("manifest.json", "metrics.jsonl"):
+        shutil.copy(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
+    preprocess.main(config, tmp_path)
+    evaluate.main(config, tmp_path)
+    report.write(config, tmp_path)
+    rows = [
+        r for r in read_csv(tmp_path / "results.csv") if (r.split, r.metric) == ("test", "auroc")
+    ]
+    assert rows and all(math.isnan(row.value) for row in rows)
+    assert "no metric is defined on test" in (tmp_path / "tables.md").read_text()
 
 
 def command(*arguments):

@@ -60,6 +60,62 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
 
 
+def test_lists_of_splits_are_written_and_used(config, tmp_path):
+    main(config, tmp_path / "run")
+    lists = {path.name: path.read_text() for path in (tmp_path / "run" / "splits").iterdir()}
+    assert lists["healthy.csv"] == "subject,split\nh0,train\nh1,train\nh2,train\nh3,val\n"
+    assert lists.keys() == {"healthy.csv", "lesion.csv"}
+    main(config, tmp_path / "again")
+    assert (tmp_path / "again" / "splits" / "lesion.csv").read_text() == lists["lesion.csv"]
+    seeds = []
+    for seed in range(1, 6):
+        config.data.seed = seed
+        main(config, tmp_path / "run")
+        seeds.append((tmp_path / "run" / "splits" / "lesion.csv").read_text())
+    assert set(seeds) != {lists["lesion.csv"]}
+
+    mine = tmp_path / "mine.csv"
+    mine.write_text("subject,split\n0,test\n1,test\n2,val\n3,held_out\n")
+    config.data.sets.lesion.split_file = str(mine)
+    main(config, tmp_path / "run")
+    opened = stores(config, tmp_path / "run")["lesion"]
+    assert {s: set(opened.subjects[opened.rows(s)]) for s in ("val", "test")} == {
+        "val": {"sub-2"},
+        "test": {"sub-0", "sub-1"},
+    }
+    assert "sub-3,held_out" in (tmp_path / "run" / "splits" / "lesion.csv").read_text()
+    healthy = tmp_path / "healthy_splits.csv"  # it counts more than the data set's own column
+    healthy.write_text("subject,split\nh0,val\nh1,train\nh2,val\nh3,train\n")
+    config.data.sets.healthy.split_file = str(healthy)
+    main(config, tmp_path / "run")
+    assert len(stores(config, tmp_path / "run")["healthy"].rows("val")) == 2 * 12
+
+    mine.write_text("subject,split\n0,test\n1,test\n2,val\n9,val\n")
+    healthy.unlink()
+    with pytest.raises(InputError) as caught:
+        main(config, tmp_path / "other")
+    for pattern in (
+        r"mine\.csv: expected a row for each of the 4 subjects.*found none for 1 \(3\)",
+        r"mine\.csv: expected subjects of the data set, found 1 \(9\)",
+        r"data set 'healthy': .*healthy_splits\.csv: .*no such file",
+    ):
+        assert re.search(pattern, str(caught.value)), pattern
+    mine.write_text("subject,split\n" + "".join(f"{i},held_out\n" for i in range(4)))
+    config.data.sets.healthy.split_file = None
+    with pytest.raises(InputError, match=r"data set 'lesion': .* val and test, found none"):
+        main(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_data_set_can_have_slices_of_its_own_thickness(config, tmp_path):
+    config.data.slice_spacing_mm = 4.0
+    config.data.sets.lesion.slice_spacing_mm = 1.0
+    main(config, tmp_path / "run")
+    opened = stores(config, tmp_path / "run")
+    assert len(opened["healthy"].rows("val")) == 16 * 2 / 4 - 4
+    assert len(opened["lesion"].rows("val")) == 16 * 2 / 1 - 8
+
+
 def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
     write(tmp_path / "h1.nii", brain() + 1)
     write(tmp_path / "h2.nii", np.stack([brain()] * 2, axis=-1))

@@ -1,3 +1,5 @@
+import re
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -5,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cradl_jax.data.layouts import Scan
-from cradl_jax.data.splits import assign_splits, subject_faults
+from cradl_jax.data.splits import (
+    assign_splits,
+    listed_splits,
+    source_faults,
+    subject_faults,
+    write_splits,
+)
 from cradl_jax.errors import InputError
 
 
@@ -52,11 +60,92 @@ def test_splits_that_are_there_are_kept():
         *({}, {"val": 20}, {"val": 41, "test": -1}, {"val": 40, "test": -1}),
         *({"val": -1, "test": -1}, {"dev": -1}, {"val": 1.5, "test": -1}, {"val": -2, "test": -1}),
         *({"val": "20", "test": -1}, {"val": 0.6, "test": 0.6}),
+        *({"held_out": 41, "val": 0.1, "train": -1}, {"held_out": 38, "val": 2, "train": -1}),
+        *({"held_out": -1, "val": 41}, {"held_out": -1, "val": -1}),
+        *({"val": float("inf"), "test": -1}, {"val": float("nan"), "test": -1}),
     ],
 )
 def test_counts_that_do_not_fit_are_refused(counts):
     with pytest.raises(InputError, match="splits: expected"):
         assign_splits(SESSIONS, counts, 0)
+
+
+@given(seed=st.integers(0, 2**32), val=st.floats(0.1, 0.9))
+def test_who_is_held_out_depends_on_nothing_but_seed_and_number(seed, val):
+    shared = assign_splits(SESSIONS, {"val": val, "train": -1, "held_out": 9}, seed)
+    counted = assign_splits(SESSIONS, {"train": 28.0, "held_out": 9, "val": 3}, seed)
+    rest = assign_splits(SESSIONS, {"train": 28, "held_out": -1.0, "val": 3.0}, seed)
+    assert subjects(shared, "held_out") == subjects(counted, "held_out")
+    assert counted == rest
+    assert len(subjects(shared, "val")) == round(31 * val)  # a share of those that are used
+    assert len(subjects(shared, "train")) == 31 - round(31 * val)
+
+
+def test_the_draw_is_the_same_everywhere():
+    """A hash of seed and name, not a generator that versions of a library may change."""
+    drawn = assign_splits(SESSIONS, {"held_out": 4, "val": 0.1, "train": -1}, 0)
+    names = sorted({s.subject for s in SESSIONS}, key=lambda s: blake2b(f"0/{s}".encode()).digest())
+    assert subjects(drawn, "held_out") == set(names[:4]) == {"s001", "s012", "s013", "s039"}
+
+
+def test_nobody_may_be_left_to_hold_out():
+    assert {s.split for s in assign_splits(SESSIONS, {"val": 40, "held_out": -1}, 0)} == {"val"}
+
+
+def test_a_list_gives_the_splits_that_were_written(tmp_path):
+    path = tmp_path / "lists" / "healthy.csv"
+    drawn = assign_splits(SESSIONS, {"held_out": 5, "val": 8, "train": -1}, 3)
+    write_splits(path, drawn)
+    header, *rows = path.read_text().splitlines()
+    assert header == "subject,split" and rows == sorted(rows) and len(rows) == 40
+    again = tmp_path / "again.csv"
+    write_splits(again, assign_splits(SESSIONS[::-1], {"held_out": 5, "val": 8, "train": -1}, 3))
+    assert again.read_bytes() == path.read_bytes()
+    assert list(path.parent.iterdir()) == [path]
+    assert listed_splits(SESSIONS, path) == (drawn, [])
+    other = [scan(s.subject, split="test") for s in SESSIONS]
+    assert subjects(listed_splits(other, path)[0], "test") == set()
+
+
+def test_a_list_from_a_spreadsheet_is_read(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes("\ufeffsubject , split,site\r\n1,val,x\r\nsub-2,held_out,y\r\n\r\n".encode())
+    scans, faults = listed_splits([scan("sub-1"), scan("2"), scan("2", 1)], path)
+    assert not faults and [s.split for s in scans] == ["val", "held_out", "held_out"]
+    path.write_text("subject,split\n1,val\n2,test\n3,held_out\n")  # lost, and not needed
+    assert listed_splits([scan("1"), scan("2")], path)[1] == []
+
+
+def test_every_fault_of_a_list_is_named(tmp_path):
+    path = tmp_path / "list.csv"
+    rows = ["subject,split", "s000,val", "s001,dev", "s000,train", "t1,test", "t2,val"]
+    path.write_text("\n".join(rows))
+    _, faults = listed_splits(SESSIONS, path)
+    for fault, pattern in zip(
+        faults,
+        (
+            r"line 3: expected split held_out, train, val, test, found 'dev'; correct it",
+            r"line 4: s000 was listed before; keep one row",
+            r"a row for each of the 40 subjects.*found none for 38 \(s002, .*, \.\.\.\); add them",
+            r"expected subjects of the data set, found 2 \(t1, t2\) that it lacks; remove",
+        ),
+        strict=True,
+    ):
+        assert fault.startswith(str(path)) and re.search(pattern, fault), fault
+    with pytest.raises(InputError, match=r"none\.csv: expected a CSV file.*no such file"):
+        listed_splits(SESSIONS, tmp_path / "none.csv")
+    path.write_text("subject;split\ns000;val\n")
+    with pytest.raises(InputError, match="subject, split missing"):
+        listed_splits(SESSIONS, path)
+
+
+def test_made_of_subjects_that_are_learned_from_is_named():
+    source = [scan("1", 0, "train"), scan("2", 0, "val"), scan("3", 0, "held_out")]
+    made = [scan(f"sub-{i}", 0, "val", "/synth") for i in (3, 4)]
+    assert source_faults("synth", made, "healthy", source) == []
+    (fault,) = source_faults("synth", [*made, scan("sub-2", 0, "val")], "healthy", source)
+    assert "data set 'synth' (/data/sub-2/0.nii)" in fault and "found 1 (2)" in fault
+    assert "experiments.synthesize" in fault
 
 
 def test_leaks_between_splits_are_named():

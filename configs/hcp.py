@@ -1,46 +1,69 @@
 """The paper's study: learn from HCP, evaluate on HCP Synth., ISLES 2015 and BraTS 2017.
 
-    export CRADL_DATA=/data            # holds the four folders below
+    export CRADL_DATA=/data            # holds HCP, ISLES2015 and BraTS2017
+    python -m experiments.synthesize --config=configs/hcp.py      # makes HCP_Synth from HCP
     python -m experiments.reproduce --config=configs/hcp.py
 
-Section 4.1: 894 healthy scans for training and validation, 98 left out for HCP Synth. (49 for
-validation, 49 for test); ISLES 8 and 20, BraTS 20 and 266. Ends of a volume carry little brain:
-20 slices are dropped at each in training, 10 in evaluation.
+Section 4.1 and Table 1. Of 992 HCP scans 98 are held out by seed: foreign objects are pasted into
+them, 49 for validation and 49 for test, and no model ever sees them as healthy. The other 894 are
+shared out to training and validation; the paper does not say how. From more than 992 scans, take
+894 exactly with --config.data.sets.healthy.splits.train=805 and likewise val=89, held_out=-1.
+
+A split can also be given as a CSV file with the columns subject,split, for example
+--config.data.sets.isles.split_file=isles.csv; a run leaves such files in its folder splits/.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import default
+
+# 165 slices of an HCP scan, 182 mm high (0.7 mm x 260), as Table 1: 145, once 10 are dropped at
+# each end. ISLES (153 or 154 slices of 1 mm) and BraTS (155) keep their own.
+HCP_SLICE_MM = 1.1
+
+# Ends of a volume carry little brain: slices dropped at each.
+OFFSET_TRAINING, OFFSET_EVALUATION = 20, 10
 
 
 def get_config() -> ConfigDict:
     config = default.get_config()
-    config.data.slice_spacing_mm = 1.0  # HCP is 0.7 mm, the others 1 mm
     config.data.sets = ConfigDict(
         {
             "healthy": {
+                "paper": "HCP",
                 "layout": "hcp",
                 "path": "HCP",
-                "offset": 20,
-                "splits": {"train": -1, "val": 0.1},
+                "offset": OFFSET_TRAINING,
+                "slice_spacing_mm": HCP_SLICE_MM,
+                "splits": {"held_out": 98, "val": 0.1, "train": -1},
+                "split_file": placeholder(str),
             },
             "synth": {
+                "paper": "HCP Synth.",
                 "layout": "bids",
                 "path": "HCP_Synth",
-                "offset": 10,
-                "splits": {"val": 0.5, "test": -1},
+                "made_from": "healthy",  # from subjects held out there, by experiments.synthesize
+                "offset": OFFSET_EVALUATION,
+                "slice_spacing_mm": HCP_SLICE_MM,
+                "splits": {"val": 49, "test": 49, "held_out": -1},
+                "split_file": placeholder(str),
             },
             "isles": {
+                "paper": "ISLES",
                 "layout": "isles2015",
                 "path": "ISLES2015/SISS/Training",
-                "offset": 10,
+                "offset": OFFSET_EVALUATION,
                 "splits": {"val": 8, "test": -1},
+                "split_file": placeholder(str),
             },
             "brats": {
+                "paper": "BraTS",
                 "layout": "brats",
                 "path": "BraTS2017",
-                "offset": 10,
-                "splits": {"val": 20, "test": -1},
+                "offset": OFFSET_EVALUATION,
+                "splits": {"val": 20, "test": -1},  # 266 in the paper; distributed are 285 in all
+                "split_file": placeholder(str),
             },
         }
     )

@@ -2,8 +2,10 @@
 
     python -m experiments.preprocess --config=configs/phantom.py --workdir=runs/phantom
 
-Reads the data sets `config.data.sets`; writes `<workdir>/slices/<name>` for each. Stores that were
-made from the same scans with the same settings are kept.
+Reads the data sets `config.data.sets`; writes for each `<workdir>/splits/<name>.csv`, which subject
+is in which split, and `<workdir>/slices/<name>`. Stores that were made from the same scans with the
+same settings are kept. A list of splits, of an earlier run or another group, is used again by
+`--config.data.sets.<name>.split_file=list.csv`.
 """
 
 import os
@@ -12,9 +14,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cradl_jax.data.checks import scan_faults
-from cradl_jax.data.layouts import Scan, list_scans, raise_faults
+from cradl_jax.data.layouts import HELD_OUT, Scan, list_scans, raise_faults
 from cradl_jax.data.slices import SliceStore, anomalous, build_store, find_store, open_store
-from cradl_jax.data.splits import assign_splits, subject_faults
+from cradl_jax.data.splits import (
+    assign_splits,
+    listed_splits,
+    source_faults,
+    subject_faults,
+    write_splits,
+)
 from cradl_jax.errors import InputError
 from experiments import app
 
@@ -25,9 +33,12 @@ HEALTHY = "healthy"
 def main(config: ConfigDict, workdir: Path) -> None:
     """Build the slice store of every data set, after all scans were found to be sound."""
     workers = config.data.workers or os.cpu_count() or 1
-    data_sets, faults = find_data_sets(config, workdir)
-    faults += missing_splits(data_sets)
+    found, faults = find_data_sets(config, workdir)
+    data_sets = {name: used(scans) for name, scans in found.items() if scans}
+    faults += missing_splits(data_sets) + leaks(config, found)
     raise_faults(faults + faults_of(config, workdir, data_sets, workers))
+    for name, scans in found.items():
+        write_splits(workdir / "splits" / f"{name}.csv", scans)
     for name, scans in data_sets.items():
         store = build_store(
             store_path(workdir, name), scans, **slicing(config, name), workers=workers
@@ -68,6 +79,13 @@ def names(config: ConfigDict) -> list[str]:
             f"config.data.sets: expected a data set '{HEALTHY}', found {list(config.data.sets)}; "
             "name the data set to train on so"
         )
+    for name, settings in config.data.sets.items():
+        source = settings.get("made_from")
+        if source == name or (source and source not in config.data.sets):
+            raise InputError(
+                f"config.data.sets.{name}.made_from: expected another data set of "
+                f"{list(config.data.sets)}, found '{source}'; correct the name"
+            )
     return sorted(config.data.sets, key=lambda name: (name != HEALTHY, name))
 
 
@@ -78,35 +96,77 @@ def store_path(workdir: Path, name: str) -> Path:
 
 def slicing(config: ConfigDict, name: str) -> dict:
     """How the scans of a data set are sliced, see `slice_geometry`."""
+    settings = config.data.sets[name]
     return {
         "size": config.data.size,
-        "offset": config.data.sets[name].offset,
-        "slice_spacing_mm": config.data.slice_spacing_mm,
+        "offset": settings.offset,
+        "slice_spacing_mm": settings.get("slice_spacing_mm") or config.data.slice_spacing_mm,
     }
+
+
+def data_root(config: ConfigDict, workdir: Path) -> Path:
+    """The folder that the paths of data sets start from."""
+    return Path(config.data.root or workdir / "data").expanduser()
 
 
 def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Scan]], list[str]]:
     """The scans of every data set, each with its split, and what is wrong with the lists."""
-    root = Path(config.data.root or workdir / "data").expanduser()
     data_sets, faults = {}, []
     for name in names(config):
-        settings = config.data.sets[name]
-        path = root / settings.path
-        if not root.is_dir() and not Path(settings.path).is_absolute():
-            raise InputError(
-                f"{root}: expected the folder of the data sets, found none; make the phantom with "
-                "python -m experiments.phantom, or name the folder of your own scans with "
-                "--config.data.root=... or $CRADL_DATA"
-            )
-        try:
-            data_sets[name], found = list_scans(path, settings.layout)
-            if not found:
-                counts = settings.get("splits") or {}
-                data_sets[name] = assign_splits(data_sets[name], counts, config.data.seed)
-        except InputError as fault:
-            found = [f"data set '{name}': {fault}"]
+        data_sets[name], found = find_data_set(config, workdir, name)
         faults += found
     return data_sets, faults
+
+
+def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Scan], list[str]]:
+    """The scans of a data set, each with its split, and what is wrong with the list of them.
+
+    Raises:
+        InputError: If the folder of all data sets is missing.
+    """
+    root, settings = data_root(config, workdir), config.data.sets[name]
+    if not root.is_dir() and not Path(settings.path).is_absolute():
+        raise InputError(
+            f"{root}: expected the folder of the data sets, found none; make the phantom with "
+            "python -m experiments.phantom, or name the folder of your own scans with "
+            "--config.data.root=... or $CRADL_DATA"
+        )
+    path, scans = root / settings.path, []
+    try:
+        scans, faults = list_scans(path, settings.layout)
+        if not faults:
+            scans, faults = with_splits(config, name, scans)
+    except InputError as fault:
+        hint = ""
+        if settings.get("made_from") and not path.exists():
+            hint = "; make it with python -m experiments.synthesize"
+        faults = [f"data set '{name}': {fault}{hint}"]
+    return scans, faults
+
+
+def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:
+    """The scans of a data set with their splits: listed in its split_file, or else drawn."""
+    settings = config.data.sets[name]
+    if settings.get("split_file"):
+        return listed_splits(scans, Path(settings.split_file).expanduser())
+    return assign_splits(scans, settings.get("splits") or {}, config.data.seed), []
+
+
+def used(scans: list[Scan]) -> list[Scan]:
+    """The scans that are not held out."""
+    return [scan for scan in scans if scan.split != HELD_OUT]
+
+
+def leaks(config: ConfigDict, found: dict[str, list[Scan]]) -> list[str]:
+    """What would leak from one split, or from the healthy data set, into another."""
+    faults, sound = [], {}
+    for name, scans in found.items():
+        source = config.data.sets[name].get("made_from")
+        leaking = source_faults(name, used(scans), source, found[source]) if source else []
+        if not leaking:
+            sound[name] = used(scans)
+        faults += leaking
+    return faults + subject_faults(sound)
 
 
 def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
@@ -114,12 +174,12 @@ def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
     faults = []
     for name, scans in data_sets.items():
         needed = ("train", "val") if name == HEALTHY else ("val", "test")
-        found = {scan.split for scan in scans}
-        if scans and not found.issuperset(needed):
+        splits = {scan.split for scan in scans}
+        if not splits.issuperset(needed):
+            found = ", ".join(sorted(map(str, splits))) or "none"
             faults.append(
                 f"data set '{name}': expected scans in the splits {' and '.join(needed)}, found "
-                f"{', '.join(map(str, sorted(found, key=str)))}; models and scores are chosen on "
-                "val, so move some scans there"
+                f"{found}; models and scores are chosen on val, so move some scans there"
             )
     return faults
 
@@ -128,10 +188,10 @@ def faults_of(
     config: ConfigDict, workdir: Path, data_sets: dict[str, list[Scan]], workers: int
 ) -> list[str]:
     """All that is wrong with the scans; those whose slices are there already are not read again."""
-    faults = subject_faults(data_sets)
+    faults = []
     for name, scans in data_sets.items():
         how = slicing(config, name)
-        if find_store(store_path(workdir, name), scans, **how) is None:
+        if scans and find_store(store_path(workdir, name), scans, **how) is None:
             annotated = "some" if config.data.sets[name].layout == "csv" else "all"
             faults += scan_faults(
                 scans,

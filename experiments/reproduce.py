@@ -24,6 +24,7 @@ from experiments import (
     phantom,
     preprocess,
     report,
+    thresholds,
     training,
 )
 
@@ -56,9 +57,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
         for method in (*config.methods, BASELINE):
             with stage(f"evaluate {method}, seed {seed}"):
                 evaluate.evaluate(config, workdir, method)
+        for method in config.methods:
+            with stage(f"thresholds of {method}, seed {seed}"):
+                thresholds.fit(config, workdir, method)
     with stage("report"):
         page = report.write(config, workdir).resolve().as_uri()
-    print(f"\n{(workdir / 'tables.md').read_text(encoding='utf-8')}\nreport: {page}")
+    print(f"\ntables: {(workdir / 'tables.md').resolve()}\nreport: {page}")
     if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
         webbrowser.open(page)
 

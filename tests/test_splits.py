@@ -3,7 +3,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cradl_jax.data.layouts import Scan
@@ -28,6 +28,7 @@ def subjects(scans, split):
     return {scan.subject for scan in scans if scan.split == split}
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), order=st.permutations(SESSIONS))
 def test_splits_are_drawn_by_subject_whatever_the_order(seed, order):
     counts = {"val": 8, "test": 0.25, "train": -1}
@@ -70,6 +71,7 @@ def test_counts_that_do_not_fit_are_refused(counts):
         assign_splits(SESSIONS, counts, 0)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), val=st.floats(0.1, 0.9))
 def test_who_is_held_out_depends_on_nothing_but_seed_and_number(seed, val):
     shared = assign_splits(SESSIONS, {"val": val, "train": -1, "held_out": 9}, seed)

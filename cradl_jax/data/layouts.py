@@ -10,6 +10,8 @@ from pathlib import Path
 from cradl_jax.errors import InputError
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = "held_out"
+"""The split of scans that a study leaves out, for another data set to be made from them."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Scan:
     mask: Path | None
     """The anomaly annotation; None where there is none."""
     split: str | None
-    """One of `SPLITS`; None where the data set does not say."""
+    """One of `SPLITS`, or `HELD_OUT`; None where the data set does not say."""
 
 
 Found = tuple[list[Scan], list[str]]
@@ -149,7 +151,7 @@ def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
     if not path.is_file():
         return {}, []
     splits, faults = {}, []
-    for line, row in _read_table(path, delimiter="\t", columns=("participant_id",)):
+    for line, row in read_table(path, delimiter="\t", columns=("participant_id",)):
         subject, split = row["participant_id"], row.get("split", "n/a")
         if split not in (*SPLITS, "", "n/a"):
             faults.append(_split_fault(path, line, split))
@@ -191,7 +193,7 @@ def _find_isles2015(path: Path) -> Found:
 def _find_csv(path: Path) -> Found:
     scans, faults = [], []
     columns = ("subject", "split", "image", "mask")
-    for line, row in _read_table(path, delimiter=",", columns=columns):
+    for line, row in read_table(path, delimiter=",", columns=columns):
         if row["split"] not in SPLITS:
             faults.append(_split_fault(path, line, row["split"]))
         for column in ("subject", "image"):
@@ -216,7 +218,7 @@ def _split_fault(path: Path, line: int, split: str) -> str:
     return f"{path}, line {line}: expected split {', '.join(SPLITS)}, found {split!r}; correct it"
 
 
-def _read_table(
+def read_table(
     path: Path, delimiter: str, columns: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
     """The rows of a text table that are not blank, each with its line number."""

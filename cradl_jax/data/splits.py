@@ -1,13 +1,19 @@
-"""Which subject belongs to which split."""
+"""Which subject belongs to which split: drawn by a seed or read from a list, and written down."""
 
+import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from cradl_jax.data.layouts import SPLITS, Scan
+from cradl_jax.data.layouts import HELD_OUT, SPLITS, Scan, read_table
 from cradl_jax.errors import InputError
+
+DRAWN = (HELD_OUT, *SPLITS)
+"""In this order: who is held out does not depend on how the others are shared out."""
+COLUMNS = ("subject", "split")
+SHOWN = 5  # subjects that a message names
 
 
 def assign_splits(
@@ -19,8 +25,9 @@ def assign_splits(
 
     Args:
         scans: Scans; a split that is already there is kept.
-        counts: For each split its number of subjects, or its share of them between 0 and 1
-            (rounded); one split may have -1 and takes the rest.
+        counts: For `held_out` and each other split its number of subjects, or a share between 0
+            and 1 (rounded): of all subjects, or for the others of those not held out. One may
+            have -1 and takes the rest.
         seed: Seed of the draw.
 
     Raises:
@@ -32,33 +39,133 @@ def assign_splits(
         key=lambda subject: blake2b(f"{seed}/{subject}".encode()).digest(),
     )
     sizes = _sizes(counts, len(subjects)) if subjects else {}
-    names = [name for name in SPLITS for _ in range(sizes.get(name, 0))]
+    names = [name for name in DRAWN for _ in range(sizes.get(name, 0))]
     splits |= dict(zip(subjects, names, strict=True))
     return [replace(scan, split=scan.split or splits[scan.subject]) for scan in scans]
 
 
 def _sizes(counts: Mapping[str, int | float], n_subjects: int) -> dict[str, int]:
     """The number of subjects of each split."""
-    for name, count in counts.items():
-        share = isinstance(count, float) and 0 < count < 1
-        if name not in SPLITS or not (share or (isinstance(count, int) and count >= -1)):
+    sizes, shared = {}, n_subjects
+    for name, count in sorted(counts.items(), key=lambda item: item[0] != HELD_OUT):
+        number = isinstance(count, int | float)
+        share = number and 0 < count < 1
+        whole = number and count >= -1 and float(count).is_integer()
+        if name not in DRAWN or not (share or whole):
             raise InputError(
-                f"splits: expected {', '.join(SPLITS)} with a number of subjects each, a share "
+                f"splits: expected {', '.join(DRAWN)} with a number of subjects each, a share "
                 f"between 0 and 1, or -1 for the rest, found {name}={count!r}; correct the split"
             )
-    sizes = {
-        name: round(count * n_subjects) if isinstance(count, float) else count
-        for name, count in counts.items()
-    }
-    remaining = n_subjects - sum(size for size in sizes.values() if size != -1)
+        sizes[name] = round(count * shared) if share else int(count)
+        if name == HELD_OUT:
+            shared = max(n_subjects - max(sizes[name], 0), 0)
     takers = [name for name, size in sizes.items() if size == -1]
-    if len(takers) > 1 or remaining < len(takers) or (remaining > 0 and not takers):
+    fixed = sum(size for size in sizes.values() if size != -1)
+    least = fixed + sum(name != HELD_OUT for name in takers)
+    if least > n_subjects:
+        raise InputError(
+            f"splits: expected at least {least} subjects for {dict(counts)}, found {n_subjects} "
+            "without a split; add the others, or lower the counts"
+        )
+    if len(takers) > 1 or (fixed < n_subjects and not takers):
         raise InputError(
             f"splits: expected counts that use up the {n_subjects} subjects without a split, found "
-            f"{dict(counts)}; change them, or give exactly one split -1, which takes the rest "
-            "(at least one subject)"
+            f"{dict(counts)}; change them, or give exactly one split -1, which takes the rest"
         )
-    return sizes | dict.fromkeys(takers, remaining)
+    return sizes | dict.fromkeys(takers, n_subjects - fixed)
+
+
+def listed_splits(scans: Sequence[Scan], path: Path) -> tuple[list[Scan], list[str]]:
+    """The scans with the splits that a CSV file with the columns subject,split gives them.
+
+    Splits that the scans have already do not count.
+
+    Returns:
+        The scans that the file lists, and what is wrong with it: subjects that it lacks, that the
+        data set lacks or that it lists twice, and unknown splits.
+
+    Raises:
+        InputError: If the file is missing or no such table.
+    """
+    splits, faults = _read_splits(path)
+    subjects = {bare(scan.subject) for scan in scans}
+    if missing := subjects - splits.keys():
+        faults.append(
+            f"{path}: expected a row for each of the {len(subjects)} subjects of the data set, "
+            f"found none for {_some(missing)}; add them, with the split {HELD_OUT} if they are "
+            "not to be used"
+        )
+    if unknown := {s for s, split in splits.items() if split != HELD_OUT} - subjects:
+        faults.append(
+            f"{path}: expected subjects of the data set, found {_some(unknown)} that it lacks; "
+            "remove their rows, or restore their scans"
+        )
+    listed = [scan for scan in scans if bare(scan.subject) in splits]
+    return [replace(scan, split=splits[bare(scan.subject)]) for scan in listed], faults
+
+
+def _read_splits(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The split of each subject that a CSV file lists, and what is wrong with its rows."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: expected a CSV file with the columns {','.join(COLUMNS)}, found no such "
+            "file; check split_file in the config"
+        )
+    splits, faults = {}, []
+    for line, row in read_table(path, delimiter=",", columns=COLUMNS):
+        subject, split = bare(row["subject"]), row["split"]
+        if split not in DRAWN:
+            faults.append(
+                f"{path}, line {line}: expected split {', '.join(DRAWN)}, found {split!r}; "
+                "correct it"
+            )
+        if subject in splits:
+            faults.append(f"{path}, line {line}: {subject} was listed before; keep one row of it")
+        splits.setdefault(subject, split)
+    return splits, faults
+
+
+def write_splits(path: Path, scans: Sequence[Scan]) -> None:
+    """Write the list that `listed_splits` reads, sorted by subject; aside first, then renamed."""
+    rows = sorted({(scan.subject, scan.split) for scan in scans})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([COLUMNS, *rows])
+    aside.replace(path)
+
+
+def bare(subject: str) -> str:
+    """A subject's name without the prefix of BIDS, which other layouts lack."""
+    return subject.removeprefix("sub-")
+
+
+def _some(subjects: Collection[str]) -> str:
+    """How many subjects, and the first of them."""
+    names = sorted(subjects)
+    return f"{len(names)} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+
+
+def source_faults(name: str, made: Sequence[Scan], source: str, scans: Sequence[Scan]) -> list[str]:
+    """The fault of the data set `name`, made from subjects held out of `source`, if some are not.
+
+    Args:
+        name: The data set's name.
+        made: Its scans.
+        source: The name of the data set that it was made from.
+        scans: All scans of that one, those held out too.
+    """
+    learned = {bare(scan.subject) for scan in scans if scan.split != HELD_OUT}
+    leaking = learned & {bare(scan.subject) for scan in made}
+    if not leaking:
+        return []
+    example = next(scan.image for scan in made if bare(scan.subject) in leaking)
+    return [
+        f"data set '{name}' ({example}): expected subjects held out of '{source}', found "
+        f"{_some(leaking)} that models learn from: it was made with another seed or list of "
+        "scans; remove its folder and make it anew with python -m experiments.synthesize"
+    ]
 
 
 def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
@@ -71,7 +178,7 @@ def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
     for name, scans in data_sets.items():
         for scan in scans:
             by_image[scan.image.resolve()].append((name, scan))
-            by_subject[scan.subject.removeprefix("sub-")].append((name, scan))
+            by_subject[bare(scan.subject)].append((name, scan))
     for image, listed in by_image.items():
         name, count = Counter(name for name, _ in listed).most_common(1)[0]
         subjects = sorted({scan.subject for _, scan in listed})

@@ -1,0 +1,64 @@
+"""A healthy scan on disk becomes one with a foreign object, everything else staying as it is."""
+
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+from jax import Array
+
+from cradl_jax.data import bids
+from cradl_jax.data.anomalies import paste_object
+from cradl_jax.data.volumes import read_volume
+from cradl_jax.errors import InputError
+
+RAS = np.array([[0, 1], [1, 1], [2, 1]])  # the orientation of volumes in memory
+
+
+def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
+    """Paste a foreign object into a scan; write it and the object's mask into a BIDS tree.
+
+    The object is rendered at the scan's own spacing. Voxel order, affine and all intensities
+    outside the mask are those of the source. Integers that the file does not scale keep their
+    type, everything else is written as float32. The scan is written last: it says that both files
+    are there.
+
+    Args:
+        key: draws the object, see `paste_object`.
+        image: a brain-extracted scan.
+        root: folder of the BIDS tree.
+        subject: name within the tree, without `sub-`.
+
+    Raises:
+        InputError: the scan cannot be used, see `read_volume`, or has no room for an object.
+    """
+    volume = read_volume(image)
+    spacing_mm = tuple(round(step, 3) for step in volume.spacing_mm)  # compiled once for a grid
+    pasted, mask = jax.device_get(paste_object(key, volume.data, volume.data != 0, spacing_mm))
+    if not mask.any():
+        raise InputError(
+            f"{image}: expected a brain with room for a foreign object, found none deep enough "
+            f"with voxels of {spacing_mm} mm; check the scan and its spacing"
+        )
+    voxels, affine = _stored(image)
+    back = nib.orientations.ornt_transform(RAS, nib.io_orientation(affine))
+    pasted, mask = (nib.apply_orientation(array, back) for array in (pasted, mask))
+    voxels[mask] = _as_type(pasted[mask], voxels.dtype)
+    bids.write_volume(bids.mask_path(root, subject), mask.astype(np.uint8), affine)
+    bids.write_volume(bids.scan_path(root, subject), voxels, affine)
+
+
+def _stored(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of a file in their own order, [X, Y, Z] to be written to, and their affine."""
+    image = nib.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    whole = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 4
+    dtype = voxels.dtype.newbyteorder("=") if whole else np.float32
+    return np.array(voxels.reshape(voxels.shape[:3]), dtype), image.affine
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Positive values in the type of a file, never 0, which would be a hole in the brain."""
+    if dtype.kind == "f":
+        return values
+    return np.clip(np.rint(values), 1, np.iinfo(dtype).max).astype(dtype)

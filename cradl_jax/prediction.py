@@ -1,0 +1,135 @@
+"""From a scan's voxels to its slices' scores and an anomaly map on the same voxels.
+
+The scan passes through the same functions as those that the model learned from: `data.preprocess`,
+then a scorer and the post-processing of Section 4.5.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cradl_jax.data.native import slice_heights_mm, to_volume
+from cradl_jax.data.preprocess import (
+    SliceGeometry,
+    Slices,
+    moments,
+    normalize,
+    slice_geometry,
+    slice_volume,
+)
+from cradl_jax.data.volumes import Volume
+from cradl_jax.errors import InputError
+from cradl_jax.parallel import Devices
+from cradl_jax.postprocess import postprocess
+from cradl_jax.scoring import Batch, Scored, Scorer, in_batches
+
+ScoreSlices = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
+"""Slices -> their scores [n] and post-processed heatmaps [n, H, W]."""
+
+
+class Prediction(NamedTuple):
+    """What a model says of a scan; slices go from the lowest to the highest.
+
+    Attributes:
+        scores: [n], higher is more anomalous.
+        maps: [n, size, size] post-processed heatmaps, not negative, never scaled.
+        volume: [X, Y, Z] float32 along R, A and S: the maps on the scan's voxels, 0 outside the
+            brain and beyond the slices.
+        position: [n] height within the brain, 0 its lowest slice and 1 its highest.
+        heights_mm: [n] height of the slices' centers in scanner coordinates.
+        geometry: how the scan was sliced.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray
+    volume: np.ndarray
+    position: np.ndarray
+    heights_mm: np.ndarray
+    geometry: SliceGeometry
+
+
+def predict_volume(
+    score_slices: ScoreSlices, volume: Volume, slicing: Mapping[str, Any]
+) -> Prediction:
+    """Score every slice of a scan.
+
+    Args:
+        score_slices: see `slice_scorer`.
+        volume: from `read_volume`.
+        slicing: `size`, `offset` and `slice_spacing_mm` of `slice_geometry`.
+
+    Raises:
+        InputError: the scan has too few slices, or a score is not finite.
+    """
+    slices = slices_of(volume, slicing)
+    scores, maps = score_slices(Batch(slices.images, slices.brains, slices.position))
+    if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
+        raise InputError(
+            "expected finite scores, found NaN or infinity; the scan is too far from the training "
+            "scans for this density, so choose another score and heatmap"
+        )
+    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **slicing)
+    native = to_volume(np.maximum(maps, 0), geometry, volume.data != 0)
+    heights = slice_heights_mm(geometry, volume.affine)
+    return Prediction(scores, maps, native, slices.position, heights, geometry)
+
+
+def slices_of(volume: Volume, slicing: Mapping[str, Any]) -> Slices:
+    """The normalized slices of a scan, as a slice store holds them (Section 4.1).
+
+    Raises:
+        InputError: the scan has too few slices.
+    """
+    brain = volume.data != 0
+    score = normalize(volume.data, brain, *moments(volume.data, brain))
+    with threadpool_limits(1, user_api="blas"):  # as in `workers.map_scans`
+        return slice_volume(score, brain, None, volume.spacing_mm, **slicing)
+
+
+def slice_scorer(
+    scorers: Sequence[tuple[Scorer, Any]],
+    score: str,
+    heatmap: str,
+    batch_size: int,
+    devices: Devices,
+) -> ScoreSlices:
+    """One score and one heatmap, post-processed, of any number of slices.
+
+    It compiles once, whatever the number of slices, and does no work for what was not asked for. A
+    slice's result does not depend on the others.
+
+    Args:
+        scorers: with their parameters; one has a score named `score`, one a heatmap `heatmap`.
+        score: name of the slice score.
+        heatmap: name of the heatmap.
+        batch_size: slices scored at once, over all devices.
+        devices: to run on.
+    """
+    functions, params = zip(*scorers, strict=True)
+    function = only(functions, score, heatmap)
+
+    def score_slices(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(len(batch.images))
+        parts = in_batches(function, params, batch, rows, batch_size, devices)
+        scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return scored.scores[score], scored.heatmaps[heatmap]
+
+    return score_slices
+
+
+def only(scorers: Sequence[Scorer], score: str, heatmap: str) -> Scorer:
+    """Of all scorers' results one score and one heatmap, post-processed; params are a sequence.
+
+    Compiled, what the others would compute is left out.
+    """
+
+    def scorer(params: Sequence[Any], batch: Batch) -> Scored:
+        found = [one(own, batch) for one, own in zip(scorers, params, strict=True)]
+        scores = {name: values for one in found for name, values in one.scores.items()}
+        maps = {name: values for one in found for name, values in one.heatmaps.items()}
+        return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
+
+    return scorer

@@ -1,0 +1,287 @@
+"""The scans that a user names, and the files that say what a model thinks of one."""
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cradl_jax import thresholds
+from cradl_jax.checkpoints import write_json
+from cradl_jax.data.layouts import raise_faults, read_table
+from cradl_jax.data.native import write_map
+from cradl_jax.data.volumes import Volume, canonical_grid, open_image
+from cradl_jax.errors import InputError
+from cradl_jax.prediction import Prediction
+from cradl_jax.viewer import Profile, scan_page
+
+NOTICE = "For research only. Not a medical device."
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
+FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
+OURS = ("_anomaly.nii.gz", "_anomaly_mask.nii.gz")
+
+
+class Named(NamedTuple):
+    """A scan and the name that its results get."""
+
+    name: str
+    image: Path
+
+
+class Judgement(NamedTuple):
+    """How scores become statements.
+
+    Attributes:
+        usual: the slice score on healthy validation scans.
+        rate: false-positive rate of the thresholds, one of `thresholds.RATES`.
+        voxel_threshold: heatmap value above which a voxel is called anomalous.
+        about: what made the scores, plain values for the summary.
+    """
+
+    usual: thresholds.Usual
+    rate: str
+    voxel_threshold: float
+    about: Mapping[str, Any]
+
+    @property
+    def slice_threshold(self) -> float:
+        """Score above which a slice is called anomalous."""
+        return self.usual.thresholds[self.rate]
+
+
+def find_scans(path: Path) -> list[Named]:
+    """The scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
+
+    A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
+    Otherwise a scan is named after its file. In a folder, the maps that `write_files` writes are
+    passed over, and so are hidden files and folders.
+
+    Raises:
+        InputError: there is no scan, or two have one name, or a name is not fit for a file.
+    """
+    if path.suffix.lower() == ".csv":
+        found = _listed(path)
+    elif path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
+        found = [Named(_stem(f), f) for f in files if not f.name.endswith(OURS) and _visible(f)]
+    else:
+        found = [Named(_stem(path), path)]
+    if not found or not path.exists():
+        raise InputError(
+            f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
+            f"column image, found {'none in it' if path.exists() else 'no such path'}; check the "
+            "path"
+        )
+    raise_faults(_unfit_names(found))
+    return found
+
+
+def _visible(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _stem(path: Path) -> str:
+    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def _listed(path: Path) -> list[Named]:
+    found, faults = [], []
+    for line, row in read_table(path, delimiter=",", columns=("image",)):
+        if row["image"]:
+            image = path.parent / row["image"]
+            found.append(Named(row.get("subject") or _stem(image), image))
+        else:
+            faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
+    raise_faults(faults)
+    return found
+
+
+def _unfit_names(scans: Sequence[Named]) -> list[str]:
+    """What is wrong with the names: results of two scans must never share a file."""
+    faults, images = [], {}
+    for name, image in scans:
+        if name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN:
+            faults.append(
+                f"{image}: expected a name that is fit for a file, found {name!r}; rename the "
+                "scan, or its subject in the CSV file"
+            )
+        other = images.setdefault(name.casefold(), image)
+        if other is not image:
+            faults.append(
+                f"{image}: expected a name of its own, found {name!r}, which {other} has too; "
+                "rename one, or list the scans in a CSV file with a subject each"
+            )
+    return faults
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the folder of the results.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as fault:
+        raise InputError(
+            f"{folder}: expected a folder that can be written to, found {fault}; name another "
+            "with --out"
+        ) from fault
+
+
+def write_files(
+    folder: Path,
+    scan: Named,
+    volume: Volume,
+    found: Prediction,
+    judgement: Judgement,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Write all files of a scan, each aside and then renamed, the summary last.
+
+    `<name>_anomaly.nii.gz`, the map on the scan's own voxels, float32, in the unit of the score;
+    `<name>_anomaly_mask.nii.gz`, where it lies above the threshold; `<name>_slices.csv`;
+    `<name>.html`; `<name>_summary.json`.
+
+    Returns:
+        The summary.
+    """
+    above = found.volume > judgement.voxel_threshold
+    content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
+    write_map(folder / f"{scan.name}{OURS[0]}", found.volume, scan.image)
+    write_map(folder / f"{scan.name}{OURS[1]}", above, scan.image)
+    write_table(folder / f"{scan.name}_slices.csv", slice_rows(scan.image, found, judgement))
+    page = scan_page(
+        scan.name,
+        volume,
+        found.volume,
+        _profile(found, judgement),
+        threshold=judgement.voxel_threshold,
+        summary=_in_words(content),
+        warnings=warnings,
+    )
+    _write(folder / f"{scan.name}.html", page)
+    write_json(folder / f"{scan.name}_summary.json", content)
+    return content
+
+
+def summary(
+    scan: Named, volume: Volume, found: Prediction, judgement: Judgement, above: np.ndarray
+) -> dict[str, Any]:
+    """The scan as a whole, plain values; `above` [X, Y, Z] bool are the voxels marked."""
+    usual = judgement.usual
+    quantities = thresholds.scan_quantities(found.scores, usual.thresholds)
+    milliliters = np.count_nonzero(above) * float(np.prod(volume.spacing_mm)) / 1000
+    return {
+        "scan": scan.name,
+        "image": str(scan.image),
+        "notice": NOTICE,
+        "scan_scores": {
+            name: {"value": value, "percentile": thresholds.scan_percentile(usual, name, value)}
+            for name, value in quantities.items()
+        },
+        "slices": len(found.scores),
+        "slices_above": int((found.scores > judgement.slice_threshold).sum()),
+        "milliliters_above": milliliters,
+        "false_positive_rate": float(judgement.rate),
+        "thresholds": {"slice": judgement.slice_threshold, "voxel": judgement.voxel_threshold},
+        "healthy_validation": {"scans": len(usual.scans["max"]), "slices": usual.n_slices},
+        **judgement.about,
+    }
+
+
+def slice_rows(image: Path, found: Prediction, judgement: Judgement) -> list[dict[str, Any]]:
+    """A row a slice, from the lowest to the highest.
+
+    `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
+    resampled) along the axis of the scan's file that is closest to bottom-top.
+    """
+    usual, scores = judgement.usual, found.scores
+    columns = {
+        "index": file_indices(image, found),
+        "position_mm": np.round(found.heights_mm, 3),
+        "height_in_brain": np.round(found.position.astype(float), 4),
+        "score": scores,
+        "above_threshold": (scores > judgement.slice_threshold).astype(int),
+        "percentile": np.round(thresholds.slice_percentiles(usual, scores, found.position), 2),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def file_indices(image: Path, found: Prediction) -> np.ndarray:
+    """[n] int: number of each slice along the axis of the file that is closest to bottom-top."""
+    _, _, orientation = canonical_grid(image, open_image(image))
+    geometry, depth = found.geometry, found.geometry.shape[2]
+    number = np.arange(geometry.n_slices) - (geometry.n_slices - 1) / 2
+    layer = (depth - 1) / 2 + number * geometry.slice_mm / geometry.spacing_mm[2]
+    index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
+    ((_, direction),) = orientation[orientation[:, 0] == 2]
+    return index if direction > 0 else depth - 1 - index
+
+
+def overview_row(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A scan's row in the table of all scans, of its summary."""
+    row = {"scan": content["scan"], "image": content["image"], "error": ""}
+    for name, found in content["scan_scores"].items():
+        row |= {name: found["value"], f"{name}_percentile": found["percentile"]}
+    kept = ("slices", "slices_above", "milliliters_above")
+    return (
+        row | {name: content[name] for name in kept} | {"warnings": " ".join(content["warnings"])}
+    )
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file with the columns of all rows; a missing cell is empty."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    """Write aside and rename, so that a reader never sees half a file."""
+    aside = path.with_name(f"partial_{path.name}")
+    aside.write_text(text, encoding="utf-8", newline="")
+    aside.replace(path)
+
+
+def _profile(found: Prediction, judgement: Judgement) -> Profile:
+    band = thresholds.slice_range(judgement.usual, found.position)
+    label = "5th to 95th percentile of healthy slices at that height"
+    return Profile(found.heights_mm, found.scores, judgement.slice_threshold, band, label)
+
+
+def _in_words(content: Mapping[str, Any]) -> dict[str, str]:
+    """The summary for people: names and values of a table."""
+    n = content["healthy_validation"]["scans"]
+    rate = f"{content['false_positive_rate']:.0%}"
+    words = {"max": "highest slice score", "mean": "mean", "p95": "95th percentile"}
+    shown = {
+        words[name]: f"{found['value']:.4g} (percentile {found['percentile']:.0f} of {n} healthy "
+        "validation scans)"
+        for name, found in content["scan_scores"].items()
+        if name in words
+    }
+    return {
+        "method": f"{content['method']}, slice score {content['score']}, map {content['heatmap']}",
+        **shown,
+        "slices above the threshold": f"{content['slices_above']} of {content['slices']}",
+        "brain above the map's threshold": f"{content['milliliters_above']:.1f} ml",
+        "thresholds": f"{rate} of healthy validation slices lie above {_number(content, 'slice')}, "
+        f"{rate} of their pixels above {_number(content, 'voxel')}",
+        "model": content["model"],
+        "file": content["image"],
+    }
+
+
+def _number(content: Mapping[str, Any], name: str) -> str:
+    return f"{content['thresholds'][name]:.4g}"

@@ -1,0 +1,373 @@
+"""A scan goes in, an anomaly map comes out: on a tiny study, against its own evaluation."""
+
+import csv
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from scans import brain, write
+
+from configs import default
+from cradl_jax import thresholds as healthy
+from cradl_jax.checkpoints import Checkpoints, write_manifest
+from cradl_jax.data.native import slice_heights_mm
+from cradl_jax.data.preprocess import slice_geometry
+from cradl_jax.data.volumes import read_volume
+from cradl_jax.errors import InputError
+from cradl_jax.prediction_files import Named, claim_folder, find_scans
+from cradl_jax.scoring import Batch, post_processed
+from cradl_jax.train import adam, create_state
+from experiments import density, evaluate, methods, predict, preprocess, runs, thresholds
+
+REPOSITORY = Path(__file__).parents[1]
+OBLIQUE = np.array([[0, -3.9, 0.4, 60], [0.1, 0.5, 3.95, -80], [-4, 0, 0, 70], [0, 0, 0, 1.0]])
+SHAPE = (30, 36, 28)
+SCANS = {"healthy": {"train": 4, "val": 3}, "lesion": {"val": 1, "test": 2}}
+
+
+def tiny_config():
+    config = default.get_config()
+    config.methods = ("cradl",)
+    config.data.size = 32
+    config.data.workers = 1
+    for name in SCANS:
+        config.data.sets[name] = {"layout": "csv", "path": f"{name}.csv", "offset": 3}
+    config.model.update({"features": 4, "latent": 8, "head": (8, 4)})
+    config.gmm.components = (1,)
+    config.flow.update({"blocks": 1, "hidden": 4, "epochs": 1})
+    config.score.batch_size = 32
+    return config
+
+
+def write_scans(root):
+    """Lumpy ellipsoids; those with a lesion have a bright cube."""
+    for name, splits in SCANS.items():
+        lines = ["subject,split,image,mask"]
+        for split, count in splits.items():
+            for number in range(count):
+                subject, data = f"{name}-{split}{number}", brain(SHAPE, seed=len(lines))
+                mask = np.zeros(SHAPE, np.float32)
+                mask[12:18, 12:18, 10:16] = name == "lesion"
+                affine = np.diag([5.0, 5.0, 5.0, 1.0])
+                write(root / f"{subject}.nii.gz", data + 100 * mask, affine)
+                if name == "lesion":
+                    write(root / f"{subject}-mask.nii.gz", mask, affine)
+                masked = f"{subject}-mask.nii.gz" if name == "lesion" else ""
+                lines.append(f"{subject},{split},{subject}.nii.gz,{masked}")
+        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def keep_initial_weights(config, workdir):
+    """A run whose encoder has learned nothing, which is enough to score slices with."""
+    run = runs.folder(workdir, config.seed, "cradl")
+    healthy = preprocess.stores(config, workdir)["healthy"]
+    write_manifest(run, runs.settings(config, "cradl"), healthy.manifest["fingerprint"])
+    variables = runs.initial_variables(config, methods.build(config, "cradl").model)
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(create_state(variables, adam(1e-3, 0.0, 1, 10)), val_loss=0.0)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    workdir, config = tmp_path_factory.mktemp("study"), tiny_config()
+    write_scans(workdir / "data")
+    preprocess.main(config, workdir)
+    keep_initial_weights(config, workdir)
+    density.fit(config, workdir, "cradl")
+    evaluate.evaluate(config, workdir, "cradl")
+    thresholds.main(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def evaluated(study):
+    """What the evaluation's own path says of slices of a store: scores and heatmaps by name."""
+    config = tiny_config()
+    ((scorer, params),) = runs.scorers(config, study, "cradl")[0]
+    scorer = post_processed(scorer)
+
+    def of_rows(store, rows):
+        arrays = Batch(store.images, store.brains, store.position)
+        batches = runs.in_batches(config, scorer, params, arrays, rows, "score")
+        return jax.tree.map(lambda *x: np.concatenate(x), *batches)
+
+    return of_rows
+
+
+@pytest.fixture(scope="module")
+def model(study):
+    return predict.load(tiny_config(), study, "cradl", "flow", "gmm1")
+
+
+def lesion(study):
+    return study / "data" / "lesion-test1.nii.gz"
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def content_of(study):
+    return json.loads((study / "seed0/cradl/thresholds/thresholds.json").read_text())
+
+
+def test_a_scan_gets_the_scores_of_its_evaluation(study, model, evaluated, tmp_path):
+    predict.judge(model, Named("it", lesion(study)), tmp_path)
+    store = preprocess.stores(tiny_config(), study)["lesion"]
+    rows = np.flatnonzero(store.subjects == "lesion-test1")
+    scores, maps = evaluated(store, rows)
+    found = np.array([float(row["score"]) for row in table(tmp_path / "it_slices.csv")])
+    np.testing.assert_allclose(found, scores["flow"], rtol=1e-5)
+    kept = np.load(study / "seed0/cradl/evaluation/lesion_test_slices.npz")["flow"]
+    np.testing.assert_allclose(found, kept[-len(rows) :], rtol=1e-5)
+    middle = len(rows) // 2
+    native = nib.load(tmp_path / "it_anomaly.nii.gz").get_fdata()
+    assert native.max() <= maps["gmm1"].max() * (1 + 1e-5)
+    assert np.isclose(native[..., middle + 3].max(), maps["gmm1"][middle].max(), rtol=0.5)
+    threshold = content_of(study)["heatmaps"]["gmm1"]["0.05"]
+    mask = nib.load(tmp_path / "it_anomaly_mask.nii.gz")
+    assert (np.asarray(mask.dataobj) == (native.astype(np.float32) > threshold)).all()
+
+
+def oblique(study, path):
+    """The brain of a scan with its axes permuted and flipped, as another scanner writes it."""
+    data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
+    return write(path, np.flip(data.transpose(2, 0, 1), 0).copy(), OBLIQUE)
+
+
+def test_maps_lie_on_an_oblique_scan(study, model, tmp_path):
+    scan = oblique(study, tmp_path / "scan.nii.gz")
+    predict.judge(model, Named("it", scan), tmp_path / "out")
+    stored, image = nib.load(scan), nib.load(tmp_path / "out" / "it_anomaly.nii.gz")
+    mask = nib.load(tmp_path / "out" / "it_anomaly_mask.nii.gz")
+    for written, kind in ((image, np.float32), (mask, np.uint8)):
+        assert written.shape == stored.shape and written.get_data_dtype() == kind
+        np.testing.assert_array_equal(written.affine, stored.affine)
+    heat, brain = image.get_fdata(), stored.get_fdata() != 0
+    assert (heat >= 0).all() and heat.any() and not heat[~brain].any()
+    assert not heat[[0, 1, 2, -3, -2, -1]].any(), "the end slices are left out"
+    rows = table(tmp_path / "out" / "it_slices.csv")
+    depth = stored.shape[0]
+    assert [int(row["index"]) for row in rows] == list(range(depth - 4, 2, -1))
+    volume = read_volume(scan)
+    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **model.slicing)
+    heights = slice_heights_mm(geometry, volume.affine)
+    assert np.allclose([float(row["position_mm"]) for row in rows], heights, atol=1e-3)
+    assert (np.diff(heights) > 0).all()
+    page = (tmp_path / "out" / "it.html").read_text()
+    assert "For research only. Not a medical device." in page and "scan.nii.gz" in page
+
+
+def test_what_is_written_says_the_same_everywhere(study, model, tmp_path):
+    scan = lesion(study)
+    out = predict.judge(model, Named("it", scan), tmp_path)
+    assert json.loads((tmp_path / "it_summary.json").read_text()) == out
+    rows = table(tmp_path / "it_slices.csv")
+    scores = np.array([float(row["score"]) for row in rows])
+    threshold = out["thresholds"]["slice"]
+    assert threshold == content_of(study)["slices"]["flow"]["thresholds"]["0.05"]
+    above = [int(row["above_threshold"]) for row in rows]
+    assert above == (scores > threshold).astype(int).tolist()
+    assert sum(above) == out["slices_above"] and len(rows) == out["slices"]
+    found = {name: value["value"] for name, value in out["scan_scores"].items()}
+    assert np.isclose(found["max"], scores.max()) and np.isclose(found["mean"], scores.mean())
+    assert np.isclose(found["p95"], np.percentile(scores, 95))
+    assert np.isclose(found["share_above_0.05"], np.mean(above))
+    assert all(0 <= value["percentile"] <= 100 for value in out["scan_scores"].values())
+    assert out["notice"] == "For research only. Not a medical device."
+    assert out["score"] == "flow" and out["heatmap"] == "gmm1" and len(out["model"]) == 64
+
+
+def test_batches_change_nothing(study, model):
+    config = tiny_config()
+    config.score.batch_size = 4
+    volume = read_volume(lesion(study))
+    other = predict.load(config, study, "cradl", "flow", "gmm1")
+    expected, found = (
+        predict.prediction.predict_volume(m.score_slices, volume, m.slicing) for m in (model, other)
+    )
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-6)
+
+
+def test_healthy_validation_lies_above_the_thresholds_as_often_as_they_say(study, evaluated):
+    store = preprocess.stores(tiny_config(), study)["healthy"]
+    rows = store.rows("val")
+    scored = evaluated(store, rows)
+    kept = content_of(study)
+    for name in ("gmm1", "flow"):
+        scores, pixels = scored.scores[name], scored.heatmaps[name].ravel()
+        assert kept["slices"][name]["n_slices"] == len(rows)
+        for values, found in (
+            (scores, kept["slices"][name]["thresholds"]),
+            (pixels, kept["heatmaps"][name]),
+        ):
+            for rate, threshold in found.items():
+                share = np.mean(values > threshold)
+                assert share <= float(rate) < share + 1.01 / len(values) + 1e-5
+
+
+def test_thresholds_are_kept_and_those_of_other_models_refused(study):
+    path = study / "seed0/cradl/thresholds/thresholds.json"
+    before = path.stat().st_mtime_ns
+    thresholds.main(tiny_config(), study)
+    assert path.stat().st_mtime_ns == before
+    manifest = path.with_name("manifest.json")
+    text = manifest.read_text()
+    try:
+        manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
+        with pytest.raises(InputError, match="found those of others"):
+            predict.load(tiny_config(), study, "cradl")
+    finally:
+        manifest.write_text(text)
+
+
+def test_missing_or_damaged_thresholds_name_the_command(study):
+    path = study / "seed0/cradl/thresholds/thresholds.json"
+    text = path.read_text()
+    try:
+        for damaged in ("{", '{"slices": 1}', "[]"):
+            path.write_text(damaged)
+            with pytest.raises(InputError, match=r"damaged.*run python -m experiments\.thresholds"):
+                predict.load(tiny_config(), study, "cradl")
+        path.unlink()
+        with pytest.raises(InputError, match=r"run python -m experiments\.thresholds"):
+            predict.load(tiny_config(), study, "cradl")
+    finally:
+        path.write_text(text)
+
+
+def test_density_of_another_encoder_is_refused(study):
+    manifest = study / "seed0/cradl/densities/manifest.json"
+    text = manifest.read_text()
+    try:
+        manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
+        with pytest.raises(InputError, match="data or weights"):
+            predict.load(tiny_config(), study, "cradl")
+    finally:
+        manifest.write_text(text)
+
+
+def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
+    results = evaluate.report.read_csv(study / "seed0/cradl/evaluation/results.csv")
+    rows = [r for r in results if (r.dataset, r.split, r.metric) == ("lesion", "val", "auprc")]
+    best = {
+        level: max((r for r in rows if r.level == level), key=lambda r: r.value).score
+        for level in ("slice", "voxel")
+    }
+    about = predict.load(tiny_config(), study, "cradl").judgement.about
+    assert (about["score"], about["heatmap"]) == (best["slice"], best["voxel"])
+    assert predict.chosen("score", None, ["flow", "gmm8", "gmm1"], "cradl", "slice", []) == "gmm8"
+    with pytest.raises(InputError, match="--score: expected one of flow, gmm1, found 'gmm3'"):
+        predict.load(tiny_config(), study, "cradl", score="gmm3")
+
+
+def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
+    folder, out = tmp_path / "scans", tmp_path / "out"
+    oblique(study, folder / "good.nii.gz")
+    (folder / "bad.nii.gz").write_bytes(b"no scan")
+    flat = np.asarray(nib.load(lesion(study)).dataobj, np.float32)[..., 10:14]
+    write(folder / "flat.nii", np.pad(flat, ((4, 4), (4, 4), (0, 0))))
+    config = tmp_path / "tiny.py"
+    config.write_text(
+        f"from configs import default\nSCANS = {SCANS!r}\n"
+        f"{inspect.getsource(tiny_config)}\nget_config = tiny_config\n"
+    )
+    arguments = [
+        *(sys.executable, "-m", "experiments.predict", f"--config={config}"),
+        *(f"--workdir={study}", f"--scan={folder}", f"--out={out}", "--fpr=0.1"),
+    ]
+    result = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr and "1 of 3 scans" in result.stdout
+    rows = {row["scan"]: row for row in table(out / "summary.csv")}
+    assert not rows["good"]["error"] and float(rows["good"]["max"]) != 0
+    assert "cannot be read" in rows["bad"]["error"] and "bad.nii.gz" in result.stderr
+    assert "more than 6 axial slices" in rows["flat"]["error"] and "flat.nii" in result.stderr
+    assert {path.name for path in out.iterdir()} == {
+        *("good_anomaly.nii.gz", "good_anomaly_mask.nii.gz", "good_slices.csv"),
+        *("good_summary.json", "good.html", "summary.csv"),
+    }
+    assert json.loads((out / "good_summary.json").read_text())["false_positive_rate"] == 0.1
+
+
+def test_scans_are_found_and_named(tmp_path):
+    for name in ("b.nii", "a.nii.gz", "a_anomaly.nii.gz", "a_anomaly_mask.nii.gz", "._a.nii.gz"):
+        (tmp_path / name).touch()
+    assert find_scans(tmp_path) == [
+        Named("a", tmp_path / "a.nii.gz"),
+        Named("b", tmp_path / "b.nii"),
+    ]
+    listed = tmp_path / "list.csv"
+    listed.write_text("image,subject\na.nii.gz,one\nb.nii,\n")
+    assert [scan.name for scan in find_scans(listed)] == ["one", "b"]
+    assert find_scans(tmp_path / "b.nii") == [Named("b", tmp_path / "b.nii")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("x/a.nii,\ny/A.nii.gz,", "expected a name of its own, found 'A', which .*a.nii has too"),
+        ("x/a.nii,s\ny/b.nii.gz,s", "expected a name of its own"),
+        ("x/a.nii,../s", "fit for a file, found '../s'"),
+        (",s", "line 2: expected 'image'"),
+        ("", "none in it"),
+    ],
+)
+def test_unfit_lists_are_refused(tmp_path, rows, message):
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"image,subject\n{rows}\n")
+    with pytest.raises(InputError, match=message):
+        find_scans(listed)
+
+
+def test_missing_scan_and_unwritable_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such path"):
+        find_scans(tmp_path / "nowhere.nii.gz")
+    with pytest.raises(InputError, match="none in it"):
+        find_scans(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--out"):
+        claim_folder(tmp_path / "file" / "out")
+
+
+def test_thresholds_are_exact_whatever_the_chunks():
+    random = np.random.default_rng(0)
+    for n, ties in ((1, False), (7, False), (1000, True), (5003, False)):
+        values = random.normal(size=n).astype(np.float32)
+        values = np.round(values, 1) if ties else values
+        ordered = np.sort(values)[::-1]
+        for chunks in (1, 3, 50):
+            found = healthy.at_rates(np.array_split(values, chunks), n)
+            for rate, threshold in found.items():
+                assert threshold == ordered[int(float(rate) * n + 1e-9)]
+                assert np.mean(values > threshold) <= float(rate)
+    with pytest.raises(InputError, match="finite"):
+        healthy.at_rates([np.array([1.0, np.nan])], 2)
+    with pytest.raises(InputError, match="found 2"):
+        healthy.at_rates([np.ones(2)], 3)
+
+
+def test_percentiles_are_those_of_the_same_height():
+    random = np.random.default_rng(1)
+    position = random.uniform(0, 1, 20_000).astype(np.float32)
+    scores = (10 * position + random.normal(size=20_000)).astype(np.float32)
+    usual = healthy.summarize(scores, position, np.arange(20_000) // 100)
+    at = np.array([0.25, 0.55, 0.85], np.float32)
+    low, high = healthy.slice_range(usual, at)
+    near = [np.sort(scores[np.abs(position - p) < 0.05]) for p in at]
+    for value, ends in zip(near, zip(low, high, strict=True), strict=True):
+        np.testing.assert_allclose(np.percentile(value, (5, 95)), ends, atol=0.15)
+    tried = np.array([2.5, 6.5, 0.0], np.float32)
+    expected = [100 * np.mean(v < t) for v, t in zip(near, tried, strict=True)]
+    np.testing.assert_allclose(healthy.slice_percentiles(usual, tried, at), expected, atol=3)
+    assert healthy.scan_percentile(usual, "max", 1e9) == 100
+    assert healthy.scan_percentile(usual, "max", -1e9) == 0
+    assert usual.scans["mean"] == sorted(usual.scans["mean"]) and len(usual.scans["mean"]) == 200

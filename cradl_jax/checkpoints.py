@@ -90,7 +90,7 @@ def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None)
     if differing:
         raise InputError(
             f"{folder}: was made with other settings ({'; '.join(differing)}); "
-            "choose another --workdir, or remove that folder to make it anew"
+            "choose another folder (--workdir), or remove that one to make it anew"
         )
 
 

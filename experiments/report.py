@@ -212,7 +212,7 @@ def heatmaps(store: SliceStore, shown: np.ndarray, scorers: list) -> dict[str, n
     for scorer, params in scorers:
         scorer = scoring.post_processed(scorer)
         batches = scoring.in_batches(
-            scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()
+            scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()[:1]
         )
         found |= next(iter(batches)).heatmaps
     return found

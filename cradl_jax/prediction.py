@@ -12,14 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.native import slice_heights_mm, to_volume
-from cradl_jax.data.preprocess import (
-    SliceGeometry,
-    Slices,
-    moments,
-    normalize,
-    slice_geometry,
-    slice_volume,
-)
+from cradl_jax.data.preprocess import SliceGeometry, normalized_slices, slice_geometry
 from cradl_jax.data.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.parallel import Devices
@@ -64,7 +57,8 @@ def predict_volume(
     Raises:
         InputError: the scan has too few slices, or a score is not finite.
     """
-    slices = slices_of(volume, slicing)
+    with threadpool_limits(1, user_api="blas"):  # as in `workers.map_scans`
+        slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **slicing)
     scores, maps = score_slices(Batch(slices.images, slices.brains, slices.position))
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise InputError(
@@ -75,18 +69,6 @@ def predict_volume(
     native = to_volume(np.maximum(maps, 0), geometry, volume.data != 0)
     heights = slice_heights_mm(geometry, volume.affine)
     return Prediction(scores, maps, native, slices.position, heights, geometry)
-
-
-def slices_of(volume: Volume, slicing: Mapping[str, Any]) -> Slices:
-    """The normalized slices of a scan, as a slice store holds them (Section 4.1).
-
-    Raises:
-        InputError: the scan has too few slices.
-    """
-    brain = volume.data != 0
-    score = normalize(volume.data, brain, *moments(volume.data, brain))
-    with threadpool_limits(1, user_api="blas"):  # as in `workers.map_scans`
-        return slice_volume(score, brain, None, volume.spacing_mm, **slicing)
 
 
 def slice_scorer(

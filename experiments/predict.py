@@ -36,8 +36,8 @@ OUT = flags.DEFINE_string("out", None, "Where to write (default: <run>/predictio
 METHOD = flags.DEFINE_string("method", None, "Method (default: the config's first).")
 SCORE = flags.DEFINE_string("score", None, "Slice score (default: the one chosen on validation).")
 HEATMAP = flags.DEFINE_string("heatmap", None, "Heatmap (default: the one chosen on validation).")
-RATE = flags.DEFINE_enum(
-    "fpr", "0.05", healthy.RATES, "False-positive rate of the thresholds on healthy scans."
+RATE = flags.DEFINE_string(
+    "fpr", "0.05", f"False-positive rate of the thresholds, one of {', '.join(healthy.RATES)}."
 )
 SLICES_AT_ONCE = 64  # at most: a scan's last batch is padded
 FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)  # that end one scan, not the others
@@ -71,8 +71,10 @@ def load(
 
     Raises:
         InputError: the run, a density or the thresholds are missing or do not belong together, or
-            there is no such score or heatmap.
+            there is no such score, heatmap or rate.
     """
+    if rate not in healthy.RATES:
+        raise InputError(f"--fpr: expected one of {', '.join(healthy.RATES)}, found {rate!r}")
     scorers, identity = runs.scorers(config, workdir, method)
     known = thresholds.load(thresholds.place(config, workdir, method), identity)
     results = runs.folder(workdir, config.seed, method) / "evaluation" / "results.csv"

@@ -20,8 +20,10 @@ from cradl_jax.data.native import slice_heights_mm
 from cradl_jax.data.preprocess import slice_geometry
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
+from cradl_jax.postprocess import postprocess
+from cradl_jax.prediction import slice_scorer
 from cradl_jax.prediction_files import Named, claim_folder, find_scans
-from cradl_jax.scoring import Batch, post_processed
+from cradl_jax.scoring import Batch, Scored, baseline, post_processed
 from cradl_jax.train import adam, create_state
 from experiments import density, evaluate, methods, predict, preprocess, runs, thresholds
 
@@ -197,6 +199,21 @@ def test_batches_change_nothing(study, model):
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-6)
 
 
+def test_score_and_heatmap_may_come_from_two_scorers():
+    random = np.random.default_rng(0)
+    images = random.uniform(-1.5, 1.5, (7, 16, 16)).astype(np.float32)
+    batch = Batch(images, images > 0, random.uniform(0, 1, 7).astype(np.float32))
+
+    def other(scale, batch):
+        sums = (scale * batch.images).sum((1, 2))
+        return Scored({"sum": sums}, {"map": batch.images * sums[:, None, None]})
+
+    scorers = [(baseline, None), (other, np.float32(2))]
+    scores, maps = slice_scorer(scorers, "sum", "intensity", 4, jax.local_devices())(batch)
+    np.testing.assert_allclose(scores, 2 * images.sum((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(maps, postprocess(np.abs(images), batch.brains), atol=1e-6)
+
+
 def test_healthy_validation_lies_above_the_thresholds_as_often_as_they_say(study, evaluated):
     store = preprocess.stores(tiny_config(), study)["healthy"]
     rows = store.rows("val")
@@ -267,6 +284,10 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
     assert predict.chosen("score", None, ["flow", "gmm8", "gmm1"], "cradl", "slice", []) == "gmm8"
     with pytest.raises(InputError, match="--score: expected one of flow, gmm1, found 'gmm3'"):
         predict.load(tiny_config(), study, "cradl", score="gmm3")
+    with pytest.raises(
+        InputError, match=r"--fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"
+    ):
+        predict.load(tiny_config(), study, "cradl", rate="0.2")
 
 
 def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):

@@ -115,6 +115,26 @@ def normalize(
     return score
 
 
+def normalized_slices(
+    data: np.ndarray, mask: np.ndarray | None, spacing_mm: tuple[float, float, float], **settings
+) -> tuple[Slices, float, float]:
+    """The normalized slices of a brain-extracted volume, and its `moments` (Section 4.1).
+
+    Args:
+        data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
+        mask: See `slice_volume`, as for the others.
+        spacing_mm: Distance of neighboring voxels in millimeters.
+        **settings: `size`, `offset` and `slice_spacing_mm`.
+
+    Raises:
+        InputError: If no slice is left.
+    """
+    brain = data != 0
+    mean, std = moments(data, brain)
+    score = normalize(data, brain, mean, std)
+    return slice_volume(score, brain, mask, spacing_mm, **settings), mean, std
+
+
 def slice_volume(
     data: np.ndarray,
     brain: np.ndarray,

@@ -25,10 +25,8 @@ from cradl_jax.data.layouts import Scan
 from cradl_jax.data.preprocess import (
     SliceGeometry,
     Slices,
-    moments,
-    normalize,
+    normalized_slices,
     slice_geometry,
-    slice_volume,
 )
 from cradl_jax.data.volumes import read_grid, read_mask, read_volume
 from cradl_jax.data.workers import map_scans
@@ -241,10 +239,7 @@ def _slice_scan(scan: Scan, settings: dict) -> tuple[Slices, dict]:
     """The slices of one scan, and its affine and the moments of its intensity."""
     volume = read_volume(scan.image)
     mask = None if scan.mask is None else read_mask(scan.mask, volume)
-    brain = volume.data != 0
-    mean, std = moments(volume.data, brain)
-    score = normalize(volume.data, brain, mean, std)
-    slices = slice_volume(score, brain, mask, volume.spacing_mm, **settings)
+    slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **settings)
     return slices, {"mean": mean, "std": std, "affine": volume.affine.tolist()}
 
 

@@ -14,7 +14,6 @@ import pytest
 from scans import brain, write
 
 from configs import default
-from cradl_jax import thresholds as healthy
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.data.native import slice_heights_mm
 from cradl_jax.data.preprocess import slice_geometry
@@ -22,7 +21,7 @@ from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.prediction import slice_scorer
-from cradl_jax.prediction_files import Named, claim_folder, find_scans
+from cradl_jax.prediction_files import Named
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
 from cradl_jax.train import adam, create_state
 from experiments import density, evaluate, methods, predict, preprocess, runs, thresholds
@@ -317,78 +316,3 @@ def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
         *("good_summary.json", "good.html", "summary.csv"),
     }
     assert json.loads((out / "good_summary.json").read_text())["false_positive_rate"] == 0.1
-
-
-def test_scans_are_found_and_named(tmp_path):
-    for name in ("b.nii", "a.nii.gz", "a_anomaly.nii.gz", "a_anomaly_mask.nii.gz", "._a.nii.gz"):
-        (tmp_path / name).touch()
-    assert find_scans(tmp_path) == [
-        Named("a", tmp_path / "a.nii.gz"),
-        Named("b", tmp_path / "b.nii"),
-    ]
-    listed = tmp_path / "list.csv"
-    listed.write_text("image,subject\na.nii.gz,one\nb.nii,\n")
-    assert [scan.name for scan in find_scans(listed)] == ["one", "b"]
-    assert find_scans(tmp_path / "b.nii") == [Named("b", tmp_path / "b.nii")]
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("x/a.nii,\ny/A.nii.gz,", "expected a name of its own, found 'A', which .*a.nii has too"),
-        ("x/a.nii,s\ny/b.nii.gz,s", "expected a name of its own"),
-        ("x/a.nii,../s", "fit for a file, found '../s'"),
-        (",s", "line 2: expected 'image'"),
-        ("", "none in it"),
-    ],
-)
-def test_unfit_lists_are_refused(tmp_path, rows, message):
-    listed = tmp_path / "list.csv"
-    listed.write_text(f"image,subject\n{rows}\n")
-    with pytest.raises(InputError, match=message):
-        find_scans(listed)
-
-
-def test_missing_scan_and_unwritable_folder_are_named(tmp_path):
-    with pytest.raises(InputError, match="no such path"):
-        find_scans(tmp_path / "nowhere.nii.gz")
-    with pytest.raises(InputError, match="none in it"):
-        find_scans(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--out"):
-        claim_folder(tmp_path / "file" / "out")
-
-
-def test_thresholds_are_exact_whatever_the_chunks():
-    random = np.random.default_rng(0)
-    for n, ties in ((1, False), (7, False), (1000, True), (5003, False)):
-        values = random.normal(size=n).astype(np.float32)
-        values = np.round(values, 1) if ties else values
-        ordered = np.sort(values)[::-1]
-        for chunks in (1, 3, 50):
-            found = healthy.at_rates(np.array_split(values, chunks), n)
-            for rate, threshold in found.items():
-                assert threshold == ordered[int(float(rate) * n + 1e-9)]
-                assert np.mean(values > threshold) <= float(rate)
-    with pytest.raises(InputError, match="finite"):
-        healthy.at_rates([np.array([1.0, np.nan])], 2)
-    with pytest.raises(InputError, match="found 2"):
-        healthy.at_rates([np.ones(2)], 3)
-
-
-def test_percentiles_are_those_of_the_same_height():
-    random = np.random.default_rng(1)
-    position = random.uniform(0, 1, 20_000).astype(np.float32)
-    scores = (10 * position + random.normal(size=20_000)).astype(np.float32)
-    usual = healthy.summarize(scores, position, np.arange(20_000) // 100)
-    at = np.array([0.25, 0.55, 0.85], np.float32)
-    low, high = healthy.slice_range(usual, at)
-    near = [np.sort(scores[np.abs(position - p) < 0.05]) for p in at]
-    for value, ends in zip(near, zip(low, high, strict=True), strict=True):
-        np.testing.assert_allclose(np.percentile(value, (5, 95)), ends, atol=0.15)
-    tried = np.array([2.5, 6.5, 0.0], np.float32)
-    expected = [100 * np.mean(v < t) for v, t in zip(near, tried, strict=True)]
-    np.testing.assert_allclose(healthy.slice_percentiles(usual, tried, at), expected, atol=3)
-    assert healthy.scan_percentile(usual, "max", 1e9) == 100
-    assert healthy.scan_percentile(usual, "max", -1e9) == 0
-    assert usual.scans["mean"] == sorted(usual.scans["mean"]) and len(usual.scans["mean"]) == 200

@@ -1,0 +1,44 @@
+import pytest
+
+from cradl_jax.errors import InputError
+from cradl_jax.prediction_files import Named, claim_folder, find_scans
+
+
+def test_scans_are_found_and_named(tmp_path):
+    for name in ("b.nii", "a.nii.gz", "a_anomaly.nii.gz", "a_anomaly_mask.nii.gz", "._a.nii.gz"):
+        (tmp_path / name).touch()
+    assert find_scans(tmp_path) == [
+        Named("a", tmp_path / "a.nii.gz"),
+        Named("b", tmp_path / "b.nii"),
+    ]
+    listed = tmp_path / "list.csv"
+    listed.write_text("image,subject\na.nii.gz,one\nb.nii,\n")
+    assert [scan.name for scan in find_scans(listed)] == ["one", "b"]
+    assert find_scans(tmp_path / "b.nii") == [Named("b", tmp_path / "b.nii")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("x/a.nii,\ny/A.nii.gz,", "expected a name of its own, found 'A', which .*a.nii has too"),
+        ("x/a.nii,s\ny/b.nii.gz,s", "expected a name of its own"),
+        ("x/a.nii,../s", "fit for a file, found '../s'"),
+        (",s", "line 2: expected 'image'"),
+        ("", "none in it"),
+    ],
+)
+def test_unfit_lists_are_refused(tmp_path, rows, message):
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"image,subject\n{rows}\n")
+    with pytest.raises(InputError, match=message):
+        find_scans(listed)
+
+
+def test_missing_scan_and_unwritable_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such path"):
+        find_scans(tmp_path / "nowhere.nii.gz")
+    with pytest.raises(InputError, match="none in it"):
+        find_scans(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--out"):
+        claim_folder(tmp_path / "file" / "out")

@@ -61,7 +61,7 @@ def measure(
     for every score and method.
     """
     rows = store.rows(split)
-    labels = anomalous(store.masks[rows])
+    labels = anomalous(store.masks)[rows]
     scans = np.unique(store.scans[rows], return_inverse=True)[1]
     weights = intervals.draw_weights(config.data.seed, scans.max() + 1)
     scores, draws = {}, {}
@@ -79,7 +79,7 @@ def measure(
             found, heatmaps = score(config, store, rows, scorer, params, Path(temporary), part.stem)
             scores |= found
             for name, path in heatmaps.items():
-                yield measured("voxel", name, voxels(path, store.masks, rows))
+                yield measured("voxel", name, voxels(path, store, rows))
     for name, values in scores.items():
         yield measured("slice", name, metrics.in_memory(values, labels))
     np.savez(part.with_name(f"{part.stem}_slices.npz"), labels=labels, **scores)
@@ -114,16 +114,18 @@ def score(
             heatmaps[name] = folder / name
             with heatmaps[name].open("ab") as file:
                 values.tofile(file)
+        store.release()
     return {name: np.concatenate(values) for name, values in scores.items()}, heatmaps
 
 
-def voxels(path: Path, masks: np.ndarray, rows: np.ndarray) -> Callable[[], Iterator]:
+def voxels(path: Path, store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:
     """The heatmaps' values [n, H, W] with their labels, block by block, as often as asked."""
 
     def blocks():
         with path.open("rb") as file:
             for first in range(0, len(rows), BLOCK):
-                labels = masks[rows[first : first + BLOCK]]
+                labels = store.masks[rows[first : first + BLOCK]]
+                store.release()
                 yield np.fromfile(file, np.float32, labels.size).reshape(labels.shape), labels
 
     return blocks

@@ -121,7 +121,7 @@ def measure(
     n_pixels = len(rows) * healthy.images[0].size
     heatmaps = {}
     for name, path in files.items():
-        blocks = evaluate.voxels(path, healthy.masks, rows)
+        blocks = evaluate.voxels(path, healthy, rows)
         heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
     return slices, heatmaps
 

@@ -13,7 +13,7 @@ from scans import brain, write
 
 from cradl_jax.data.layouts import Scan
 from cradl_jax.data.preprocess import moments, normalize, slice_volume
-from cradl_jax.data.slices import anomalous, build_store, find_store, open_store
+from cradl_jax.data.slices import ARRAYS, anomalous, build_store, find_store, open_store
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
 
@@ -197,3 +197,11 @@ def test_a_slice_is_anomalous_with_more_than_five_voxels():
     for block in (1, 4, 1024):
         np.testing.assert_array_equal(anomalous(masks, block), expected)
     assert anomalous(masks[:0]).shape == (0,)
+
+
+def test_released_memory_is_read_again(tmp_path, scans):
+    store = build_store(tmp_path / "store", scans, **HOW, workers=1)
+    before = {name: np.array(getattr(store, name)) for name in ARRAYS}
+    store.release()
+    for name, values in before.items():
+        np.testing.assert_array_equal(getattr(store, name), values)

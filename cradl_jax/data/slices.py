@@ -7,6 +7,7 @@ with a row a slice; `scans.json` with files, affine, geometry and intensity mome
 
 import csv
 import json
+import mmap
 import os
 import platform
 import shutil
@@ -65,6 +66,13 @@ class SliceStore:
     def rows(self, split: str) -> np.ndarray:
         """[M] int: the slices of a split."""
         return np.flatnonzero(self.splits == split)
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far; it is read again when it is needed."""
+        for name in ARRAYS:
+            pages = getattr(self, name)._mmap
+            if hasattr(pages, "madvise"):  # not on Windows
+                pages.madvise(mmap.MADV_DONTNEED)
 
 
 def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:

@@ -3,7 +3,7 @@
     python -m experiments.reproduce --config=configs/phantom.py --workdir=runs/phantom
 
 Small enough for two CPU cores: 64x64 slices, nf 16, nz 128. `--config.smoke=True` runs the whole
-path on a handful of scans in about a minute; its figures mean nothing.
+path on a handful of scans in a few minutes; its figures mean nothing.
 """
 
 from ml_collections import ConfigDict

@@ -72,9 +72,8 @@ def fit_one(
             )
         return density, history["val"]
     components = int(name.removeprefix("gmm"))
-    settings = {key: value for key, value in config.gmm.items() if key != "components"}
-    key = jax.random.fold_in(key, components)
-    return densities.fit_gmm(key, train, components=components, **settings)
+    settings = config.gmm.to_dict() | {"components": components}
+    return densities.fit_gmm(jax.random.fold_in(key, components), train, **settings)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

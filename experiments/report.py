@@ -27,7 +27,7 @@ from cradl_jax.data.slices import SliceStore
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, runs
 from experiments.evaluate import SPLITS
-from experiments.preprocess import stores
+from experiments.preprocess import HEALTHY, stores
 from experiments.training import read_history
 
 EXAMPLES = 6  # slices shown for each data set
@@ -52,7 +52,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     ]
     report.write_csv(workdir / "results.csv", rows)
     anomalous = stores(config, workdir)
-    del anomalous["healthy"]
+    del anomalous[HEALTHY]
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
     names = {name: theirs for name, theirs in names.items() if theirs}
     found = list(estimates(config, workdir, rows))

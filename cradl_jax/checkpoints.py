@@ -12,15 +12,19 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+import cradl_jax
 from cradl_jax.errors import InputError
 from cradl_jax.objectives import Variables
 from cradl_jax.train import TrainState
 
+FORMAT = 1
+"""Of run folders and exported runs; another number means that this version cannot read them."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")
 
 
@@ -34,7 +38,7 @@ def write_json(path: Path, content: dict | list) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that a result depends on, and the device's name."""
-    found = {"python": platform.python_version()}
+    found = {"cradl_jax": cradl_jax.__version__, "python": platform.python_version()}
     found |= {name: metadata.version(name) for name in PACKAGES}
     return found | {"device": jax.devices()[0].device_kind}
 
@@ -70,10 +74,9 @@ def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
     if (folder / "manifest.json").exists():
         check_manifest(folder, settings, fingerprint)
         return
-    content = {"settings": settings, "fingerprint": fingerprint}
-    write_json(
-        folder / "manifest.json", content | {"versions": versions(), "git_commit": git_commit()}
-    )
+    about = {"versions": versions(), "git_commit": git_commit()}
+    content = {"format": FORMAT, "settings": settings, "fingerprint": fingerprint, **about}
+    write_json(folder / "manifest.json", content)
 
 
 def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
@@ -107,32 +110,46 @@ def read_manifest(folder: Path) -> dict:
     """The manifest of a run folder or a part of it.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: there is none, it cannot be read, or another version wrote it.
     """
     path = folder / "manifest.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise InputError(
             f"{path}: expected the manifest of a finished run, found {fault}; "
             "run the stages before this one"
         ) from fault
+    check_format(path, manifest)
+    return manifest
+
+
+def check_format(path: Path, manifest: Any) -> None:
+    """Raise an InputError unless the manifest at `path` is of the format of this version."""
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        by = manifest.get("versions", {}) if isinstance(manifest, dict) else {}
+        raise InputError(
+            f"{path}: expected format {FORMAT}, which cradl_jax {cradl_jax.__version__} writes, "
+            f"found {found!r} of cradl_jax {by.get('cradl_jax', 'unknown')}; make it anew, or use "
+            "the version that made it"
+        )
 
 
 class Checkpoints:
     """The checkpoints of one run folder: the latest and the best by validation loss."""
 
-    def __init__(self, run: Path):
-        """Open `run/checkpoints`, made where missing."""
+    def __init__(self, run: Path, *, create: bool = True):
+        """Open `run/checkpoints`; `create` makes the folder where it is missing."""
         policies = ocp.checkpoint_managers
         best = policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
             best_fn=lambda m: m["val_loss"],
             best_mode="min",
+            create=create,
         )
         self.folder = (run / "checkpoints").absolute()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
@@ -165,8 +182,6 @@ class Checkpoints:
 
     def best(self, template: Variables) -> Variables:
         """`params` and `batch_stats` with the smallest validation loss."""
-        if self.manager.best_step() is None:
-            raise InputError(f"{self.folder}: holds no checkpoint; train the run first")
         return self._restore(self.manager.best_step(), variables=template).variables
 
     def _restore(self, step: int, **templates):
@@ -178,3 +193,28 @@ class Checkpoints:
                 f"{self.folder / str(step)}: does not fit the configured model ({fault}); "
                 "use the config that the run was trained with"
             ) from fault
+
+
+def read_best(run: Path, template: Variables) -> Variables:
+    """`params` and `batch_stats` with the smallest validation loss, on one device of this machine.
+
+    Nothing is written, and the run may have been trained on other and more devices.
+
+    Args:
+        run: a run folder.
+        template: its structure and shapes.
+
+    Raises:
+        InputError: the run is not trained, or has other shapes.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
+    )
+    untrained = InputError(f"{run / 'checkpoints'}: holds no checkpoint; train the run first")
+    if not (run / "checkpoints").is_dir():
+        raise untrained
+    with Checkpoints(run, create=False) as kept:
+        if kept.latest_step() is None:
+            raise untrained
+        return kept.best(template)

@@ -22,6 +22,7 @@ NOTICE = "For research only. Not a medical device."
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
 FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
 OURS = ("_anomaly.nii.gz", "_anomaly_mask.nii.gz")
+TABLE, PAGE, SUMMARY = "_slices.csv", ".html", "_summary.json"
 
 
 class Named(NamedTuple):
@@ -66,9 +67,9 @@ def find_scans(path: Path) -> list[Named]:
         found = _listed(path)
     elif path.is_dir():
         files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
-        found = [Named(_stem(f), f) for f in files if not f.name.endswith(OURS) and _visible(f)]
+        found = [Named(scan_name(f), f) for f in files if not f.name.endswith(OURS) and _visible(f)]
     else:
-        found = [Named(_stem(path), path)]
+        found = [Named(scan_name(path), path)]
     if not found or not path.exists():
         raise InputError(
             f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
@@ -83,7 +84,8 @@ def _visible(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
 
 
-def _stem(path: Path) -> str:
+def scan_name(path: Path) -> str:
+    """The name of a scan's file without its ending."""
     ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
     return path.name[: len(path.name) - len(ending)]
 
@@ -93,7 +95,7 @@ def _listed(path: Path) -> list[Named]:
     for line, row in read_table(path, delimiter=",", columns=("image",)):
         if row["image"]:
             image = path.parent / row["image"]
-            found.append(Named(row.get("subject") or _stem(image), image))
+            found.append(Named(row.get("subject") or scan_name(image), image))
         else:
             faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
     raise_faults(faults)
@@ -135,6 +137,12 @@ def claim_folder(folder: Path) -> None:
         ) from fault
 
 
+def remove(folder: Path, scan: Named) -> None:
+    """Remove what an earlier call of `write_files` wrote of a scan, the summary first."""
+    for ending in (SUMMARY, PAGE, TABLE, *OURS):
+        (folder / f"{scan.name}{ending}").unlink(missing_ok=True)
+
+
 def write_files(
     folder: Path,
     scan: Named,
@@ -156,7 +164,7 @@ def write_files(
     content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
     write_map(folder / f"{scan.name}{OURS[0]}", found.volume, scan.image)
     write_map(folder / f"{scan.name}{OURS[1]}", above, scan.image)
-    write_table(folder / f"{scan.name}_slices.csv", slice_rows(scan.image, found, judgement))
+    write_table(folder / f"{scan.name}{TABLE}", slice_rows(scan.image, found, judgement))
     page = scan_page(
         scan.name,
         volume,
@@ -166,8 +174,8 @@ def write_files(
         summary=_in_words(content),
         warnings=warnings,
     )
-    _write(folder / f"{scan.name}.html", page)
-    write_json(folder / f"{scan.name}_summary.json", content)
+    _write(folder / f"{scan.name}{PAGE}", page)
+    write_json(folder / f"{scan.name}{SUMMARY}", content)
     return content
 
 

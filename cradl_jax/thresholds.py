@@ -6,12 +6,14 @@ slice score in plain values, for JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cradl_jax.data.familiarity import Reference
 from cradl_jax.errors import InputError
 
+FILE = "thresholds.json"
 RATES = ("0.01", "0.05", "0.1")
 """False-positive rates that thresholds are kept for."""
 BINS = 10  # of height within the brain
@@ -33,6 +35,39 @@ class Usual(NamedTuple):
     by_height: Sequence[Sequence[float]]
     scans: Mapping[str, Sequence[float]]
     n_slices: int
+
+
+class Thresholds(NamedTuple):
+    """The content of thresholds.json.
+
+    Attributes:
+        slicing: how a scan is sliced, as those of the first anomalous data set.
+        slices: what is usual of each slice score.
+        heatmaps: thresholds of each post-processed heatmap by rate.
+        training: what is usual among the training scans.
+    """
+
+    slicing: Mapping[str, Any]
+    slices: Mapping[str, Usual]
+    heatmaps: Mapping[str, Mapping[str, float]]
+    training: Reference
+
+
+def plain(known: Thresholds) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    slices = {name: usual._asdict() for name, usual in known.slices.items()}
+    return known._asdict() | {"slices": slices, "training": known.training._asdict()}
+
+
+def from_plain(content: Mapping[str, Any]) -> Thresholds:
+    """From the values that `plain` gave.
+
+    Raises:
+        KeyError, TypeError, AttributeError: they are others.
+    """
+    slices = {name: Usual(**usual) for name, usual in content["slices"].items()}
+    training = Reference(**content["training"])
+    return Thresholds(content["slicing"], slices, content["heatmaps"], training)
 
 
 def at_rates(chunks: Iterable[np.ndarray], n: int) -> dict[str, float]:

@@ -1,14 +1,15 @@
-"""What every entry point shares: flags, the working directory, and how faults are reported."""
+"""What the commands of a study share: its config and its working directory."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cradl_jax.errors import InputError
+from experiments import command
 
+flags.disclaim_key_flags()  # they are those of the command that calls `run`, in its --help
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Study to run, e.g. configs/phantom.py; --config.seed=1 overrides a value."
 )
@@ -40,29 +41,32 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
     return ConfigDict({name: {**how, "path": str(path)} for name, path in files.items()})
 
 
-def run(main: Callable[[ConfigDict, Path], None]) -> None:
-    """Parse flags, then call `main(config, workdir)`; an `InputError` ends in exit status 2."""
+def loaded() -> ConfigDict:
+    """The config that the command line names.
 
-    def guarded(arguments: list[str]) -> None:
-        if len(arguments) > 1:
-            sys.exit(f"error: unknown argument {arguments[1]!r}; every option starts with --")
-        logging.set_verbosity(logging.WARNING)
-        config = CONFIG.value
+    Raises:
+        InputError: its file cannot be read or run.
+    """
+    try:
+        return CONFIG.value.lock()
+    except (OSError, AttributeError) as fault:
+        raise InputError(f"--config: expected a config's file, found {fault}") from fault
+
+
+def run(main: Callable[[ConfigDict, Path], None]) -> None:
+    """Parse flags, then call `main(config, workdir)`; see `command.run`."""
+    flags.declare_key_flag("config")
+    flags.declare_key_flag("workdir")
+
+    def with_config() -> None:
+        config = loaded()
         name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         if config.get("smoke"):
             config.update(config.smoke_settings)
             name += "-smoke"
-        workdir = Path(WORKDIR.value or Path("runs") / name)
-        try:
-            config.methods = tuple(name for part in config.methods for name in part.split(","))
-            if "healthy" in config.data:
-                config.data.sets = listed_sets(config)
-            main(config, workdir)
-        except InputError as fault:
-            print(f"error: {fault}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("interrupted; the same command continues from what is finished", file=sys.stderr)
-            sys.exit(130)
+        config.methods = tuple(name for part in config.methods for name in part.split(","))
+        if "healthy" in config.data:
+            config.data.sets = listed_sets(config)
+        main(config, Path(WORKDIR.value or Path("runs") / name))
 
-    app.run(guarded)
+    command.run(with_config)

@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from cradl_jax import densities, metrics
 from cradl_jax.checkpoints import write_json, write_manifest
-from experiments import app, runs
+from cradl_jax.runs import parts
+from experiments import app, runs, settings
 from experiments.preprocess import stores
 
 
-def representations(config: ConfigDict, model: runs.Trained, store, split: str) -> np.ndarray:
+def representations(config: ConfigDict, model: parts.Model, store, split: str) -> np.ndarray:
     """z = Enc(x) of every slice of a split, [N, latent]."""
     rows = store.rows(split)
     batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
@@ -32,12 +33,12 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
-    write_manifest(folder, runs.density_settings(config), model.identity)
+    write_manifest(folder, settings.of_densities(config), model.identity)
     if (folder / "diagnostics.json").exists():
         return
     healthy = next(iter(stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
-    names = runs.density_names(config)
+    names = parts.density_names(config.gmm.components)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
@@ -72,8 +73,8 @@ def fit_one(
             )
         return density, history["val"]
     components = int(name.removeprefix("gmm"))
-    settings = config.gmm.to_dict() | {"components": components}
-    return densities.fit_gmm(jax.random.fold_in(key, components), train, **settings)
+    how = config.gmm.to_dict() | {"components": components}
+    return densities.fit_gmm(jax.random.fold_in(key, components), train, **how)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

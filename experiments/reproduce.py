@@ -20,10 +20,10 @@ from experiments import (
     app,
     density,
     evaluate,
-    methods,
     phantom,
     preprocess,
     report,
+    settings,
     thresholds,
     training,
 )
@@ -41,7 +41,7 @@ def stage(name: str) -> Iterator[None]:
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
     for method in config.methods:
-        methods.build(config, method)
+        settings.network(config, method)
     if "phantom" in config:
         with stage("phantom"):
             phantom.main(config, workdir)

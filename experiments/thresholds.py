@@ -10,41 +10,21 @@ them), percentiles of the slices by height and of the scans, how to slice a scan
 training scans look like.
 """
 
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from cradl_jax import scoring, thresholds
-from cradl_jax.checkpoints import read_manifest, write_json, write_manifest
+from cradl_jax.checkpoints import write_json, write_manifest
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import Description, describe, states_orientation
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.data.workers import map_scans
-from cradl_jax.errors import InputError
 from experiments import app, evaluate, preprocess, runs
-
-FILE = "thresholds.json"
-
-
-class Thresholds(NamedTuple):
-    """The content of thresholds.json.
-
-    Attributes:
-        slicing: how a scan is sliced, as those of the first anomalous data set.
-        slices: what is usual of each slice score.
-        heatmaps: thresholds of each post-processed heatmap by rate.
-        training: what is usual among the training scans.
-    """
-
-    slicing: dict[str, Any]
-    slices: dict[str, thresholds.Usual]
-    heatmaps: dict[str, dict[str, float]]
-    training: familiarity.Reference
 
 
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
@@ -53,10 +33,10 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     scorers, identity = runs.scorers(config, workdir, method)
     healthy = next(iter(preprocess.stores(config, workdir).values()))
     _, first, *_ = preprocess.names(config)
-    settings = {"method": method, "data": healthy.manifest["fingerprint"]}
-    settings["slicing"] = preprocess.slicing(config, first)
-    write_manifest(folder, settings, identity)
-    if (folder / FILE).exists():
+    slicing = preprocess.slicing(config, first)
+    made_from = {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
+    write_manifest(folder, made_from, identity)
+    if (folder / thresholds.FILE).exists():
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
@@ -64,48 +44,13 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
             of_slices, of_maps = measure(config, healthy, scorer, params, Path(temporary))
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
     training = familiarity.summarize(descriptions(config, healthy))
-    content = {
-        "slicing": settings["slicing"],
-        "slices": {name: usual._asdict() for name, usual in slices.items()},
-        "heatmaps": heatmaps,
-        "training": training._asdict(),
-    }
-    write_json(folder / FILE, content)
+    known = thresholds.Thresholds(slicing, slices, heatmaps, training)
+    write_json(folder / thresholds.FILE, thresholds.plain(known))
 
 
 def place(config: ConfigDict, workdir: Path, method: str) -> Path:
     """The folder of a run's thresholds."""
     return runs.folder(workdir, config.seed, method) / "thresholds"
-
-
-def load(folder: Path, identity: str) -> Thresholds:
-    """The thresholds of a run.
-
-    Args:
-        folder: see `place`.
-        identity: fingerprint of the run's models, see `runs.scorers`.
-
-    Raises:
-        InputError: there are none, they are damaged, or they are of other models.
-    """
-    command = "python -m experiments.thresholds with the same --config and --workdir"
-    if not (folder / FILE).exists():
-        raise InputError(f"{folder / FILE}: expected thresholds, found no such file; run {command}")
-    if read_manifest(folder)["fingerprint"] != identity:
-        raise InputError(
-            f"{folder}: expected thresholds of this run's models, found those of others; remove "
-            f"that folder and run {command}"
-        )
-    try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        slices = {name: thresholds.Usual(**usual) for name, usual in content["slices"].items()}
-        training = familiarity.Reference(**content["training"])
-        return Thresholds(content["slicing"], slices, content["heatmaps"], training)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise InputError(
-            f"{folder / FILE}: expected thresholds, found a damaged file ({fault}); remove that "
-            f"folder and run {command}"
-        ) from fault
 
 
 def measure(

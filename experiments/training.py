@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.errors import InputError
+from cradl_jax.methods import initial_variables
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
-from experiments import methods, runs
+from experiments import runs, settings
 from experiments.preprocess import stores
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
@@ -59,22 +60,23 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     Raises:
         InputError: the run exists and `resume` is false, or it is of other settings or data.
     """
-    model, objective, _ = methods.build(config, method)
-    settings = methods.settings_of(config, method).train
+    model = settings.network(config, method)
+    objective = settings.objective(config, method, model)
+    how = settings.of_method(config, method).train
     healthy = next(iter(stores(config, workdir).values()))
     train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
-    steps = steps_per_epoch(len(train_rows), settings.batch_size)
-    total = steps * settings.epochs
+    steps = steps_per_epoch(len(train_rows), how.batch_size)
+    total = steps * how.epochs
     optimizer = adam(
-        settings.learning_rate,
-        settings.weight_decay,
-        settings.warmup_epochs * steps,
+        how.learning_rate,
+        how.weight_decay,
+        how.warmup_epochs * steps,
         total,
-        settings.annealing,
+        how.annealing,
     )
-    state = create_state(runs.initial_variables(config, model), optimizer)
+    state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
     run = runs.folder(workdir, config.seed, method)
-    write_manifest(run, runs.settings(config, method), healthy.manifest["fingerprint"])
+    write_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
 
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -91,8 +93,8 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             optimizer,
             healthy.images[train_rows],
             healthy.images[val_rows],
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
+            epochs=how.epochs,
+            batch_size=how.batch_size,
             seed=config.seed,
             devices=jax.local_devices(),
         )
@@ -101,7 +103,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
         for chunk in progress:
             done, before = int(chunk.state.step), done
             now = time.monotonic()
-            speed = (done - before) * settings.batch_size / (now - started)
+            speed = (done - before) * how.batch_size / (now - started)
             started = now
             values = {f"train/{name}": value for name, value in chunk.train.items()}
             values["train/slices_per_second"] = speed

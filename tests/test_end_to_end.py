@@ -1,4 +1,4 @@
-"""The whole study on a tiny phantom, and how its commands answer to mistakes."""
+"""The whole study on a tiny phantom, and how it answers to mistakes."""
 
 import csv
 import math
@@ -217,11 +217,6 @@ def test_mistake_ends_in_one_line_and_status_2(tmp_path):
     )
     assert result.returncode == 2
     assert "nowhere.csv" in result.stderr and "Traceback" not in result.stderr
-
-
-def test_help_says_what_a_command_does():
-    result = command("experiments.reproduce", "--help")
-    assert "Run a whole study" in result.stdout and "--config" in result.stdout
 
 
 def test_prevalence_agrees_between_methods(study):

@@ -1,8 +1,8 @@
 """A scan goes in, an anomaly map comes out: on a tiny study, against its own evaluation."""
 
 import csv
-import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,78 +11,29 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import brain, write
+from scans import write
+from tiny_study import make, tiny_config
 
-from configs import default
-from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.data.native import slice_heights_mm
 from cradl_jax.data.preprocess import slice_geometry
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.prediction import slice_scorer
-from cradl_jax.prediction_files import Named
+from cradl_jax.runs import load_run
+from cradl_jax.runs.folder import chosen_score
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
-from cradl_jax.train import adam, create_state
-from experiments import density, evaluate, methods, predict, preprocess, runs, thresholds
+from experiments import evaluate, preprocess, runs, thresholds
 
 REPOSITORY = Path(__file__).parents[1]
 OBLIQUE = np.array([[0, -3.9, 0.4, 60], [0.1, 0.5, 3.95, -80], [-4, 0, 0, 70], [0, 0, 0, 1.0]])
 SHAPE = (30, 36, 28)
-SCANS = {"healthy": {"train": 4, "val": 3}, "lesion": {"val": 1, "test": 2}}
-
-
-def tiny_config():
-    config = default.get_config()
-    config.methods = ("cradl",)
-    config.data.size = 32
-    config.data.workers = 1
-    for name in SCANS:
-        config.data.sets[name] = {"layout": "csv", "path": f"{name}.csv", "offset": 3}
-    config.model.update({"features": 4, "latent": 8, "head": (8, 4)})
-    config.gmm.components = (1,)
-    config.flow.update({"blocks": 1, "hidden": 4, "epochs": 1})
-    config.score.batch_size = 32
-    return config
-
-
-def write_scans(root):
-    """Lumpy ellipsoids; those with a lesion have a bright cube."""
-    for name, splits in SCANS.items():
-        lines = ["subject,split,image,mask"]
-        for split, count in splits.items():
-            for number in range(count):
-                subject, data = f"{name}-{split}{number}", brain(SHAPE, seed=len(lines))
-                mask = np.zeros(SHAPE, np.float32)
-                mask[12:18, 12:18, 10:16] = name == "lesion"
-                affine = np.diag([5.0, 5.0, 5.0, 1.0])
-                write(root / f"{subject}.nii.gz", data + 100 * mask, affine)
-                if name == "lesion":
-                    write(root / f"{subject}-mask.nii.gz", mask, affine)
-                masked = f"{subject}-mask.nii.gz" if name == "lesion" else ""
-                lines.append(f"{subject},{split},{subject}.nii.gz,{masked}")
-        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
-
-
-def keep_initial_weights(config, workdir):
-    """A run whose encoder has learned nothing, which is enough to score slices with."""
-    run = runs.folder(workdir, config.seed, "cradl")
-    healthy = preprocess.stores(config, workdir)["healthy"]
-    write_manifest(run, runs.settings(config, "cradl"), healthy.manifest["fingerprint"])
-    variables = runs.initial_variables(config, methods.build(config, "cradl").model)
-    with Checkpoints(run) as checkpoints:
-        checkpoints.save(create_state(variables, adam(1e-3, 0.0, 1, 10)), val_loss=0.0)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    workdir, config = tmp_path_factory.mktemp("study"), tiny_config()
-    write_scans(workdir / "data")
-    preprocess.main(config, workdir)
-    keep_initial_weights(config, workdir)
-    density.fit(config, workdir, "cradl")
-    evaluate.evaluate(config, workdir, "cradl")
-    thresholds.main(config, workdir)
+    workdir = make(tmp_path_factory.mktemp("study"))
+    evaluate.evaluate(tiny_config(), workdir, "cradl")
     return workdir
 
 
@@ -102,8 +53,8 @@ def evaluated(study):
 
 
 @pytest.fixture(scope="module")
-def model(study):
-    return predict.load(tiny_config(), study, "cradl", "flow", "gmm1")
+def run(study):
+    return load_run(study / "seed0/cradl").using("flow", "gmm1")
 
 
 def lesion(study):
@@ -119,8 +70,8 @@ def content_of(study):
     return json.loads((study / "seed0/cradl/thresholds/thresholds.json").read_text())
 
 
-def test_a_scan_gets_the_scores_of_its_evaluation(study, model, evaluated, tmp_path):
-    predict.judge(model, Named("it", lesion(study)), tmp_path)
+def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_path):
+    run.predict(lesion(study), "it").save(tmp_path)
     store = preprocess.stores(tiny_config(), study)["lesion"]
     rows = np.flatnonzero(store.subjects == "lesion-test1")
     scores, maps = evaluated(store, rows)
@@ -143,9 +94,9 @@ def oblique(study, path):
     return write(path, np.flip(data.transpose(2, 0, 1), 0).copy(), OBLIQUE)
 
 
-def test_maps_lie_on_an_oblique_scan(study, model, tmp_path):
+def test_maps_lie_on_an_oblique_scan(study, run, tmp_path):
     scan = oblique(study, tmp_path / "scan.nii.gz")
-    predict.judge(model, Named("it", scan), tmp_path / "out")
+    run.predict(scan, "it").save(tmp_path / "out")
     stored, image = nib.load(scan), nib.load(tmp_path / "out" / "it_anomaly.nii.gz")
     mask = nib.load(tmp_path / "out" / "it_anomaly_mask.nii.gz")
     for written, kind in ((image, np.float32), (mask, np.uint8)):
@@ -158,7 +109,7 @@ def test_maps_lie_on_an_oblique_scan(study, model, tmp_path):
     depth = stored.shape[0]
     assert [int(row["index"]) for row in rows] == list(range(depth - 4, 2, -1))
     volume = read_volume(scan)
-    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **model.slicing)
+    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **run.parts.thresholds.slicing)
     heights = slice_heights_mm(geometry, volume.affine)
     assert np.allclose([float(row["position_mm"]) for row in rows], heights, atol=1e-3)
     assert (np.diff(heights) > 0).all()
@@ -166,9 +117,9 @@ def test_maps_lie_on_an_oblique_scan(study, model, tmp_path):
     assert "For research only. Not a medical device." in page and "scan.nii.gz" in page
 
 
-def test_what_is_written_says_the_same_everywhere(study, model, tmp_path):
+def test_what_is_written_says_the_same_everywhere(study, run, tmp_path):
     scan = lesion(study)
-    out = predict.judge(model, Named("it", scan), tmp_path)
+    out = run.predict(scan, "it").save(tmp_path)
     assert json.loads((tmp_path / "it_summary.json").read_text()) == out
     rows = table(tmp_path / "it_slices.csv")
     scores = np.array([float(row["score"]) for row in rows])
@@ -186,16 +137,12 @@ def test_what_is_written_says_the_same_everywhere(study, model, tmp_path):
     assert out["score"] == "flow" and out["heatmap"] == "gmm1" and len(out["model"]) == 64
 
 
-def test_batches_change_nothing(study, model):
-    config = tiny_config()
-    config.score.batch_size = 4
-    volume = read_volume(lesion(study))
-    other = predict.load(config, study, "cradl", "flow", "gmm1")
-    expected, found = (
-        predict.prediction.predict_volume(m.score_slices, volume, m.slicing) for m in (model, other)
-    )
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
-    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-6)
+def test_other_slices_of_a_batch_change_nothing(study, run):
+    store = preprocess.stores(tiny_config(), study)["lesion"]
+    images, brains = store.images[:40], store.brains[:40]
+    whole, part = run.score(images, brains), run.score(images[17:20], brains[17:20])
+    np.testing.assert_allclose(part.scores, whole.scores[17:20], rtol=1e-6)
+    np.testing.assert_allclose(part.heatmaps, whole.heatmaps[17:20], rtol=1e-4, atol=1e-6)
 
 
 def test_score_and_heatmap_may_come_from_two_scorers():
@@ -240,7 +187,7 @@ def test_thresholds_are_kept_and_those_of_other_models_refused(study):
     try:
         manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
         with pytest.raises(InputError, match="found those of others"):
-            predict.load(tiny_config(), study, "cradl")
+            load_run(study / "seed0/cradl")
     finally:
         manifest.write_text(text)
 
@@ -252,10 +199,10 @@ def test_missing_or_damaged_thresholds_name_the_command(study):
         for damaged in ("{", '{"slices": 1}', "[]"):
             path.write_text(damaged)
             with pytest.raises(InputError, match=r"damaged.*run python -m experiments\.thresholds"):
-                predict.load(tiny_config(), study, "cradl")
+                load_run(study / "seed0/cradl")
         path.unlink()
         with pytest.raises(InputError, match=r"run python -m experiments\.thresholds"):
-            predict.load(tiny_config(), study, "cradl")
+            load_run(study / "seed0/cradl")
     finally:
         path.write_text(text)
 
@@ -266,7 +213,7 @@ def test_density_of_another_encoder_is_refused(study):
     try:
         manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
         with pytest.raises(InputError, match="data or weights"):
-            predict.load(tiny_config(), study, "cradl")
+            load_run(study / "seed0/cradl")
     finally:
         manifest.write_text(text)
 
@@ -278,15 +225,13 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
         level: max((r for r in rows if r.level == level), key=lambda r: r.value).score
         for level in ("slice", "voxel")
     }
-    about = predict.load(tiny_config(), study, "cradl").judgement.about
-    assert (about["score"], about["heatmap"]) == (best["slice"], best["voxel"])
-    assert predict.chosen("score", None, ["flow", "gmm8", "gmm1"], "cradl", "slice", []) == "gmm8"
-    with pytest.raises(InputError, match="--score: expected one of flow, gmm1, found 'gmm3'"):
-        predict.load(tiny_config(), study, "cradl", score="gmm3")
-    with pytest.raises(
-        InputError, match=r"--fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"
-    ):
-        predict.load(tiny_config(), study, "cradl", rate="0.2")
+    chosen = load_run(study / "seed0/cradl")
+    assert (chosen.score_name, chosen.heatmap_name) == (best["slice"], best["voxel"])
+    assert chosen_score([], "cradl", "slice", ["flow", "gmm8", "gmm1"]) == "gmm8"
+    with pytest.raises(InputError, match="score: expected one of flow, gmm1, found 'gmm3'"):
+        chosen.using(score="gmm3")
+    with pytest.raises(InputError, match=r"fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"):
+        chosen.using(fpr=0.2)
 
 
 def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
@@ -295,16 +240,14 @@ def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
     (folder / "bad.nii.gz").write_bytes(b"no scan")
     flat = np.asarray(nib.load(lesion(study)).dataobj, np.float32)[..., 10:14]
     write(folder / "flat.nii", np.pad(flat, ((4, 4), (4, 4), (0, 0))))
-    config = tmp_path / "tiny.py"
-    config.write_text(
-        f"from configs import default\nSCANS = {SCANS!r}\n"
-        f"{inspect.getsource(tiny_config)}\nget_config = tiny_config\n"
-    )
     arguments = [
-        *(sys.executable, "-m", "experiments.predict", f"--config={config}"),
-        *(f"--workdir={study}", f"--scan={folder}", f"--out={out}", "--fpr=0.1"),
+        *(sys.executable, "-m", "experiments.predict", f"--run={study / 'seed0/cradl'}"),
+        *(f"--scan={folder}", f"--out={out}", "--fpr=0.1"),
     ]
-    result = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    one_device = {**os.environ, "XLA_FLAGS": ""}
+    result = subprocess.run(
+        arguments, cwd=REPOSITORY, env=one_device, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr and "1 of 3 scans" in result.stdout
     rows = {row["scan"]: row for row in table(out / "summary.csv")}

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from cradl_jax import augment, objectives
-from cradl_jax.checkpoints import Checkpoints
+from cradl_jax.checkpoints import Checkpoints, read_best
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
@@ -89,8 +89,8 @@ def test_best_checkpoint_has_the_smallest_validation_loss(tmp_path):
         for step, loss in enumerate(losses, start=1):
             variables = jax.tree.map(lambda x, s=step: x * 0 + s, state.variables)
             checkpoints.save(state.replace(step=state.step + step, variables=variables), loss)
+    best = read_best(tmp_path, jax.eval_shape(lambda: state.variables))
     with Checkpoints(tmp_path) as checkpoints:
-        best = checkpoints.best(jax.eval_shape(lambda: state.variables))
         assert checkpoints.latest_step() == 4
         assert sorted(checkpoints.manager.all_steps()) == [2, 4]
     assert all(np.all(np.asarray(leaf) == 2) for leaf in jax.tree.leaves(best))
@@ -103,13 +103,14 @@ def test_checkpoint_of_another_size_is_refused(tmp_path):
     template = jax.eval_shape(
         lambda: other.init(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
     )
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="config"):
-        checkpoints.best(template)
+    with pytest.raises(InputError, match="config"):
+        read_best(tmp_path, template)
 
 
-def test_empty_run_has_no_best_checkpoint(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="train the run"):
-        checkpoints.best({})
+def test_empty_run_has_no_best_checkpoint_and_is_left_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="train the run"):
+        read_best(tmp_path, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_weight_decay_is_coupled_and_spares_biases():

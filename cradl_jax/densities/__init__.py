@@ -9,6 +9,24 @@ likelihood is one of z itself and likelihoods of different densities compare. It
 arrays: an argument of `jax.jit`, and `jax.grad` goes through it to z.
 """
 
-from cradl_jax.densities.density import Density, fit_gmm, fit_realnvp, load, log_prob, save
+from cradl_jax.densities.density import (
+    Density,
+    arrays,
+    fit_gmm,
+    fit_realnvp,
+    from_arrays,
+    load,
+    log_prob,
+    save,
+)
 
-__all__ = ["Density", "fit_gmm", "fit_realnvp", "load", "log_prob", "save"]
+__all__ = [
+    "Density",
+    "arrays",
+    "fit_gmm",
+    "fit_realnvp",
+    "from_arrays",
+    "load",
+    "log_prob",
+    "save",
+]

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,8 +92,27 @@ def save(path: Path, density: Density) -> None:
     aside = path.with_name(path.name + ".partial")
     kind = type(density.model).__name__
     with aside.open("wb") as file:
-        np.savez(file, kind=kind, mean=density.mean, scale=density.scale, **density.model._asdict())
+        np.savez(file, kind=kind, **arrays(density))
     aside.replace(path)
+
+
+def arrays(density: Density) -> dict[str, Array]:
+    """The arrays of a density by name; with the name of its model's type they are all of it."""
+    return {"mean": density.mean, "scale": density.scale, **density.model._asdict()}
+
+
+def from_arrays(kind: str, found: Mapping[str, np.ndarray]) -> Density:
+    """The density of `arrays`, and of the name of its model's type.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not those of a density.
+    """
+    model_type, _ = MODULES[kind]
+    mean, scale = (jnp.asarray(found[name]) for name in ("mean", "scale"))
+    own = {name: jnp.asarray(x) for name, x in found.items() if name not in ("mean", "scale")}
+    density = Density(mean, scale, model_type(**own))
+    jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
+    return density
 
 
 def load(path: Path) -> Density:
@@ -103,14 +123,10 @@ def load(path: Path) -> Density:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        model_type, _ = MODULES[str(arrays.pop("kind"))]
-        mean, scale = (jnp.asarray(arrays.pop(name)) for name in ("mean", "scale"))
-        density = Density(mean, scale, model_type(**jax.tree.map(jnp.asarray, arrays)))
-        jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
+            found = dict(file)
+        return from_arrays(str(found.pop("kind")), found)
     except (OSError, EOFError, ValueError, TypeError, KeyError, *DAMAGED) as fault:
         raise InputError(
             f"{path}: expected a density written by this package, found {fault!r}; "
             "remove the file and fit the density again"
         ) from fault
-    return density

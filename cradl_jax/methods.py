@@ -1,0 +1,67 @@
+"""CRADL, VAE and ceVAE: each a network, and the scores of its own beside those of densities."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from cradl_jax import scoring
+from cradl_jax.errors import InputError
+from cradl_jax.models.encoder import Encoder
+from cradl_jax.models.simclr import SimCLR
+from cradl_jax.models.vae import VAE, Decoder
+from cradl_jax.objectives import Variables
+from cradl_jax.parallel import AXIS
+
+METHODS = ("cradl", "vae", "cevae")
+Network = SimCLR | VAE
+
+
+def check(method: str) -> None:
+    """Raise an InputError unless there is such a method."""
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+
+
+def network(
+    method: str, *, size: int, features: int, latent: int, head: Sequence[int], dtype: str
+) -> Network:
+    """The network of a method (Section 3.1, Table 10); its `encode` gives z = Enc(x).
+
+    Args:
+        method: one of `METHODS`; a ceVAE is a VAE that is trained otherwise.
+        size: height and width of the slices in pixels.
+        features: nf of Table 10.
+        latent: nz of Table 10, length of z.
+        head: widths of SimCLR's projection head.
+        dtype: of the products; "auto" is float32 on CPU and bfloat16 elsewhere.
+
+    Raises:
+        InputError: no such method.
+    """
+    check(method)
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    kind = jnp.dtype(dtype)
+    if method == "cradl":
+        return SimCLR(Encoder(features, latent, kind, AXIS), tuple(head))
+    return VAE(Encoder(features, 2 * latent, kind, AXIS), Decoder(size, features, kind, AXIS))
+
+
+def initial_variables(model: Network, seed: int, size: int) -> Variables:
+    """Fresh `params` and `batch_stats` for slices of `size` x `size` pixels."""
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, size, size)))
+
+
+def encoder_of(model: Network) -> scoring.Encode:
+    """z = Enc(x) as a function `(variables, images [N, H, W]) -> [N, latent]`."""
+
+    def encode(variables: Variables, images: jax.Array) -> jax.Array:
+        return model.apply(variables, images, method="encode")
+
+    return encode
+
+
+def own_scorer(model: Network, beta: float) -> scoring.Scorer | None:
+    """The terms of a VAE's loss (Table 9), its KL-divergence weighed by `beta`; CRADL has none."""
+    return scoring.vae(model, beta) if isinstance(model, VAE) else None

@@ -1,0 +1,221 @@
+"""What can be done with a trained run: score slices, judge scans."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cradl_jax.checkpoints import versions
+from cradl_jax.data import familiarity
+from cradl_jax.data.description import describe, states_orientation
+from cradl_jax.data.native import to_scan_grid
+from cradl_jax.data.preprocess import CLIP
+from cradl_jax.data.volumes import Volume, read_volume
+from cradl_jax.errors import InputError
+from cradl_jax.prediction import Prediction, ScoreSlices, predict_volume, slice_scorer
+from cradl_jax.prediction_files import Judgement, Named, scan_name, write_files
+from cradl_jax.runs import file, folder, parts
+from cradl_jax.scoring import Batch
+from cradl_jax.thresholds import RATES
+
+SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a prediction
+
+
+class SliceScores(NamedTuple):
+    """What a run says of slices.
+
+    Attributes:
+        scores: [N], higher is more anomalous.
+        heatmaps: [N, H, W] post-processed, not negative, never scaled.
+    """
+
+    scores: np.ndarray
+    heatmaps: np.ndarray
+
+
+class Finding(NamedTuple):
+    """What a run says of a scan.
+
+    Attributes:
+        scan: its name and file.
+        volume: its voxels along R, A and S.
+        prediction: scores and maps of its slices, and the map on `volume`'s voxels.
+        judgement: the thresholds, and what is usual.
+        warnings: sentences on what makes the scan unlike the training scans.
+    """
+
+    scan: Named
+    volume: Volume
+    prediction: Prediction
+    judgement: Judgement
+    warnings: list[str]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[n]: the slices' scores, from the lowest slice to the highest."""
+        return self.prediction.scores
+
+    @property
+    def anomaly_map(self) -> np.ndarray:
+        """The map in the shape and order of axes of the scan's file, float32."""
+        return to_scan_grid(self.prediction.volume, self.scan.image)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Where `anomaly_map` lies above the threshold, bool."""
+        return self.anomaly_map > self.judgement.voxel_threshold
+
+    def save(self, out: Path | str) -> dict[str, Any]:
+        """Write map, mask, table of slices, page and summary to a folder; returns the summary."""
+        return write_files(
+            Path(out), self.scan, self.volume, self.prediction, self.judgement, self.warnings
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained run with one slice score, one heatmap and one false-positive rate in use.
+
+    `load_run` makes it, `using` gives one with others in use.
+
+    Attributes:
+        parts: network, densities, thresholds, and what made them.
+        score_name: slice score in use, one of `scores`.
+        heatmap_name: heatmap in use, one of `heatmaps`.
+        fpr: false-positive rate of the thresholds among healthy validation slices, and pixels.
+    """
+
+    parts: parts.Parts
+    score_name: str
+    heatmap_name: str
+    fpr: float
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the slice scores."""
+        return list(self.parts.thresholds.slices)
+
+    @property
+    def heatmaps(self) -> list[str]:
+        """Names of the heatmaps."""
+        return list(self.parts.thresholds.heatmaps)
+
+    def using(
+        self, score: str | None = None, heatmap: str | None = None, fpr: float | None = None
+    ) -> "Run":
+        """The same run with another score, heatmap or false-positive rate; None keeps it.
+
+        Raises:
+            InputError: there is no such score, heatmap or rate.
+        """
+        fpr = self.fpr if fpr is None else fpr
+        _check("fpr", f"{fpr:g}", RATES)
+        score, heatmap = score or self.score_name, heatmap or self.heatmap_name
+        _check("score", score, self.scores)
+        _check("heatmap", heatmap, self.heatmaps)
+        return Run(self.parts, score, heatmap, fpr)
+
+    def score(self, images: np.ndarray, brains: np.ndarray | None = None) -> SliceScores:
+        """Score slices and find their heatmaps.
+
+        Args:
+            images: [N, size, size] or one [size, size], as `data.preprocess` makes them: z-scored
+                over the brain, in [-1.5, 1.5], 0 outside of it.
+            brains: bool, of the same shape; None: where `images` is not 0.
+
+        Raises:
+            InputError: another shape, or values that are not finite or out of range.
+        """
+        images = np.asarray(images, np.float32)
+        slices = images[None] if images.ndim == 2 else images
+        size = self.parts.manifest["settings"]["size"]
+        if slices.ndim != 3 or slices.shape[1:] != (size, size) or not len(slices):
+            raise InputError(
+                f"images: expected shape (N, {size}, {size}), found {images.shape}; slice scans as "
+                "the run was trained, e.g. with cradl_jax.data.preprocess.normalized_slices"
+            )
+        if not np.abs(slices).max() <= CLIP * (1 + 1e-6):
+            raise InputError(
+                f"images: expected normalized intensities in [-{CLIP}, {CLIP}], found values from "
+                f"{np.min(slices):g} to {np.max(slices):g}; normalize them, e.g. with "
+                "cradl_jax.data.preprocess.normalized_slices"
+            )
+        inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
+        return SliceScores(*self._score_slices(Batch(slices, inside, np.zeros(len(slices)))))
+
+    def predict(self, scan: Path | str, name: str | None = None) -> Finding:
+        """What the run says of a scan.
+
+        Args:
+            scan: a brain-extracted volume in any orientation, spacing and field of view.
+            name: of the results; None: that of the file.
+
+        Raises:
+            InputError: the scan cannot be used.
+        """
+        path = Path(scan).expanduser()
+        volume = read_volume(path)
+        described = describe(volume, oriented=states_orientation(path))
+        known = self.parts.thresholds
+        warnings = familiarity.warnings(described, known.training)
+        found = predict_volume(self._score_slices, volume, known.slicing)
+        named = Named(name or scan_name(path), path)
+        return Finding(named, volume, found, self._judgement, warnings)
+
+    @cached_property
+    def _score_slices(self) -> ScoreSlices:
+        """Compiled at its first call."""
+        run, devices = self.parts, jax.local_devices()
+        model = parts.model(run.manifest["settings"], run.variables)
+        scorers = parts.scorers(model, run.densities)
+        return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
+
+    @cached_property
+    def _judgement(self) -> Judgement:
+        known, rate = self.parts.thresholds, f"{self.fpr:g}"
+        usual, above = known.slices[self.score_name], known.heatmaps[self.heatmap_name][rate]
+        return Judgement(usual, rate, above, self.about)
+
+    @cached_property
+    def about(self) -> Mapping[str, Any]:
+        """Plain values: what makes the scores, for the summary of a scan."""
+        settings = self.parts.manifest["settings"]
+        return {
+            "method": settings["method"],
+            "seed": settings["seed"],
+            "score": self.score_name,
+            "heatmap": self.heatmap_name,
+            "model": self.parts.identity,
+            "slicing": self.parts.thresholds.slicing,
+            "versions": versions(),
+        }
+
+
+def load_run(path: Path | str) -> Run:
+    """A trained run, with the score and heatmap in use that validation chose, and a rate of 5 %.
+
+    Args:
+        path: the folder of a run, such as runs/phantom/seed0/cradl, or a file that
+            `experiments.export` wrote.
+
+    Raises:
+        InputError: there is no run, it is incomplete, damaged, made by another version, or its
+            parts do not belong together.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"{path}: expected the folder of a run or an exported run, found nothing; check the "
+            "path"
+        )
+    content = folder.read(path) if path.is_dir() else file.read(path)
+    return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
+
+
+def _check(what: str, found: str, known: list[str]) -> None:
+    if found not in known:
+        raise InputError(f"{what}: expected one of {', '.join(known)}, found {found!r}")

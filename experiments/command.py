@@ -1,0 +1,55 @@
+"""What every command does: parse its flags, report a fault in one line, exit with a status.
+
+0: done; 1: done, but not for all that was asked; 2: something given is wrong; 130: interrupted.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from cradl_jax.errors import InputError
+
+INTERRUPTED = "interrupted; the same command continues from what is finished"
+
+
+def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
+    """Parse the command line, then call `main`; an `InputError` ends in exit status 2.
+
+    Args:
+        main: the command.
+        interrupted: what to say after Ctrl-C.
+    """
+
+    def guarded(_: Sequence[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            main()
+        except InputError as fault:
+            _refuse(str(fault))
+        except KeyboardInterrupt:
+            print(interrupted, file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str]) -> Sequence[str]:
+    try:
+        rest = flags.FLAGS(arguments)
+    except (flags.Error, TypeError) as fault:
+        _refuse(f"{fault}; see --help")
+    except (AttributeError, KeyError) as fault:  # what ml_collections raises
+        found = str(fault).strip("\"'")
+        _refuse(f"--config: expected a setting that the config has, found {found}")
+    except SystemExit:  # --help, after which absl exits with 1
+        sys.exit(0)
+    if len(rest) > 1:
+        _refuse(f"unknown argument {rest[1]!r}; every option starts with --")
+    return rest
+
+
+def _refuse(fault: str) -> NoReturn:
+    print(f"error: {fault}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,34 @@
+"""Pack a trained run into one file, to be kept, sent, or used on another machine.
+
+    python -m experiments.export --run=runs/phantom/seed0/cradl --out=cradl.zip
+
+The file holds the network, its densities, thresholds, settings and manifest, and not the
+optimizer's state; experiments.predict and cradl_jax.load_run read it like the folder. It is a zip
+of JSON and safetensors: reading it executes nothing.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+import cradl_jax
+from cradl_jax.errors import InputError
+from cradl_jax.runs import file
+from experiments import command
+
+RUN = flags.DEFINE_string("run", None, "The folder of a run with its thresholds.")
+OUT = flags.DEFINE_string("out", None, "The file to write.")
+flags.mark_flags_as_required(["run", "out"])
+
+
+def main() -> None:
+    """Entry point."""
+    out = Path(OUT.value).expanduser()
+    if out.is_dir():
+        raise InputError(f"{out}: expected the name of a file, found a folder; add one, cradl.zip")
+    file.write(out, cradl_jax.load_run(RUN.value).parts)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,245 @@
+"""A trained run: its folder, its exported file, and what both refuse."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from tiny_study import make, tiny_config
+
+import cradl_jax
+from cradl_jax import densities
+from cradl_jax.errors import InputError
+from cradl_jax.postprocess import postprocess
+from cradl_jax.runs import file
+from experiments import preprocess
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def folder(study):
+    return study / "seed0" / "cradl"
+
+
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "new" / "cradl.zip"
+    arguments = [sys.executable, "-m", "experiments.export", f"--run={folder}", f"--out={path}"]
+    subprocess.run(arguments, cwd=REPOSITORY, check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scan(study):
+    return study / "data" / "lesion-test1.nii.gz"
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    """A copy of the run, to be damaged."""
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+def rewritten(exported, path, change):
+    """The exported run with its members, by name, passed through `change`."""
+    with zipfile.ZipFile(exported) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, data in change(members).items():
+            target.writestr(name, data)
+    return path
+
+
+def with_json(change):
+    """A change of the JSON member alone."""
+
+    def changed(members):
+        content = json.loads(members[file.ABOUT])
+        change(content)
+        return members | {file.ABOUT: json.dumps(content).encode()}
+
+    return changed
+
+
+def test_slice_scores_are_the_densities_of_the_representations(study, folder):
+    run = cradl_jax.load_run(folder).using("gmm1", "gmm1")
+    store = preprocess.stores(tiny_config(), study)["lesion"]
+    images, brains = np.array(store.images[:5]), np.array(store.brains[:5])
+    found = run.score(images, brains)
+    model = file.parts.model(run.parts.manifest["settings"], run.parts.variables)
+    density = run.parts.densities["gmm1"]
+
+    def nll(x):
+        return -densities.log_prob(density, model.encode(model.variables, x)).sum()
+
+    z = model.encode(model.variables, images)
+    np.testing.assert_allclose(found.scores, -densities.log_prob(density, z), rtol=1e-5)
+    expected = postprocess(np.abs(jax.grad(nll)(images)), brains)
+    np.testing.assert_allclose(found.heatmaps, expected, rtol=1e-3, atol=1e-5)
+    one = run.score(images[2])
+    assert one.scores.shape == (1,) and one.heatmaps.shape == (1, 32, 32)
+    np.testing.assert_array_equal(run.score(images[:1]).scores, found.scores[:1])
+
+
+def test_slices_of_another_kind_are_refused(folder):
+    run = cradl_jax.load_run(folder)
+    with pytest.raises(InputError, match=r"shape \(N, 32, 32\), found \(2, 16, 16\)"):
+        run.score(np.zeros((2, 16, 16)))
+    with pytest.raises(InputError, match=r"in \[-1\.5, 1\.5\], found values from 0 to 700"):
+        run.score(np.full((1, 32, 32), 700.0) * np.eye(32))
+    with pytest.raises(InputError, match="found values from nan"):
+        run.score(np.full((1, 32, 32), np.nan))
+
+
+def test_a_finding_lies_on_the_scan_and_is_what_is_saved(folder, scan, tmp_path):
+    found = cradl_jax.load_run(str(folder)).predict(str(scan))
+    image = nib.load(scan)
+    assert found.anomaly_map.shape == found.mask.shape == image.shape
+    assert found.anomaly_map.dtype == np.float32 and found.mask.dtype == bool
+    summary = found.save(tmp_path)
+    saved = nib.load(tmp_path / "lesion-test1_anomaly.nii.gz")
+    np.testing.assert_array_equal(np.asarray(saved.dataobj), found.anomaly_map)
+    mask = nib.load(tmp_path / "lesion-test1_anomaly_mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), found.mask)
+    assert summary["slices"] == len(found.scores) and summary["scan"] == "lesion-test1"
+
+
+def test_exported_run_says_the_same_to_the_bit(folder, exported, scan):
+    runs = [cradl_jax.load_run(path) for path in (folder, exported)]
+    assert runs[0].about == runs[1].about
+    for score in runs[0].scores:
+        expected, found = (run.using(score, score, 0.01).predict(scan) for run in runs)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+
+
+def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
+    with zipfile.ZipFile(exported) as packed:
+        assert sorted(packed.namelist()) == sorted((file.ABOUT, file.VARIABLES, file.DENSITIES))
+        stored = len(packed.read(file.VARIABLES))
+    run = cradl_jax.load_run(folder)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(run.parts.variables))
+    assert weights <= stored < weights + 5000, "the weights alone, without the optimizer's state"
+    for source in (folder, exported):
+        file.write(tmp_path / "again.zip", cradl_jax.load_run(source).parts)
+        assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m | {"../evil.txt": b"x"}, "the members"),
+        (lambda m: {n: d for n, d in m.items() if n != file.DENSITIES}, "the members"),
+        (lambda m: m | {file.VARIABLES: m[file.VARIABLES][:-40]}, "run written by"),
+        (lambda m: m | {file.VARIABLES: m[file.DENSITIES]}, "weights of another network"),
+        (lambda m: m | {file.VARIABLES: m[file.VARIABLES][:-1] + b"\x11"}, "other than those"),
+        (lambda m: m | {file.ABOUT: b"{"}, "run written by"),
+        (with_json(lambda c: c.update(format=99)), "expected format 1.*found 99"),
+        (with_json(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
+        (with_json(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
+        (with_json(lambda c: c.pop("thresholds")), "run written by"),
+        (with_json(lambda c: c["manifest"]["settings"].update(method="gan")), "found 'gan'"),
+    ],
+)
+def test_hostile_or_damaged_file_is_refused(exported, tmp_path, change, message):
+    path = rewritten(exported, tmp_path / "run.zip", change)
+    with pytest.raises(InputError, match=message):
+        cradl_jax.load_run(path)
+    assert [f.name for f in tmp_path.iterdir()] == ["run.zip"], "nothing is unpacked"
+
+
+def test_packed_members_and_other_files_are_refused(exported, tmp_path):
+    (tmp_path / "text.zip").write_text("no zip")
+    (tmp_path / "cut.zip").write_bytes(exported.read_bytes()[:-500])
+    with zipfile.ZipFile(exported) as source, zipfile.ZipFile(tmp_path / "bomb.zip", "w") as packed:
+        for name in source.namelist():
+            packed.writestr(name, source.read(name), zipfile.ZIP_DEFLATED)
+    for name in ("text.zip", "cut.zip", "bomb.zip"):
+        with pytest.raises(InputError, match=f"{name}: expected a run written by"):
+            cradl_jax.load_run(tmp_path / name)
+
+
+def test_run_of_another_version_is_refused(copied):
+    manifest = copied / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["format"], content["versions"]["cradl_jax"] = 7, "9.9"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"found 7 of cradl_jax 9\.9"):
+        cradl_jax.load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("manifest.json", "expected the manifest of a finished run"),
+        ("checkpoints", "train the run first"),
+        ("densities/gmm1.npz", r"gmm1\.npz: expected a density"),
+        ("densities/manifest.json", "densities.manifest.json"),
+        ("thresholds/thresholds.json", r"run python -m experiments\.thresholds"),
+    ],
+)
+def test_incomplete_run_is_refused(copied, missing, message):
+    path = copied / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(InputError, match=message):
+        cradl_jax.load_run(copied)
+
+
+def test_study_and_nothing_are_not_a_run(study, folder, tmp_path):
+    with pytest.raises(InputError, match=f"that of a study; name one of {folder}"):
+        cradl_jax.load_run(study)
+    with pytest.raises(InputError, match="found nothing"):
+        cradl_jax.load_run(tmp_path / "nowhere")
+
+
+def test_run_that_cannot_be_written_to_is_read(folder, scan):
+    """As on a shared disk: nothing below the run changes."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    cradl_jax.load_run(folder).predict(scan)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiments.predict", "--run=a", "--scan=b", "--nope=1"], "nope"),
+        (["experiments.export", "--run=nowhere", "--out=."], "name of a file, found a folder"),
+        (["experiments.phantom", "--config=configs/nowhere.py"], "configs/nowhere.py"),
+        (["experiments.phantom", "--config=configs/phantom.py", "--config.nope=1"], "found nope"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_status_2(arguments, message):
+    result = command(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_names_the_flags_and_is_no_failure():
+    result = command("experiments.phantom", "--help")
+    assert result.returncode == 0
+    assert "--config" in result.stdout and "Write the embedded phantom" in result.stdout

@@ -10,6 +10,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from cradl_jax.errors import InputError
+from experiments import compiled
 
 INTERRUPTED = "interrupted; the same command continues from what is finished"
 
@@ -24,6 +25,7 @@ def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)
+        compiled.keep()
         try:
             main()
         except InputError as fault:

@@ -3,8 +3,9 @@
     python -m experiments.thresholds --config=configs/phantom.py [--workdir=runs/phantom]
 
 Needs the trained encoders of the config's methods and their densities. Scores the healthy
-validation slices and writes WORKDIR/seed<seed>/<method>/thresholds/thresholds.json, which
-`experiments.predict` reads: for each slice score and heatmap the thresholds at 1, 5 and 10 % false
+validation slices, also with the trivial baselines, and writes
+WORKDIR/seed<seed>/<method>/thresholds/thresholds.json, which `experiments.evaluate` and
+`experiments.predict` read: for each slice score and heatmap the thresholds at 1, 5 and 10 % false
 positives (of all slices; of all their pixels, inside and outside the brain, as the paper counts
 them), percentiles of the slices by height and of the scans, how to slice a scan, and what the
 training scans look like.
@@ -26,7 +27,9 @@ from cradl_jax.data.slices import SliceStore
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
-from experiments import app, evaluate, preprocess, runs
+from cradl_jax.report import BASELINE
+from experiments import app, preprocess, runs
+from experiments.scores import score, voxels
 
 FILE = "thresholds.json"
 
@@ -113,7 +116,7 @@ def measure(
 ) -> tuple[dict[str, thresholds.Usual], dict[str, dict[str, float]]]:
     """What is usual of each score, and the thresholds of each heatmap, on validation slices."""
     rows = healthy.rows("val")
-    scores, files = evaluate.score(config, healthy, rows, scorer, params, folder, "healthy_val")
+    scores, files = score(config, healthy, rows, scorer, params, folder, "healthy_val")
     slices = {
         name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
         for name, values in scores.items()
@@ -121,7 +124,7 @@ def measure(
     n_pixels = len(rows) * healthy.images[0].size
     heatmaps = {}
     for name, path in files.items():
-        blocks = evaluate.voxels(path, healthy, rows)
+        blocks = voxels(path, healthy, rows)
         heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
     return slices, heatmaps
 
@@ -140,8 +143,8 @@ def described(path: Path) -> Description:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
-    for method in config.methods:
+    """Entry point: the configured methods and the trivial baselines."""
+    for method in (*config.methods, BASELINE):
         fit(config, workdir, method)
 
 

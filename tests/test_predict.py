@@ -81,8 +81,8 @@ def study(tmp_path_factory):
     preprocess.main(config, workdir)
     keep_initial_weights(config, workdir)
     density.fit(config, workdir, "cradl")
-    evaluate.evaluate(config, workdir, "cradl")
     thresholds.main(config, workdir)
+    evaluate.evaluate(config, workdir, "cradl")
     return workdir
 
 

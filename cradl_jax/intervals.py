@@ -51,10 +51,10 @@ def bin_edges(points: OperatingPoints, bins: int = 4096) -> np.ndarray:
     """
     if bins < 1:
         raise InputError(f"expected at least 1 bin, found {bins}; 4096 is enough for any figure")
-    ascending = points.thresholds[::-1]
-    if len(ascending) <= bins:
-        return ascending
-    reached = np.cumsum(points.positives[::-1])
+    ascending, positives = points.thresholds[::-1], points.positives[::-1]
+    if np.count_nonzero(positives) <= bins:
+        return ascending[positives > 0]
+    reached = np.cumsum(positives)
     passed = np.arange(bins) * reached[-1] // bins
     return ascending[np.unique(np.searchsorted(reached, passed, "right"))]
 

@@ -3,11 +3,12 @@
 AUPRC, AUROC, best Dice and the FPR at 95 % TPR are functions of the positives' scores and of how
 many negatives lie above each of them: recall, and with it every one of these metrics, changes
 nowhere else. Anomalous voxels are few, so their scores are kept and the negatives only counted,
-in two passes over data that need never be in memory together.
+in two passes over data that need never be in memory together. What lies above thresholds that come
+from elsewhere, such as healthy scans, is counted in the same passes.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +25,8 @@ BLOCK = 1 << 12  # thresholds looked up together: what lies between them fits a 
 
 class OperatingPoints(NamedTuple):
     """What every metric follows from: counts at each distinct score of a positive, highest first.
+
+    Thresholds that were asked for stand among them, with 0 positives where none has that score.
 
     thresholds: [T] scores; a slice or voxel is called anomalous if its score is not below.
     positives: [T] anomalous ones with that very score.
@@ -67,7 +70,7 @@ def metrics_at(points: OperatingPoints) -> dict[str, float]:
     false = points.above + points.tied
     overtaken = np.dot(points.positives, points.above + points.tied / 2)
     return {
-        "auprc": float(np.dot(points.positives, true / (true + false)) / n_positive),
+        "auprc": float(np.dot(points.positives, true / np.maximum(true + false, 1)) / n_positive),
         "auroc": float(1 - overtaken / n_positive / n_negative),
         "dice": float(np.max(2 * true / (n_positive + true + false))),
         "fpr95": float(false[np.argmax(true / n_positive >= 0.95)] / n_negative),
@@ -75,18 +78,45 @@ def metrics_at(points: OperatingPoints) -> dict[str, float]:
     }
 
 
-def operating_points(chunks: Chunks) -> OperatingPoints:
-    """Count what `metrics_at` needs, with memory for the positives and one chunk.
+def metrics_above(points: OperatingPoints, threshold: float) -> dict[str, float]:
+    """Metrics of one threshold: what lies above it, and not what equals it, is called anomalous.
+
+    dice: Dice; NaN where there are no positives or no negatives.
+    sensitivity: the share of the positives that lies above; NaN where there are none.
+    fpr: the share of the negatives that lies above; NaN where there are none.
+
+    Raises:
+        InputError: `threshold` is none of `points.thresholds`, see `operating_points`.
+    """
+    found = np.flatnonzero(points.thresholds == float(threshold))
+    if not found.size:
+        raise InputError(
+            f"threshold {threshold}: expected one of those counted, found none; give it to "
+            "operating_points"
+        )
+    n_positive, n_negative = int(points.positives.sum()), points.negatives
+    true, false = int(points.positives[: found[0]].sum()), int(points.above[found[0]])
+    defined = n_positive and n_negative
+    return {
+        "dice": 2 * true / (n_positive + true + false) if defined else np.nan,
+        "sensitivity": true / n_positive if n_positive else np.nan,
+        "fpr": false / n_negative if n_negative else np.nan,
+    }
+
+
+def operating_points(chunks: Chunks, at: Sequence[float] = ()) -> OperatingPoints:
+    """Count what the metrics need, with memory for the positives and one chunk.
 
     Args:
         chunks: called twice; each time yields the same (scores, labels) arrays, of one shape
             each, labels boolean or 0 and 1.
+        at: further thresholds, for `metrics_above`; rounded to the scores' precision.
 
     Raises:
         InputError: no scores, non-finite scores, another shape of labels than of scores, labels
             other than 0 and 1, or a second pass that differs from the first.
     """
-    thresholds, positives, total = _positives(chunks)
+    thresholds, positives, total = _positives(chunks, at)
     below, up_to, counted = _count(chunks, thresholds)
     if counted != total:
         raise InputError(
@@ -115,8 +145,8 @@ def in_memory(scores: np.ndarray, labels: np.ndarray) -> Chunks:
     )
 
 
-def _positives(chunks: Chunks) -> tuple[np.ndarray, np.ndarray, int]:
-    """Distinct scores of positives, ascending; positives at each; number of all scores."""
+def _positives(chunks: Chunks, at: Sequence[float]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Distinct scores of positives and `at`, ascending; positives at each; number of all scores."""
     found, total = [], 0
     for scores, labels in chunks():
         scores, labels = np.asarray(scores), np.asarray(labels)
@@ -135,7 +165,10 @@ def _positives(chunks: Chunks) -> tuple[np.ndarray, np.ndarray, int]:
         total += scores.size
     if not total:
         raise InputError("no scores at all; expected at least one slice or voxel")
-    return *np.unique(np.concatenate(found), return_counts=True), total
+    further = np.unique(np.asarray(at, np.result_type(found[0], 0.0)))
+    thresholds, counts = np.unique(np.concatenate([*found, further]), return_counts=True)
+    counts[np.searchsorted(thresholds, further)] -= 1
+    return thresholds, counts, total
 
 
 def _count(chunks: Chunks, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -118,6 +118,19 @@ def fraction(value: Spread) -> str:
     return f"{value.mean:.4f}" + ("" if math.isnan(value.std) else f"±{value.std:.4f}")
 
 
+def title(rows: Iterable[Result], level: str, split: str) -> str:
+    """What a table shows: level, task and split, and over how many seeds."""
+    seeds = len({row.seed for row in rows})
+    over = "one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
+    return f"{level.capitalize()}-wise {LEVELS[level]} on {SPLITS[split]}, {over}"
+
+
+def in_order(methods: Iterable[str], order: str) -> list[str]:
+    """Methods in a table's order, those that the paper does not have next, baselines last."""
+    ranks = {method: rank for rank, method in enumerate(order.split())}
+    return sorted(methods, key=lambda m: (m == BASELINE, ranks.get(m, len(ranks)), m))
+
+
 def datasets(values: Mapping[Key, Spread], level: str) -> list[str]:
     """The data sets that were measured at a level, in their order."""
     return list(dict.fromkeys(key.dataset for key in values if key.level == level))
@@ -129,10 +142,12 @@ def cited(table: int, key: Key, names: Names) -> Spread:
     return Spread(row.mean, row.std) if row else Spread()
 
 
-def undefined(values: Mapping[Key, Spread], level: str, split: str) -> list[str]:
-    """A sentence for each data set on which no metric is defined, with the reason."""
+def undefined(
+    values: Mapping[Key, Spread], level: str, split: str, what: str = "metric"
+) -> list[str]:
+    """A sentence for each data set on which no `what` is defined, with the reason."""
     return [
-        f"{dataset}: no metric is defined on {SPLITS[split]}, since {reason}."
+        f"{dataset}: no {what} is defined on {SPLITS[split]}, since {reason}."
         for dataset in datasets(values, level)
         if (reason := _reason(values, dataset, level, split))
     ]

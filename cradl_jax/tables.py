@@ -36,11 +36,14 @@ from cradl_jax.summary import (
     cited,
     datasets,
     fraction,
+    in_order,
     over_seeds,
     percent,
+    title,
     undefined,
     without_choice,
 )
+from cradl_jax.threshold_tables import threshold_table
 
 HEADLINE, FURTHER = ("auprc", "auroc"), ("dice", "fpr95")
 SECTIONS = {
@@ -77,7 +80,7 @@ def result_tables(
     estimates: Sequence[Estimate] = (),
     comparisons: Sequence[Comparison] = (),
 ) -> list[Table]:
-    """All tables that can be made: Tables 1 to 4, intervals, every score, further metrics.
+    """All that can be made: Tables 1 to 4, thresholds, intervals, every score, further metrics.
 
     Raises:
         InputError: a value of `names` is no data set of the paper.
@@ -87,6 +90,7 @@ def result_tables(
     found = [data_table(rows, sizes, names)]
     found += [comparison_table(rows, level, names) for level in levels]
     found.append(selection_table(rows, names))
+    found += [threshold_table(rows, level) for level in levels]
     found += [interval_table(estimates)] if estimates else []
     found += [difference_table(comparisons)] if comparisons else []
     found += [score_table(rows, *which, names) for which in product(levels, SPLITS)]
@@ -121,7 +125,7 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     table = paper.BY_METHOD[level]
     found: dict[str, list[Spread]] = {}
     methods = {key.method for key in values if key.level == level}
-    for method in _in_order(methods, "cradl cevae vae"):
+    for method in in_order(methods, "cradl cevae vae"):
         scores = [chosen.get(Choice(dataset, level, "full", method), "") for dataset, _ in columns]
         keys = [
             Key(dataset, "test", level, method, score, metric)
@@ -139,7 +143,7 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
         keys = [Key(dataset, "", level, method, "", metric) for dataset, metric in columns]
         lines += _quote(("paper",), [percent(cited(table, key, names)) for key in keys])
     caption = (
-        f"{_title(rows, level, 'test')}, in % (as Table {table}): each method at the score that it "
+        f"{title(rows, level, 'test')}, in % (as Table {table}): each method at the score that it "
         "chose on validation. Bold: the best of a column."
     )
     notes = undefined(values, level, "test") + without_choice(values, chosen, level)
@@ -157,7 +161,7 @@ def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
     lines = []
     for dataset in dict.fromkeys(key.dataset for key in values):
         methods = {key.method for key in values if key.dataset == dataset} - {BASELINE}
-        for method in _in_order(methods, "cradl vae cevae"):
+        for method in in_order(methods, "cradl vae cevae"):
             name = paper.method_name(method)
             lines.append(_Line((dataset, name, *cells(chosen, dataset, method))))
             theirs = cells(paper.SELECTION, names.get(dataset, ""), method)
@@ -179,15 +183,17 @@ def score_table(rows: Sequence[Result], level: str, split: str, names: Names = N
 
     Bold is what a method chose on validation, in either comparison. Trivial baselines come last.
     """
-    title = f"{_title(rows, level, split)} (as Table {paper.BY_SCORE[level, split]})"
-    caption = f"{title}: every score. Bold: chosen on validation."
+    caption = (
+        f"{title(rows, level, split)} (as Table {paper.BY_SCORE[level, split]}): every score. "
+        "Bold: chosen on validation."
+    )
     return _every_score(rows, level, split, HEADLINE, fraction, caption, names)
 
 
 def further_table(rows: Sequence[Result], level: str) -> Table:
     """Best Dice and FPR95 of every score on test, in %, which the paper does not report."""
     caption = (
-        f"{_title(rows, level, 'test')}, in %: further metrics. The best Dice is an oracle, its "
+        f"{title(rows, level, 'test')}, in %: further metrics. The best Dice is an oracle, its "
         "threshold chosen on the test labels; FPR95 is the false-positive rate at 95 % "
         "sensitivity, of which less is better. Bold: chosen on validation."
     )
@@ -208,7 +214,7 @@ def _every_score(
     table = paper.BY_SCORE[level, split]
     pairs = {(key.method, key.score) for key in values if key[1:3] == (split, level)}
     lines = []
-    for method in _in_order({method for method, _ in pairs}, "vae cevae cradl"):
+    for method in in_order({method for method, _ in pairs}, "vae cevae cradl"):
         for score in sorted((s for m, s in pairs if m == method), key=_score_rank):
             keys = [
                 Key(dataset, split, level, method, score, metric) for dataset, metric in columns
@@ -269,12 +275,6 @@ def _data_cells(
     return scans + slices + prevalences
 
 
-def _title(rows: Sequence[Result], level: str, split: str) -> str:
-    seeds = len({row.seed for row in rows})
-    over = "one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
-    return f"{level.capitalize()}-wise {LEVELS[level]} on {SPLITS[split]}, {over}"
-
-
 def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{dataset} {METRICS[metric]}" for dataset, metric in columns]
 
@@ -289,12 +289,6 @@ def _labels(level: str, method: str, score: str) -> tuple[str, str]:
 def _right(columns: Iterable[int], labels: int) -> frozenset[int]:
     """The same columns, counted from the left of so many labels."""
     return frozenset(column + labels for column in columns)
-
-
-def _in_order(methods: Iterable[str], order: str) -> list[str]:
-    """Methods in a table's order, those that the paper does not have next, baselines last."""
-    ranks = {method: rank for rank, method in enumerate(order.split())}
-    return sorted(methods, key=lambda m: (m == BASELINE, ranks.get(m, len(ranks)), m))
 
 
 def _score_rank(score: str) -> tuple[int, int, str]:

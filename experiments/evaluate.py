@@ -2,13 +2,15 @@
 
     python -m experiments.evaluate --config=configs/phantom.py [--workdir=runs/phantom]
 
-Needs the trained encoders of the config's methods and their densities. Writes
-WORKDIR/seed<seed>/<method>/evaluation: results.csv (slice-wise and voxel-wise metrics), and for
-each data set and split the slices' scores and bootstrap draws of the metrics.
+Needs the trained encoders of the config's methods, their densities, and the thresholds that
+`experiments.thresholds` found on healthy scans. Writes WORKDIR/seed<seed>/<method>/evaluation:
+results.csv (slice-wise and voxel-wise metrics, those at a threshold as `dice@0.05` by its
+false-positive rate on healthy scans), and for each data set and split the slices' scores and
+bootstrap draws of the metrics.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +18,54 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax import intervals, metrics, report, scoring
-from cradl_jax.checkpoints import write_manifest
+from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
-from experiments import app, runs
-from experiments.preprocess import stores
+from cradl_jax.runs.folder import read_known
+from experiments import app, runs, thresholds
+from experiments.preprocess import HEALTHY, stores
+from experiments.scores import score, voxels
 
 SPLITS = ("val", "test")
-BLOCK = 512  # slices read at once for the voxel metrics
+Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
-    _, *anomalous_sets = stores(config, workdir).items()
-    fingerprints = {name: store.manifest["fingerprint"] for name, store in anomalous_sets}
+    data_sets = stores(config, workdir)
+    known = known_thresholds(config, workdir, method, data_sets[HEALTHY], identity)
+    fingerprints = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
     write_manifest(folder, {"method": method, "data": fingerprints}, identity)
+    del data_sets[HEALTHY]
     parts = []
-    for dataset, store in anomalous_sets:
+    for dataset, store in data_sets.items():
         for split in SPLITS:
             part = folder / f"{dataset}_{split}.csv"
             if not part.exists():
                 rows = [
                     report.Result(config.seed, method, score, dataset, split, level, metric, value)
-                    for level, score, values in measure(config, part, store, split, scorers)
+                    for level, score, values in measure(config, part, store, split, scorers, known)
                     for metric, value in values.items()
                 ]
                 report.write_csv(part, rows)
             parts += report.read_csv(part)
     report.write_csv(folder / "results.csv", parts)
+
+
+def known_thresholds(
+    config: ConfigDict, workdir: Path, method: str, healthy: SliceStore, identity: str
+) -> Known:
+    """The thresholds of a method on healthy scans.
+
+    Raises:
+        InputError: they are missing, damaged, or of other models or scans.
+    """
+    run = runs.folder(workdir, config.seed, method)
+    found = read_known(run, identity)
+    check_manifest(run / "thresholds", thresholds.settings(config, healthy, method), identity)
+    slices = {name: usual.thresholds for name, usual in found.slices.items()}
+    return {"slice": slices, "voxel": found.heatmaps}
 
 
 def measure(
@@ -53,6 +74,7 @@ def measure(
     store: SliceStore,
     split: str,
     scorers: list[tuple[scoring.Scorer, Any]],
+    known: Known,
 ) -> Iterator[tuple[str, str, dict[str, float]]]:
     """Level, name and metrics of each score and heatmap on a split.
 
@@ -67,12 +89,17 @@ def measure(
     scores, draws = {}, {}
 
     def measured(level: str, name: str, chunks: metrics.Chunks):
-        points = metrics.operating_points(chunks)
+        above = known[level][name]
+        points = metrics.operating_points(chunks, tuple(above.values()))
         edges = intervals.bin_edges(points)
         counts = intervals.count_by_scan(with_scans(chunks, scans), edges, weights.shape[1])
         for metric, values in intervals.weighted_metrics(counts, weights).items():
             draws[f"{level}-{name}-{metric}"] = values
-        return level, name, metrics.metrics_at(points)
+        found = metrics.metrics_at(points)
+        for rate, threshold in above.items():
+            at_rate = metrics.metrics_above(points, threshold)
+            found |= {f"{metric}@{rate}": value for metric, value in at_rate.items()}
+        return level, name, found
 
     for scorer, params in scorers:
         with tempfile.TemporaryDirectory(dir=part.parent) as temporary:
@@ -92,43 +119,6 @@ def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:
     for scores, labels in chunks():
         yield scores, labels, scans[first : first + len(scores)]
         first += len(scores)
-
-
-def score(
-    config: ConfigDict,
-    store: SliceStore,
-    rows: np.ndarray,
-    scorer: scoring.Scorer,
-    params: Any,
-    folder: Path,
-    label: str,
-) -> tuple[dict[str, np.ndarray], dict[str, Path]]:
-    """Scores [n] of the given slices, and files of their post-processed heatmaps [n, H, W]."""
-    arrays = scoring.Batch(store.images, store.brains, store.position)
-    scorer = scoring.post_processed(scorer)
-    scores, heatmaps = {}, {}
-    for batch in runs.in_batches(config, scorer, params, arrays, rows, f"score {label}"):
-        for name, values in batch.scores.items():
-            scores.setdefault(name, []).append(values)
-        for name, values in batch.heatmaps.items():
-            heatmaps[name] = folder / name
-            with heatmaps[name].open("ab") as file:
-                values.tofile(file)
-        store.release()
-    return {name: np.concatenate(values) for name, values in scores.items()}, heatmaps
-
-
-def voxels(path: Path, store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:
-    """The heatmaps' values [n, H, W] with their labels, block by block, as often as asked."""
-
-    def blocks():
-        with path.open("rb") as file:
-            for first in range(0, len(rows), BLOCK):
-                labels = store.masks[rows[first : first + BLOCK]]
-                store.release()
-                yield np.fromfile(file, np.float32, labels.size).reshape(labels.shape), labels
-
-    return blocks
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

@@ -55,11 +55,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
             with stage(f"densities of {method}, seed {seed}"):
                 density.fit(config, workdir, method)
         for method in (*config.methods, BASELINE):
-            with stage(f"evaluate {method}, seed {seed}"):
-                evaluate.evaluate(config, workdir, method)
-        for method in config.methods:
             with stage(f"thresholds of {method}, seed {seed}"):
                 thresholds.fit(config, workdir, method)
+            with stage(f"evaluate {method}, seed {seed}"):
+                evaluate.evaluate(config, workdir, method)
     with stage("report"):
         page = report.write(config, workdir).resolve().as_uri()
     print(f"\ntables: {(workdir / 'tables.md').resolve()}\nreport: {page}")

@@ -3,14 +3,14 @@
     python -m experiments.thresholds --config=configs/phantom.py [--workdir=runs/phantom]
 
 Needs the trained encoders of the config's methods and their densities. Scores the healthy
-validation slices and writes WORKDIR/seed<seed>/<method>/thresholds/thresholds.json, which
-`experiments.predict` reads: for each slice score and heatmap the thresholds at 1, 5 and 10 % false
+validation slices, also with the trivial baselines, and writes
+WORKDIR/seed<seed>/<method>/thresholds/thresholds.json, which `experiments.evaluate` and
+`experiments.predict` read: for each slice score and heatmap the thresholds at 1, 5 and 10 % false
 positives (of all slices; of all their pixels, inside and outside the brain, as the paper counts
 them), percentiles of the slices by height and of the scans, how to slice a scan, and what the
 training scans look like.
 """
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,20 @@ from ml_collections import ConfigDict
 
 from cradl_jax import scoring, thresholds
 from cradl_jax.checkpoints import write_json, write_manifest
-from cradl_jax.data import familiarity
-from cradl_jax.data.description import Description, describe, states_orientation
 from cradl_jax.data.slices import SliceStore
-from cradl_jax.data.volumes import read_volume
-from cradl_jax.data.workers import map_scans
-from experiments import app, evaluate, preprocess, runs
+from cradl_jax.report import BASELINE
+from experiments import app, preprocess, runs
+from experiments.scores import score, voxels
+from experiments.training_scans import reference
 
 
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
-    folder = place(config, workdir, method)
+    folder = runs.folder(workdir, config.seed, method) / "thresholds"
     scorers, identity = runs.scorers(config, workdir, method)
     healthy = next(iter(preprocess.stores(config, workdir).values()))
-    _, first, *_ = preprocess.names(config)
-    slicing = preprocess.slicing(config, first)
-    made_from = {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
-    write_manifest(folder, made_from, identity)
+    how = settings(config, healthy, method)
+    write_manifest(folder, how, identity)
     if (folder / thresholds.FILE).exists():
         return
     slices, heatmaps = {}, {}
@@ -43,14 +40,16 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             of_slices, of_maps = measure(config, healthy, scorer, params, Path(temporary))
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
-    training = familiarity.summarize(descriptions(config, healthy))
-    known = thresholds.Thresholds(slicing, slices, heatmaps, training)
+    training = reference(config, workdir, healthy)
+    known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
     write_json(folder / thresholds.FILE, thresholds.plain(known))
 
 
-def place(config: ConfigDict, workdir: Path, method: str) -> Path:
-    """The folder of a run's thresholds."""
-    return runs.folder(workdir, config.seed, method) / "thresholds"
+def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
+    """What the thresholds of a method depend on, as plain values."""
+    _, first, *_ = preprocess.names(config)
+    slicing = preprocess.slicing(config, first)
+    return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
 
 
 def measure(
@@ -58,7 +57,7 @@ def measure(
 ) -> tuple[dict[str, thresholds.Usual], dict[str, dict[str, float]]]:
     """What is usual of each score, and the thresholds of each heatmap, on validation slices."""
     rows = healthy.rows("val")
-    scores, files = evaluate.score(config, healthy, rows, scorer, params, folder, "healthy_val")
+    scores, files = score(config, healthy, rows, scorer, params, folder, "healthy_val")
     slices = {
         name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
         for name, values in scores.items()
@@ -66,27 +65,14 @@ def measure(
     n_pixels = len(rows) * healthy.images[0].size
     heatmaps = {}
     for name, path in files.items():
-        blocks = evaluate.voxels(path, healthy, rows)
+        blocks = voxels(path, healthy, rows)
         heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
     return slices, heatmaps
 
 
-def descriptions(config: ConfigDict, healthy: SliceStore) -> list[Description]:
-    """What each training scan looks like; the scans themselves are read."""
-    folder = healthy.path.resolve()
-    files = [folder / scan["image"] for scan in healthy.records if scan["split"] == "train"]
-    workers = config.data.workers or os.cpu_count() or 1
-    return list(map_scans(described, files, workers, "describe training scans"))
-
-
-def described(path: Path) -> Description:
-    """What the scan at `path` looks like."""
-    return describe(read_volume(path), oriented=states_orientation(path))
-
-
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
-    for method in config.methods:
+    """Entry point: the configured methods and the trivial baselines."""
+    for method in (*config.methods, BASELINE):
         fit(config, workdir, method)
 
 

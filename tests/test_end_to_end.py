@@ -1,20 +1,24 @@
 """The whole study on a tiny phantom, and how it answers to mistakes."""
 
 import csv
+import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import phantom, scans
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.report import read_csv
-from experiments import app, evaluate, preprocess, report, reproduce, runs
+from cradl_jax.scoring import Batch, baseline, post_processed
+from experiments import app, evaluate, preprocess, report, reproduce, runs, thresholds
 
 REPOSITORY = Path(__file__).parents[1]
 DENSITIES = {"gmm1", "gmm2", "flow"}
@@ -28,7 +32,10 @@ SCORES = {
     "cevae": VAE,
     "baseline": {"slice": {"position", "area"}, "voxel": {"intensity"}},
 }
-METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"}
+RATES = ("0.01", "0.05", "0.1")
+METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"} | {
+    f"{metric}@{rate}" for metric in ("dice", "sensitivity", "fpr") for rate in RATES
+}
 
 
 def tiny_config():
@@ -70,6 +77,42 @@ def test_every_score_is_measured_on_every_set(study):
     assert all(0 <= row.value <= 1 for row in rows)
 
 
+def above(scores, labels, threshold):
+    """Dice, sensitivity and false-positive rate of what lies above, by their definitions."""
+    found = scores > np.float32(threshold)
+    return {
+        "dice": 2 * (found & labels).sum() / (found.sum() + labels.sum()),
+        "sensitivity": found[labels].mean(),
+        "fpr": found[~labels].mean(),
+    }
+
+
+def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(study):
+    """Every slice score from the scores that are kept, and the heatmap of |intensity| anew."""
+    stores = preprocess.stores(tiny_config(), study)
+    rows = {r[1:7]: r.value for r in read_csv(study / "results.csv")}
+    for method, dataset in product(SCORES, ("synth", "lesion")):
+        folder = study / "seed0" / method
+        kept = json.loads((folder / "thresholds" / "thresholds.json").read_text())
+        slices = np.load(folder / "evaluation" / f"{dataset}_test_slices.npz")
+        pairs = [
+            ("slice", score, slices[score], slices["labels"], kept["slices"][score]["thresholds"])
+            for score in SCORES[method]["slice"]
+        ]
+        if method == "baseline":
+            store = stores[dataset]
+            test = store.rows("test")
+            batch = Batch(store.images[test], store.brains[test], store.position[test])
+            heatmap = post_processed(baseline)(None, batch).heatmaps["intensity"]
+            known = kept["heatmaps"]["intensity"]
+            pairs.append(("voxel", "intensity", np.asarray(heatmap), store.masks[test], known))
+        for level, score, scores, labels, known in pairs:
+            for rate in RATES:
+                for metric, value in above(scores, labels, known[rate]).items():
+                    key = (method, score, dataset, "test", level, f"{metric}@{rate}")
+                    assert rows[key] == pytest.approx(value, abs=1e-4)
+
+
 def test_study_leaves_a_report_and_logs(study):
     page = (study / "report.html").read_text()
     assert page.count("data:image/png;base64") == len(list((study / "figures").glob("*.png")))
@@ -78,6 +121,17 @@ def test_study_leaves_a_report_and_logs(study):
         assert found in tables
     history = (study / "seed0" / "cradl" / "metrics.jsonl").read_text()
     assert "train/loss" in history and "val/loss" in history
+
+
+def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_path):
+    shutil.copytree(study / "slices", tmp_path / "slices")
+    with pytest.raises(InputError, match=r"no such file; run python -m experiments\.thresholds"):
+        evaluate.evaluate(tiny_config(), tmp_path, "baseline")
+    manifest = json.loads((study / "seed0" / "cradl" / "evaluation" / "manifest.json").read_text())
+    stores = preprocess.stores(tiny_config(), study)
+    assert manifest["settings"]["data"] == {
+        name: store.manifest["fingerprint"] for name, store in stores.items()
+    }
 
 
 def test_second_run_skips_what_is_done_and_changes_nothing(study):
@@ -186,13 +240,15 @@ def test_data_set_with_one_class_has_no_metrics_but_a_note(study, tmp_path):
     for kept in ("manifest.json", "metrics.jsonl"):
         shutil.copy(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
     preprocess.main(config, tmp_path)
+    thresholds.main(config, tmp_path)
     evaluate.main(config, tmp_path)
     report.write(config, tmp_path)
-    rows = [
-        r for r in read_csv(tmp_path / "results.csv") if (r.split, r.metric) == ("test", "auroc")
-    ]
-    assert rows and all(math.isnan(row.value) for row in rows)
-    assert "no metric is defined on test" in (tmp_path / "tables.md").read_text()
+    rows = [row for row in read_csv(tmp_path / "results.csv") if row.split == "test"]
+    for metric, defined in (("auroc", False), ("dice@0.05", False), ("fpr@0.05", True)):
+        values = [row.value for row in rows if row.metric == metric]
+        assert values and all(math.isnan(value) != defined for value in values)
+    written = (tmp_path / "tables.md").read_text()
+    assert "no metric is defined on test" in written and "no Dice is defined on test" in written
 
 
 def command(*arguments):

@@ -148,6 +148,13 @@ def test_gaps_between_edges_hold_less_than_their_share_of_positives(found, bins)
         assert set(edges) == set(scores)
 
 
+@pytest.mark.parametrize("bins", [5, 6])
+def test_thresholds_asked_for_are_no_edges(bins):
+    scores, labels = np.arange(20.0), np.arange(20) % 4 == 3
+    points = metrics.operating_points(metrics.in_memory(scores, labels), at=(-1.0, 6.5, 8.0, 30.0))
+    assert bin_edges(points, bins).tolist() == [3, 7, 11, 15, 19]
+
+
 def test_bins_are_those_of_the_docstring():
     scores = np.array([9.0, 5.0, 4.0, 2.0, 1.0, 0.0])
     labels = np.array([False, True, False, True, False, False])

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     average_precision_score,
+    f1_score,
     precision_recall_curve,
+    recall_score,
     roc_auc_score,
     roc_curve,
 )
@@ -15,6 +17,8 @@ from cradl_jax.metrics import (
     binary_metrics,
     covariance_spectrum,
     effective_rank,
+    in_memory,
+    metrics_above,
     metrics_at,
     operating_points,
 )
@@ -31,6 +35,15 @@ def sklearn_metrics(scores, labels):
         "dice": dice.max(),
         "fpr95": fpr[np.argmax(tpr >= 0.95)],
         "prevalence": np.mean(labels),
+    }
+
+
+def sklearn_above(scores, labels, threshold):
+    above = scores > threshold
+    return {
+        "dice": f1_score(labels, above, zero_division=0),
+        "sensitivity": recall_score(labels, above),
+        "fpr": 1 - recall_score(~labels, ~above),
     }
 
 
@@ -65,6 +78,20 @@ def test_chunks_give_what_the_whole_gives(data, sizes):
     assert parts == whole
 
 
+@settings(deadline=None, max_examples=60)
+@given(scores_and_labels(), st.data(), st.lists(st.integers(0, 20), max_size=3))
+def test_above_a_threshold_equals_scikit_learn(data, draw, sizes):
+    """Thresholds that are scores, that lie between, above and below all of them."""
+    scores, labels = data
+    wanted = st.sampled_from([*scores.tolist(), *TIED]) | st.floats(-1e31, 1e31)
+    at = draw.draw(st.lists(wanted, max_size=5))
+    points = operating_points(chunked(*data, sizes), at)
+    for threshold in at:
+        expected = sklearn_above(scores, labels, threshold)
+        assert metrics_above(points, threshold) == pytest.approx(expected, abs=1e-12)
+    assert metrics_at(points) == pytest.approx(binary_metrics(*data), abs=1e-12)
+
+
 @pytest.mark.parametrize("zeros", [0.0, 0.75])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_many_voxels_equal_scikit_learn_also_when_sorted_in_several_pieces(zeros, dtype):
@@ -73,11 +100,16 @@ def test_many_voxels_equal_scikit_learn_also_when_sorted_in_several_pieces(zeros
     scores = rng.gamma(1, 1, labels.shape) * (1 + labels)
     scores = (scores * (rng.random(labels.shape) > zeros)).astype(np.float16).astype(dtype)
     expected = sklearn_metrics(scores.ravel(), labels.ravel())
+    at = (0.0, 0.3, *np.quantile(scores, (0.9, 0.95, 0.99)), float(scores.max()))
+    above = [sklearn_above(scores.ravel(), labels.ravel(), dtype(value)) for value in at]
     assert binary_metrics(scores, labels) == pytest.approx(expected, abs=1e-12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "SORTED_AT_ONCE", 30_000)
         patch.setattr(metrics, "BLOCK", 100)
-        assert binary_metrics(scores, labels) == pytest.approx(expected, abs=1e-12)
+        points = operating_points(in_memory(scores, labels), at)
+    assert metrics_at(points) == pytest.approx(expected, abs=1e-12)
+    for value, found in zip(at, above, strict=True):
+        assert metrics_above(points, value) == pytest.approx(found, abs=1e-12)
 
 
 def test_worked_by_hand():
@@ -96,6 +128,26 @@ def test_worked_by_hand_when_all_scores_tie():
     assert binary_metrics(np.zeros(4), np.array([1, 0, 0, 0])) == pytest.approx(
         {"auprc": 0.25, "auroc": 0.5, "dice": 2 / 5, "fpr95": 1, "prevalence": 0.25}
     )
+
+
+def test_above_a_threshold_worked_by_hand():
+    """Whole numbers for scores; what equals a threshold does not lie above it."""
+    scores, labels = np.array([5, 4, 3, 2, 1]), np.array([1, 0, 1, 0, 0])
+    points = operating_points(in_memory(scores, labels), at=(9, 3, 1.5))
+    found = [list(metrics_above(points, threshold).values()) for threshold in (9, 5, 3, 1.5)]
+    assert found == pytest.approx(
+        np.array([[0, 0, 0], [0, 0, 0], [1 / 2, 1 / 2, 1 / 3], [2 / 3, 1, 2 / 3]])
+    )
+    with pytest.raises(InputError, match=r"threshold 2\.0: .*operating_points"):
+        metrics_above(points, 2.0)
+
+
+@pytest.mark.parametrize(("label", "known"), [(False, "fpr"), (True, "sensitivity")])
+def test_above_a_threshold_one_class_alone_has_its_share_and_nothing_else(label, known):
+    points = operating_points(in_memory(np.arange(4.0), np.full(4, label)), at=(2.5,))
+    found = metrics_above(points, 2.5)
+    assert found.pop(known) == 1 / 4
+    assert len(found) == 2 and np.isnan(list(found.values())).all()
 
 
 def test_fpr95_takes_the_threshold_that_reaches_exactly_95_percent():

@@ -222,11 +222,13 @@ def test_all_tables_of_a_study_in_the_papers_order():
     found = tables.result_tables(SEEDS + voxels, {}, {}, [estimate], [difference])
     begins = [
         *("Anomalous data", "Slice-wise detection", "Voxel-wise localization", "The scores"),
+        *("Slice-wise detection on test", "Voxel-wise localization on test"),
         *("Patient-level", "Paired difference", "Slice-wise detection on test", "Slice-wise"),
         *("Voxel-wise localization on test", "Voxel-wise", "Slice-wise", "Voxel-wise"),
     ]
     assert len(found) == len(begins)
     assert all(t.caption.startswith(begin) for t, begin in zip(found, begins, strict=True))
+    assert all("healthy validation scans" in table.caption for table in found[4:6])
 
 
 def test_an_unknown_name_of_a_data_set_is_refused():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cradl_jax import thresholds
+from cradl_jax import metrics, thresholds
 from cradl_jax.errors import InputError
 
 
@@ -20,6 +20,17 @@ def test_thresholds_are_exact_whatever_the_chunks():
         thresholds.at_rates([np.array([1.0, np.nan])], 2)
     with pytest.raises(InputError, match="found 2"):
         thresholds.at_rates([np.ones(2)], 3)
+
+
+def test_false_positives_of_the_healthy_scans_themselves_are_those_of_the_rates():
+    random = np.random.default_rng(2)
+    values = np.round(random.normal(size=4000), 2).astype(np.float32)
+    found = thresholds.at_rates([values], 4000)
+    chunks = metrics.in_memory(values, np.zeros(4000, bool))
+    points = metrics.operating_points(chunks, tuple(found.values()))
+    for rate, threshold in found.items():
+        share = metrics.metrics_above(points, threshold)["fpr"]
+        assert share <= float(rate) < share + np.mean(values == np.float32(threshold))
 
 
 def test_percentiles_are_those_of_the_same_height():

@@ -1,0 +1,38 @@
+"""What the healthy training scans of a study look like, for the check of a new scan."""
+
+import json
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.checkpoints import write_json
+from cradl_jax.data import familiarity
+from cradl_jax.data.description import Description, describe, states_orientation
+from cradl_jax.data.slices import SliceStore
+from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.workers import map_scans
+
+
+def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> familiarity.Reference:
+    """What is usual among the training scans; they are read once, for all methods and seeds."""
+    path, data = workdir / "training_scans.json", healthy.manifest["fingerprint"]
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if kept.get("data") != data:
+        found = familiarity.summarize(descriptions(config, healthy))
+        kept = {"data": data, "usual": found._asdict()}
+        write_json(path, kept)
+    return familiarity.Reference(**kept["usual"])
+
+
+def descriptions(config: ConfigDict, healthy: SliceStore) -> list[Description]:
+    """What each training scan looks like; the scans themselves are read."""
+    folder = healthy.path.resolve()
+    files = [folder / scan["image"] for scan in healthy.records if scan["split"] == "train"]
+    workers = config.data.workers or os.cpu_count() or 1
+    return list(map_scans(described, files, workers, "describe training scans"))
+
+
+def described(path: Path) -> Description:
+    """What the scan at `path` looks like."""
+    return describe(read_volume(path), oriented=states_orientation(path))

@@ -18,10 +18,11 @@ print(sum("cache_hits" in event for event in hits))
 
 
 def hits(**environment):
+    inherited = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     result = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=Path(__file__).parents[1],
-        env={**os.environ, "XLA_FLAGS": "", **environment},
+        env={**inherited, "XLA_FLAGS": "", **environment},
         capture_output=True,
         text=True,
         check=True,

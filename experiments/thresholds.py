@@ -35,7 +35,8 @@ class Thresholds(NamedTuple):
     """The content of thresholds.json.
 
     Attributes:
-        slicing: how a scan is sliced, as those of the first anomalous data set.
+        slicing: how a scan is sliced: as those of the first anomalous data set, at the training
+            scans' pixel size.
         slices: what is usual of each slice score.
         heatmaps: thresholds of each post-processed heatmap by rate.
         training: what is usual among the training scans.
@@ -54,7 +55,9 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     healthy = next(iter(preprocess.stores(config, workdir).values()))
     _, first, *_ = preprocess.names(config)
     settings = {"method": method, "data": healthy.manifest["fingerprint"]}
-    settings["slicing"] = preprocess.slicing(config, first)
+    settings["slicing"] = preprocess.slicing(config, first) | {
+        "pixel_mm": healthy.pixel_mm("train")
+    }
     write_manifest(folder, settings, identity)
     if (folder / FILE).exists():
         return

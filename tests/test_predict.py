@@ -5,22 +5,25 @@ import inspect
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scans import brain, write
 
 from configs import default
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.data.native import slice_heights_mm
-from cradl_jax.data.preprocess import slice_geometry
+from cradl_jax.data.preprocess import normalized_slices, slice_geometry
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
-from cradl_jax.prediction import slice_scorer
+from cradl_jax.prediction import predict_volume, slice_scorer
 from cradl_jax.prediction_files import Named
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
 from cradl_jax.train import adam, create_state
@@ -137,6 +140,70 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, model, evaluated, tmp_p
     assert (np.asarray(mask.dataobj) == (native.astype(np.float32) > threshold)).all()
 
 
+def test_a_scan_with_the_training_scans_field_of_view_gets_the_slices_of_the_store(study, model):
+    store = preprocess.stores(tiny_config(), study)["lesion"]
+    assert model.slicing["pixel_mm"] == max(SHAPE[:2]) * 5 / 32
+    volume = read_volume(lesion(study))
+    slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **model.slicing)
+    of_scan = store.subjects == "lesion-test1"
+    np.testing.assert_array_equal(slices.images, store.images[of_scan])
+    np.testing.assert_array_equal(slices.brains, store.brains[of_scan])
+
+
+PADDING = st.just((20, 20)) | st.tuples(st.integers(40, 60), st.integers(0, 10))
+
+
+@settings(
+    deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    plane=st.tuples(PADDING, PADDING),
+    height=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
+def test_a_larger_field_of_view_changes_no_score(study, model, plane, height):
+    """The brain is off center so far that slices around the volume would cut it, or not at all."""
+    volume = read_volume(lesion(study))
+    expected = predict_volume(model.score_slices, volume, model.slicing)
+    padding = (*plane, height)
+    inside = tuple(slice(low, low + n) for (low, _), n in zip(padding, SHAPE, strict=True))
+    wide = replace(volume, data=np.pad(volume.data, padding))
+    found = predict_volume(model.score_slices, wide, model.slicing)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+    np.testing.assert_allclose(found.position, expected.position, atol=1e-6)
+    np.testing.assert_array_equal(found.number, expected.number + height[0])
+    top = expected.maps.max()
+    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-3, atol=1e-4 * top)
+    np.testing.assert_allclose(found.volume[inside], expected.volume, rtol=1e-3, atol=1e-4 * top)
+    assert np.count_nonzero(found.volume) == np.count_nonzero(found.volume[inside])
+
+
+def test_what_is_written_of_a_tall_scan_speaks_of_its_brain_alone(study, model, tmp_path):
+    data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
+    tall = np.pad(data, ((0, 0), (0, 0), (15, 40)))
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[2, 3] = -15 * 5
+    scan = write(tmp_path / "tall.nii.gz", tall, affine)
+    out = predict.judge(model, Named("tall", scan), tmp_path / "out")
+    whole = predict.judge(model, Named("it", lesion(study)), tmp_path / "out")
+    rows, expected = (table(tmp_path / "out" / f"{name}_slices.csv") for name in ("tall", "it"))
+    assert len(rows) == len(expected) == out["slices"] == whole["slices"] == 22
+    for row, other in zip(rows, expected, strict=True):
+        assert int(row["index"]) == int(other["index"]) + 15
+        for name in ("position_mm", "height_in_brain", "above_threshold"):
+            assert float(row[name]) == float(other[name])
+        assert np.isclose(float(row["score"]), float(other["score"]), rtol=1e-4)
+    assert out["slices_above"] == whole["slices_above"]
+    assert "of 22" in (tmp_path / "out" / "tall.html").read_text()
+
+
+def test_a_scan_whose_slices_show_no_brain_is_refused(study, model):
+    volume = read_volume(lesion(study))
+    low = replace(volume, data=np.zeros_like(volume.data))
+    low.data[..., :3] = volume.data[..., 10:13]
+    with pytest.raises(InputError, match="expected brain in the axial slices, 3 being left out"):
+        predict_volume(model.score_slices, low, model.slicing)
+
+
 def oblique(study, path):
     """The brain of a scan with its axes permuted and flipped, as another scanner writes it."""
     data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
@@ -191,9 +258,7 @@ def test_batches_change_nothing(study, model):
     config.score.batch_size = 4
     volume = read_volume(lesion(study))
     other = predict.load(config, study, "cradl", "flow", "gmm1")
-    expected, found = (
-        predict.prediction.predict_volume(m.score_slices, volume, m.slicing) for m in (model, other)
-    )
+    expected, found = (predict_volume(m.score_slices, volume, m.slicing) for m in (model, other))
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-6)
 

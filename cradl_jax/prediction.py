@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.native import slice_heights_mm, to_volume
-from cradl_jax.data.preprocess import SliceGeometry, normalized_slices, slice_geometry
+from cradl_jax.data.preprocess import SliceGeometry, normalized_slices
 from cradl_jax.data.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.parallel import Devices
@@ -24,9 +24,10 @@ ScoreSlices = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
 
 
 class Prediction(NamedTuple):
-    """What a model says of a scan; slices go from the lowest to the highest.
+    """What a model says of a scan: of the n slices that show brain, from the lowest to the highest.
 
     Attributes:
+        number: [n] int, which slices of `geometry` these are.
         scores: [n], higher is more anomalous.
         maps: [n, size, size] post-processed heatmaps, not negative, never scaled.
         volume: [X, Y, Z] float32 along R, A and S: the maps on the scan's voxels, 0 outside the
@@ -36,6 +37,7 @@ class Prediction(NamedTuple):
         geometry: how the scan was sliced.
     """
 
+    number: np.ndarray
     scores: np.ndarray
     maps: np.ndarray
     volume: np.ndarray
@@ -47,28 +49,36 @@ class Prediction(NamedTuple):
 def predict_volume(
     score_slices: ScoreSlices, volume: Volume, slicing: Mapping[str, Any]
 ) -> Prediction:
-    """Score every slice of a scan.
+    """Score every slice of a scan that shows brain.
 
     Args:
         score_slices: see `slice_scorer`.
         volume: from `read_volume`.
-        slicing: `size`, `offset` and `slice_spacing_mm` of `slice_geometry`.
+        slicing: `size`, `offset`, `slice_spacing_mm` and `pixel_mm` of `slice_volume`.
 
     Raises:
-        InputError: the scan has too few slices, or a score is not finite.
+        InputError: the scan has too few slices, none shows brain, or a score is not finite.
     """
     with threadpool_limits(1, user_api="blas"):  # as in `workers.map_scans`
         slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **slicing)
-    scores, maps = score_slices(Batch(slices.images, slices.brains, slices.position))
+    number = np.flatnonzero(slices.brains.any(axis=(1, 2)))
+    if not len(number):
+        raise InputError(
+            f"expected brain in the axial slices, {slicing['offset']} being left out at each end, "
+            "found none in any; check the scan's axes, its voxel size and the brain extraction"
+        )
+    position = slices.position[number]
+    scores, maps = score_slices(Batch(slices.images[number], slices.brains[number], position))
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise InputError(
             "expected finite scores, found NaN or infinity; the scan is too far from the training "
             "scans for this density, so choose another score and heatmap"
         )
-    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **slicing)
-    native = to_volume(np.maximum(maps, 0), geometry, volume.data != 0)
-    heights = slice_heights_mm(geometry, volume.affine)
-    return Prediction(scores, maps, native, slices.position, heights, geometry)
+    stack = np.zeros_like(slices.images)
+    stack[number] = np.maximum(maps, 0)
+    native = to_volume(stack, slices.geometry, volume.data != 0)
+    heights = slice_heights_mm(slices.geometry, volume.affine)[number]
+    return Prediction(number, scores, maps, native, position, heights, slices.geometry)
 
 
 def slice_scorer(

@@ -205,7 +205,7 @@ def summary(
 
 
 def slice_rows(image: Path, found: Prediction, judgement: Judgement) -> list[dict[str, Any]]:
-    """A row a slice, from the lowest to the highest.
+    """A row a slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
     resampled) along the axis of the scan's file that is closest to bottom-top.
@@ -226,7 +226,7 @@ def file_indices(image: Path, found: Prediction) -> np.ndarray:
     """[n] int: number of each slice along the axis of the file that is closest to bottom-top."""
     _, _, orientation = canonical_grid(image, open_image(image))
     geometry, depth = found.geometry, found.geometry.shape[2]
-    number = np.arange(geometry.n_slices) - (geometry.n_slices - 1) / 2
+    number = found.number - (geometry.n_slices - 1) / 2
     layer = (depth - 1) / 2 + number * geometry.slice_mm / geometry.spacing_mm[2]
     index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
     ((_, direction),) = orientation[orientation[:, 0] == 2]

@@ -41,7 +41,8 @@ class Thresholds(NamedTuple):
     """The content of thresholds.json.
 
     Attributes:
-        slicing: how a scan is sliced, as those of the first anomalous data set.
+        slicing: how a scan is sliced: as those of the first anomalous data set, at the training
+            scans' pixel size.
         slices: what is usual of each slice score.
         heatmaps: thresholds of each post-processed heatmap by rate.
         training: what is usual among the training scans.

@@ -48,7 +48,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     """What the thresholds of a method depend on, as plain values."""
     _, first, *_ = preprocess.names(config)
-    slicing = preprocess.slicing(config, first)
+    slicing = preprocess.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
     return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
 
 

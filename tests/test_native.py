@@ -7,7 +7,7 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scans import brain, write
 from scipy.interpolate import RegularGridInterpolator
@@ -44,10 +44,12 @@ def raw_header(path):
     size=st.integers(16, 64),
     slice_mm=st.none() | st.floats(0.7, 3),
     offset=st.integers(0, 2),
+    view=st.none() | st.floats(1.1, 2),
 )
 def test_a_blob_comes_back_where_it_was(
-    tmp_path, shape, spacing, angles, mirrored, center, width, size, slice_mm, offset
+    tmp_path, shape, spacing, angles, mirrored, center, width, size, slice_mm, offset, view
 ):
+    """Slices show the whole volume, or `view` times the width of the blob, around it if needed."""
     extent = np.array(shape) * spacing
     center, width = np.array(center) * extent, width * extent.min()
     affine = np.eye(4)
@@ -61,10 +63,13 @@ def test_a_blob_comes_back_where_it_was(
     scan = write(tmp_path / "scan.nii.gz", blob.astype(np.float32), affine)
 
     volume = read_volume(scan)
+    depth = volume.data.shape[2] * volume.spacing_mm[2]
+    assume(offset * (slice_mm or volume.spacing_mm[2]) < 0.1 * depth)  # the blob is not left out
     how = {"size": size, "offset": offset, "slice_spacing_mm": slice_mm}
-    everywhere = np.ones(volume.data.shape, bool)
-    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **how)
-    slices = slice_volume(volume.data, everywhere, None, volume.spacing_mm, **how)
+    how["pixel_mm"] = view and view * 8 * width / size
+    inside = volume.data > 0 if view else np.ones(volume.data.shape, bool)
+    slices = slice_volume(volume.data, inside, None, volume.spacing_mm, **how)
+    geometry = slices.geometry
     back = to_volume(slices.images, geometry)
     write_map(tmp_path / "map.nii.gz", back, scan)
 
@@ -86,24 +91,33 @@ def test_a_blob_comes_back_where_it_was(
     spacing=st.tuples(*[st.floats(0.5, 1.5)] * 3),
     size=st.integers(3, 12),
     offset=st.integers(0, 3),
+    view=st.none() | st.floats(0.5, 2),
+    middle=st.tuples(*[st.floats(-9, 9)] * 2),
     seed=st.integers(0, 99),
 )
-def test_between_the_centers_it_is_linear(shape, spacing, size, offset, seed):
+def test_between_the_centers_it_is_linear(shape, spacing, size, offset, view, middle, seed):
     thick = 2 * spacing[2]
-    geometry = slice_geometry(shape, spacing, size=size, offset=0, slice_spacing_mm=thick)
-    if geometry.n_slices < 2 * offset + 2 or max(spacing[:2]) > geometry.pixel_mm:
+    how = {"size": size, "slice_spacing_mm": thick}
+    geometry = slice_geometry(shape, spacing, offset=0, **how)
+    if view:
+        how |= {"pixel_mm": view * geometry.pixel_mm, "center_mm": middle}
+    middle = middle if view else (0, 0)
+    if geometry.n_slices < 2 * offset + 2 or max(spacing[:2]) > geometry.pixel_mm * (view or 1):
         return
-    geometry = slice_geometry(shape, spacing, size=size, offset=offset, slice_spacing_mm=thick)
+    geometry = slice_geometry(shape, spacing, offset=offset, **how)
     maps = np.random.default_rng(seed).normal(size=(geometry.n_slices, size, size))
     pixels = (np.arange(size) - (size - 1) / 2) * geometry.pixel_mm
     heights = (np.arange(geometry.n_slices) - (geometry.n_slices - 1) / 2) * thick
     points = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
-    centers = (pixels, pixels, heights)
+    centers = (pixels + middle[0], pixels + middle[1], heights)
     inside = [np.clip(x, c[0], c[-1]) for x, c in zip(points, centers, strict=True)]
-    linear = RegularGridInterpolator((heights, pixels, pixels), maps[:, ::-1, ::-1])
+    linear = RegularGridInterpolator(centers[::-1], maps[:, ::-1, ::-1])
     x, y, z = np.meshgrid(*inside, indexing="ij")
     expected = linear(np.stack([z, y, x], axis=-1))
-    expected[..., np.abs(points[2]) > geometry.n_slices * thick / 2 + 1e-5] = 0
+    edges = size * geometry.pixel_mm / 2, geometry.n_slices * thick / 2
+    expected[np.abs(points[0] - middle[0]) > edges[0] + 1e-5] = 0
+    expected[:, np.abs(points[1] - middle[1]) > edges[0] + 1e-5] = 0
+    expected[..., np.abs(points[2]) > edges[1] + 1e-5] = 0
     np.testing.assert_allclose(to_volume(maps, geometry), expected, atol=1e-4)
 
 
@@ -131,15 +145,17 @@ def test_voxels_larger_than_pixels_hold_a_mean():
     assert volume.std() < 0.1 and abs(volume.mean() - 5) < 0.05
 
 
-def test_the_heights_of_slices_are_those_of_the_voxels_they_show():
+@pytest.mark.parametrize("pixel_mm", [None, 0.5])
+def test_the_heights_of_slices_are_those_of_the_voxels_they_show(pixel_mm):
     shape, spacing = (10, 12, 21), (1.0, 1.0, 0.8)
     affine = np.diag([*spacing, 1])
     affine[:3, :3] = Rotation.from_euler("x", 20, degrees=True).as_matrix() * spacing
     affine[:3, 3] = 3, 4, 5
     heights = positions(shape, affine)[..., 2].astype(np.float32)
-    how = {"size": 11, "offset": 1, "slice_spacing_mm": 1.6}
-    slices = slice_volume(heights, np.ones(shape, bool), None, spacing, **how)
-    found = slice_heights_mm(slice_geometry(shape, spacing, **how), affine)
+    how = {"size": 11, "offset": 1, "slice_spacing_mm": 1.6, "pixel_mm": pixel_mm}
+    behind = np.indices(shape)[1] < (12 if pixel_mm is None else 5)
+    slices = slice_volume(heights, behind, None, spacing, **how)
+    found = slice_heights_mm(slices.geometry, affine)
     middle = slices.images[:, 5, 4:7].mean(1)
     np.testing.assert_allclose(found, middle, atol=0.2)
 

@@ -5,21 +5,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scans import write
 from tiny_study import make, tiny_config
 
 from cradl_jax.data.native import slice_heights_mm
-from cradl_jax.data.preprocess import slice_geometry
+from cradl_jax.data.preprocess import normalized_slices, slice_geometry
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
-from cradl_jax.prediction import slice_scorer
+from cradl_jax.prediction import predict_volume, slice_scorer
 from cradl_jax.runs import load_run
 from cradl_jax.runs.folder import chosen_score
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
@@ -88,6 +91,70 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_pat
     assert (np.asarray(mask.dataobj) == (native.astype(np.float32) > threshold)).all()
 
 
+def test_a_scan_with_the_training_scans_field_of_view_gets_the_slices_of_the_store(study, run):
+    store = preprocess.stores(tiny_config(), study)["lesion"]
+    assert run.slicing["pixel_mm"] == max(SHAPE[:2]) * 5 / 32
+    volume = read_volume(lesion(study))
+    slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **run.slicing)
+    of_scan = store.subjects == "lesion-test1"
+    np.testing.assert_array_equal(slices.images, store.images[of_scan])
+    np.testing.assert_array_equal(slices.brains, store.brains[of_scan])
+
+
+PADDING = st.tuples(st.integers(4, 60), st.integers(4, 60))
+
+
+@settings(
+    deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    plane=st.tuples(PADDING, PADDING),
+    height=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
+def test_a_larger_field_of_view_changes_no_score(study, run, plane, height):
+    """The brain lies anywhere in it."""
+    volume = read_volume(lesion(study))
+    expected = predict_volume(run.score_slices, volume, run.slicing)
+    padding = (*plane, height)
+    inside = tuple(slice(low, low + n) for (low, _), n in zip(padding, SHAPE, strict=True))
+    wide = replace(volume, data=np.pad(volume.data, padding))
+    found = predict_volume(run.score_slices, wide, run.slicing)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+    np.testing.assert_allclose(found.position, expected.position, atol=1e-6)
+    np.testing.assert_array_equal(found.number, expected.number + height[0])
+    top = expected.maps.max()
+    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-3, atol=1e-4 * top)
+    np.testing.assert_allclose(found.volume[inside], expected.volume, rtol=1e-3, atol=1e-4 * top)
+    assert np.count_nonzero(found.volume) == np.count_nonzero(found.volume[inside])
+
+
+def test_what_is_written_of_a_tall_scan_speaks_of_its_brain_alone(study, run, tmp_path):
+    data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
+    tall = np.pad(data, ((0, 0), (0, 0), (15, 40)))
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[2, 3] = -15 * 5
+    scan = write(tmp_path / "tall.nii.gz", tall, affine)
+    out = run.predict(scan).save(tmp_path / "out")
+    whole = run.predict(lesion(study), "it").save(tmp_path / "out")
+    rows, expected = (table(tmp_path / "out" / f"{name}_slices.csv") for name in ("tall", "it"))
+    assert len(rows) == len(expected) == out["slices"] == whole["slices"] == 22
+    for row, other in zip(rows, expected, strict=True):
+        assert int(row["index"]) == int(other["index"]) + 15
+        for name in ("position_mm", "height_in_brain", "above_threshold"):
+            assert float(row[name]) == float(other[name])
+        assert np.isclose(float(row["score"]), float(other["score"]), rtol=1e-4)
+    assert out["slices_above"] == whole["slices_above"]
+    assert "of 22" in (tmp_path / "out" / "tall.html").read_text()
+
+
+def test_a_scan_whose_slices_show_no_brain_is_refused(study, run):
+    volume = read_volume(lesion(study))
+    low = replace(volume, data=np.zeros_like(volume.data))
+    low.data[..., :3] = volume.data[..., 10:13]
+    with pytest.raises(InputError, match="expected brain in the axial slices, 3 being left out"):
+        predict_volume(run.score_slices, low, run.slicing)
+
+
 def oblique(study, path):
     """The brain of a scan with its axes permuted and flipped, as another scanner writes it."""
     data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
@@ -109,7 +176,7 @@ def test_maps_lie_on_an_oblique_scan(study, run, tmp_path):
     depth = stored.shape[0]
     assert [int(row["index"]) for row in rows] == list(range(depth - 4, 2, -1))
     volume = read_volume(scan)
-    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **run.parts.thresholds.slicing)
+    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **run.slicing)
     heights = slice_heights_mm(geometry, volume.affine)
     assert np.allclose([float(row["position_mm"]) for row in rows], heights, atol=1e-3)
     assert (np.diff(heights) > 0).all()

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from scans import brain
 from scipy import stats
 
-from cradl_jax.data.preprocess import moments, normalize, overlap, slice_geometry, slice_volume
+from cradl_jax.data.preprocess import (
+    moments,
+    normalize,
+    normalized_slices,
+    overlap,
+    plane_center,
+    slice_geometry,
+    slice_volume,
+)
 from cradl_jax.errors import InputError
 
 
@@ -35,11 +43,12 @@ def test_moments_of_large_intensities_keep_their_accuracy():
     n_out=st.integers(1, 40),
     spacing_in=st.floats(0.3, 4),
     spacing_out=st.floats(0.3, 4),
+    shift=st.floats(-20, 20),
 )
-def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_out):
-    weights = overlap(n_in, spacing_in, n_out, spacing_out)
+def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_out, shift):
+    weights = overlap(n_in, spacing_in, n_out, spacing_out, shift)
     samples = 400
-    inner = (np.arange(n_out * samples) + 0.5) / samples * spacing_out
+    inner = (np.arange(n_out * samples) + 0.5) / samples * spacing_out + shift
     cell = np.floor((inner - n_out * spacing_out / 2) / spacing_in + n_in / 2).astype(int)
     expected = np.stack([(cell == i).reshape(n_out, samples).mean(1) for i in range(n_in)], axis=1)
     np.testing.assert_allclose(weights, expected, atol=1.1 / samples)
@@ -171,6 +180,110 @@ def test_the_geometry_tells_where_a_pixel_lies():
         assert interior.sum() > 100
         error = np.abs(slices.images - expected[axis])[interior].max()
         assert error < where, "a fraction of a voxel, for a box has no better accuracy"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    plane=st.tuples(st.integers(12, 26), st.integers(12, 26)),
+    spacing=st.tuples(*[st.floats(0.5, 3)] * 3),
+    size=st.integers(4, 24),
+    slice_mm=st.none() | st.floats(0.5, 2),
+    everywhere=st.booleans(),
+)
+def test_the_pixel_size_of_the_volume_itself_changes_nothing(
+    plane, spacing, size, slice_mm, everywhere
+):
+    data = brain((*plane, 16)) + np.float32(everywhere)
+    how = {"size": size, "offset": 1, "slice_spacing_mm": slice_mm}
+    expected, *_ = normalized_slices(data, data > 100, spacing, **how)
+    pixel_mm = slice_geometry(data.shape, spacing, **how).pixel_mm
+    found, *_ = normalized_slices(data, data > 100, spacing, **how, pixel_mm=pixel_mm)
+    assert found.geometry == expected.geometry and found.geometry.center_mm == (0, 0)
+    for name in ("images", "brains", "masks", "position"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def cut_out(data, middle, side):
+    """A square of `side` voxels around `middle` (counted from the first edge), 0 beyond `data`."""
+    x, y = (round(m + side / 2) for m in middle)
+    padded = np.pad(data, ((side, side), (side, side), (0, 0)))
+    return padded[x : x + side, y : y + side]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    plane=st.tuples(st.integers(10, 26), st.integers(10, 26)),
+    padding=st.tuples(*[st.tuples(st.integers(0, 30), st.integers(0, 30))] * 2),
+    size=st.integers(4, 16),
+    finer=st.sampled_from([1, 2, 4]),
+)
+def test_a_given_pixel_size_pads_or_crops_around_the_volume_or_the_brain(
+    plane, padding, size, finer
+):
+    """As the whole of a square array that was cut out of the volume, or laid around it."""
+    data = np.pad(brain((*plane, 6)), (*padding, (0, 0))).repeat(2, 0).repeat(2, 1)
+    side, spacing, middle = 2 * finer * size, (0.5, 0.5, 2.0), []
+    for index, n in zip(np.nonzero(data)[:2], data.shape[:2], strict=True):
+        low, high = index.min(), index.max() + 1
+        around_brain = (low + high) / 2 if high - low <= side else index.mean() + 0.5
+        middle.append(n / 2 if n <= side else around_brain)
+    how = {"size": size, "offset": 1}
+    found = slice_volume(data, data != 0, data > 100, spacing, **how, pixel_mm=finer)
+    expected = [(m - n / 2) / 2 for m, n in zip(middle, data.shape[:2], strict=True)]
+    np.testing.assert_allclose(found.geometry.center_mm, expected, atol=1e-9)
+    if np.array_equal(middle, np.rint(middle)):  # or else no voxels fill the square
+        square = cut_out(data, middle, side)
+        expected = slice_volume(square, square != 0, square > 100, spacing, **how)
+        assert expected.geometry.pixel_mm == finer
+        np.testing.assert_allclose(found.images, expected.images, rtol=1e-5)
+        np.testing.assert_array_equal(found.brains, expected.brains)
+        np.testing.assert_array_equal(found.masks, expected.masks)
+
+
+def test_a_speck_far_from_the_brain_does_not_move_it_out_of_the_slice():
+    inside = np.zeros((90, 40, 5), bool)
+    inside[50:70, 10:30] = True
+    assert plane_center(inside, (2, 2, 2), 60) == (30, 0)
+    inside[0, 20, 2] = True
+    right, anterior = plane_center(inside, (2, 2, 2), 60)
+    assert abs(right - 30) < 0.1 and anterior == 0
+
+
+def ellipsoid(shape, spacing, middle):
+    """A brain that is a function of its place in mm, sampled around `middle`."""
+    x, y, z = np.meshgrid(
+        *(
+            (np.arange(n) - (n - 1) / 2) * step - m
+            for n, step, m in zip(shape, spacing, middle, strict=True)
+        ),
+        indexing="ij",
+    )
+    inside = (x / 20) ** 2 + (y / 24) ** 2 + (z / 20) ** 2 < 1
+    return np.where(inside, 100 + 2 * x - y + 30 * np.cos(z / 5), 0).astype(np.float32)
+
+
+AWAY = st.just(0.0) | st.floats(12, 20) | st.floats(-20, -12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    plane=st.tuples(st.integers(110, 130), st.integers(110, 130)),
+    voxel=st.tuples(*[st.floats(0.8, 1.3)] * 2),
+    away=st.tuples(AWAY, AWAY),
+)
+def test_the_same_brain_in_a_larger_field_of_view_gives_the_same_slices(plane, voxel, away):
+    how = {"size": 24, "offset": 0}
+    narrow = ellipsoid((60, 60, 10), (1, 1, 4), (0, 0, 0))
+    expected, *_ = normalized_slices(narrow, None, (1, 1, 4), **how)
+    spacing = (*voxel, 4)
+    wide = ellipsoid((*plane, 10), spacing, (*away, 0))
+    found, *_ = normalized_slices(wide, None, spacing, **how, pixel_mm=2.5)
+    both = found.brains & expected.brains
+    assert both.sum() > 0.93 * max(found.brains.sum(), expected.brains.sum())
+    difference = np.abs(found.images - expected.images)[both]
+    assert difference.mean() < 0.05 and difference.max() < 0.1
+    shown, *_ = normalized_slices(wide, None, spacing, **how)
+    assert np.count_nonzero(shown.brains) < 0.6 * both.sum(), "without it, a smaller brain"
 
 
 def test_slice_counts_of_the_paper():

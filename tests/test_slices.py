@@ -66,6 +66,17 @@ def test_a_store_holds_the_slices_of_every_scan(tmp_path, scans):
     assert isinstance(store.images, np.memmap) and not store.images.flags.writeable
 
 
+def test_the_median_pixel_of_a_split_and_stores_that_knew_no_other_center(tmp_path, scans):
+    path = tmp_path / "set"
+    store = build_store(path, scans, **HOW, workers=1)
+    widths = [2 * max(read_volume(scan.image).data.shape[:2]) for scan in scans[1:]]
+    assert np.isclose(store.pixel_mm("test"), np.median(widths) / 12)
+    assert all(record["center_mm"] == [0, 0] for record in store.records)
+    older = [{k: v for k, v in r.items() if k != "center_mm"} for r in store.records]
+    (path / "scans.json").write_text(json.dumps(older))
+    assert find_store(path, scans, **HOW).pixel_mm("train") == 48 / 12
+
+
 def test_a_store_is_kept_while_its_scans_and_settings_are_the_same(tmp_path, scans):
     path = tmp_path / "set"
     build_store(path, scans, **HOW, workers=1)

@@ -73,6 +73,7 @@ def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
     stack = geometry.n_slices + 2 * geometry.offset
     number = np.arange(geometry.n_slices) + geometry.offset - (stack - 1) / 2
     center = (np.array(geometry.shape) - 1) / 2
+    center[:2] += np.divide(geometry.center_mm, geometry.spacing_mm[:2])
     points = np.tile(center, (geometry.n_slices, 1))
     points[:, 2] += number * geometry.slice_mm / geometry.spacing_mm[2]
     return nib.affines.apply_affine(affine, points)[:, 2]
@@ -145,10 +146,9 @@ def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.
     """Weights [X, size], [Y, size] and [Z, n] of columns, rows and slices in the voxels."""
     (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
     size, n_slices = geometry.size, geometry.n_slices
-    columns, rows = (
-        _weights(n, spacing / geometry.pixel_mm, size, (size - 1) / 2)[:, ::-1]
-        for n, spacing in ((width, right), (height, anterior))
-    )
+    middle = (size - 1) / 2 - np.divide(geometry.center_mm, geometry.pixel_mm)
+    columns = _weights(width, right / geometry.pixel_mm, size, middle[0])[:, ::-1]
+    rows = _weights(height, anterior / geometry.pixel_mm, size, middle[1])[:, ::-1]
     layers = _weights(depth, superior / geometry.slice_mm, n_slices, (n_slices - 1) / 2)
     return tuple(np.ascontiguousarray(weights) for weights in (columns, rows, layers))
 

@@ -18,7 +18,7 @@ CLIP = 1.5
 class SliceGeometry:
     """Where the slices of one volume lie, enough to map them back onto its voxels.
 
-    A slice shows a square of `size * pixel_mm` millimeters centered on the volume. Slice k of the
+    A slice shows a square of `size * pixel_mm` millimeters around `center_mm`. Slice k of the
     `n_slices` is `slice_mm` thick; it is number `offset + k` of a stack centered on the volume.
     """
 
@@ -30,6 +30,8 @@ class SliceGeometry:
     slice_mm: float
     offset: int
     n_slices: int
+    center_mm: tuple[float, float] = (0.0, 0.0)
+    """Middle of the slices along R and A, from the volume's middle."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Slices:
     """[n] int, number of the slice in the stack before the end slices were dropped."""
     position: np.ndarray
     """[n] float32 in [0, 1], height within the brain: 0 its lowest slice, 1 its highest."""
+    geometry: SliceGeometry
 
 
 def slice_geometry(
@@ -55,6 +58,8 @@ def slice_geometry(
     size: int,
     offset: int,
     slice_spacing_mm: float | None = None,
+    pixel_mm: float | None = None,
+    center_mm: tuple[float, float] = (0.0, 0.0),
 ) -> SliceGeometry:
     """The geometry of the slices of a volume of `shape` voxels along R, A and S.
 
@@ -64,6 +69,9 @@ def slice_geometry(
         size: Height and width of a slice in pixels.
         offset: Number of slices left out at each end.
         slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+        pixel_mm: Side of a pixel, so that volumes of any field of view show the brain at one
+            scale; None makes the slice as wide as the volume.
+        center_mm: See `plane_center`.
 
     Raises:
         InputError: If no slice is left.
@@ -80,11 +88,40 @@ def slice_geometry(
         shape=tuple(int(n) for n in shape),
         spacing_mm=tuple(float(s) for s in spacing_mm),
         size=size,
-        pixel_mm=max(right, anterior) / size,
+        pixel_mm=pixel_mm or max(right, anterior) / size,
         slice_mm=slice_mm,
         offset=offset,
         n_slices=stack - 2 * offset,
+        center_mm=center_mm,
     )
+
+
+def plane_center(
+    brain: np.ndarray, spacing_mm: tuple[float, float, float], side_mm: float
+) -> tuple[float, float]:
+    """Where a slice of `side_mm` has its middle, along R and A, from the volume's middle in mm.
+
+    It is the volume's middle where the slice is as wide as the volume or wider. Where the volume is
+    cropped it is the middle of the brain's box, or, if the box is wider than the slice, the brain's
+    center of mass, which a speck far away hardly moves.
+
+    Args:
+        brain: [X, Y, Z] bool, true somewhere.
+        spacing_mm: Distance of neighboring voxels in millimeters.
+        side_mm: Height and width of a slice.
+    """
+    plane, center = np.count_nonzero(brain, axis=2), []
+    for counts, step in ((plane.sum(1), spacing_mm[0]), (plane.sum(0), spacing_mm[1])):
+        edges = (np.arange(len(counts) + 1) - len(counts) / 2) * step
+        layers, widest = np.flatnonzero(counts), side_mm + 1e-3 * step
+        low, high = edges[layers[0]], edges[layers[-1] + 1]
+        if len(counts) * step <= widest:
+            center.append(0.0)
+        elif high - low <= widest:
+            center.append(float(low + high) / 2)
+        else:
+            center.append(float(np.average(edges[:-1] + step / 2, weights=counts)))
+    return tuple(center)
 
 
 def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
@@ -124,7 +161,7 @@ def normalized_slices(
         data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
         mask: See `slice_volume`, as for the others.
         spacing_mm: Distance of neighboring voxels in millimeters.
-        **settings: `size`, `offset` and `slice_spacing_mm`.
+        **settings: `size`, `offset`, `slice_spacing_mm` and `pixel_mm`.
 
     Raises:
         InputError: If no slice is left.
@@ -144,6 +181,7 @@ def slice_volume(
     size: int,
     offset: int,
     slice_spacing_mm: float | None = None,
+    pixel_mm: float | None = None,
 ) -> Slices:
     """Cut a volume into axial slices of `size` x `size` pixels, keeping the aspect ratio in mm.
 
@@ -155,15 +193,22 @@ def slice_volume(
         brain: [X, Y, Z] bool, true somewhere.
         mask: [X, Y, Z] bool, or None for a healthy volume.
         spacing_mm: Distance of neighboring voxels in millimeters.
-        size: See `slice_geometry`, as for the next two.
+        size: See `slice_geometry`, as for the next three.
         offset: Number of slices left out at each end.
         slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+        pixel_mm: Side of a pixel, the slices around `plane_center`; None shows the whole volume.
 
     Raises:
         InputError: If no slice is left.
     """
     geometry = slice_geometry(
-        data.shape, spacing_mm, size=size, offset=offset, slice_spacing_mm=slice_spacing_mm
+        data.shape,
+        spacing_mm,
+        size=size,
+        offset=offset,
+        slice_spacing_mm=slice_spacing_mm,
+        pixel_mm=pixel_mm,
+        center_mm=plane_center(brain, spacing_mm, size * pixel_mm) if pixel_mm else (0.0, 0.0),
     )
     coverage = _area_means(brain, geometry)
     brains = coverage >= 0.5
@@ -172,16 +217,19 @@ def slice_volume(
     np.clip(images, data.min(), data.max(), out=images, where=brains)  # of rounding
     masks = np.zeros_like(brains) if mask is None else _area_means(mask, geometry) >= 0.5
     z_index = np.arange(offset, offset + geometry.n_slices)
-    return Slices(images, brains, masks, z_index, _position(brain, z_index, geometry))
+    return Slices(images, brains, masks, z_index, _position(brain, z_index, geometry), geometry)
 
 
-def overlap(n_in: int, spacing_in: float, n_out: int, spacing_out: float) -> np.ndarray:
+def overlap(
+    n_in: int, spacing_in: float, n_out: int, spacing_out: float, shift: float = 0.0
+) -> np.ndarray:
     """[n_out, n_in] float32: the share of each output cell that each input cell covers.
 
-    Both rows of cells share their center. A row sums to 1 where the input covers the cell.
+    The center of the output cells lies `shift` beyond that of the input cells. A row sums to 1
+    where the input covers the cell.
     """
     edges_in = (np.arange(n_in + 1) - n_in / 2) * spacing_in
-    edges_out = (np.arange(n_out + 1) - n_out / 2) * spacing_out
+    edges_out = (np.arange(n_out + 1) - n_out / 2) * spacing_out + shift
     upper = np.minimum(edges_out[1:, None], edges_in[None, 1:])
     lower = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
     return (np.clip(upper - lower, 0, None) / spacing_out).astype(np.float32)
@@ -191,8 +239,9 @@ def _area_means(volume: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
     """[n, size, size] float32: means of `volume` [X, Y, Z] over each pixel, 0 beyond its edge."""
     (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
     stack = geometry.n_slices + 2 * geometry.offset
-    columns = overlap(width, right, geometry.size, geometry.pixel_mm)[::-1]
-    rows = overlap(height, anterior, geometry.size, geometry.pixel_mm)[::-1]
+    middle = geometry.center_mm
+    columns = overlap(width, right, geometry.size, geometry.pixel_mm, middle[0])[::-1]
+    rows = overlap(height, anterior, geometry.size, geometry.pixel_mm, middle[1])[::-1]
     kept = slice(geometry.offset, geometry.offset + geometry.n_slices)
     layers = overlap(depth, superior, stack, geometry.slice_mm)[kept]
     columns, rows, volume = (

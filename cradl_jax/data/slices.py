@@ -67,6 +67,10 @@ class SliceStore:
         """[M] int: the slices of a split."""
         return np.flatnonzero(self.splits == split)
 
+    def pixel_mm(self, split: str) -> float:
+        """Side of a pixel in millimeters, the median over the scans of a split."""
+        return float(np.median([r["pixel_mm"] for r in self.records if r["split"] == split]))
+
     def release(self) -> None:
         """Give back the memory of what was read so far; it is read again when it is needed."""
         for name in ARRAYS:

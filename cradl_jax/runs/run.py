@@ -145,7 +145,7 @@ class Run:
                 "cradl_jax.data.preprocess.normalized_slices"
             )
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
-        return SliceScores(*self._score_slices(Batch(slices, inside, np.zeros(len(slices)))))
+        return SliceScores(*self.score_slices(Batch(slices, inside, np.zeros(len(slices)))))
 
     def predict(self, scan: Path | str, name: str | None = None) -> Finding:
         """What the run says of a scan.
@@ -160,15 +160,19 @@ class Run:
         path = Path(scan).expanduser()
         volume = read_volume(path)
         described = describe(volume, oriented=states_orientation(path))
-        known = self.parts.thresholds
-        warnings = familiarity.warnings(described, known.training)
-        found = predict_volume(self._score_slices, volume, known.slicing)
+        warnings = familiarity.warnings(described, self.parts.thresholds.training)
+        found = predict_volume(self.score_slices, volume, self.slicing)
         named = Named(name or scan_name(path), path)
         return Finding(named, volume, found, self._judgement, warnings)
 
+    @property
+    def slicing(self) -> Mapping[str, Any]:
+        """How a scan is sliced, see `data.preprocess.slice_geometry`."""
+        return self.parts.thresholds.slicing
+
     @cached_property
-    def _score_slices(self) -> ScoreSlices:
-        """Compiled at its first call."""
+    def score_slices(self) -> ScoreSlices:
+        """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.parts, jax.local_devices()
         model = parts.model(run.manifest["settings"], run.variables)
         scorers = parts.scorers(model, run.densities)
@@ -190,7 +194,7 @@ class Run:
             "score": self.score_name,
             "heatmap": self.heatmap_name,
             "model": self.parts.identity,
-            "slicing": self.parts.thresholds.slicing,
+            "slicing": self.slicing,
             "versions": versions(),
         }
 

@@ -134,7 +134,9 @@ def profile_figure(profile: Profile) -> Figure:
     axes.tick_params(labelsize=9, colors=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
-    for text in axes.legend(frameon=False, fontsize=8.5).get_texts():
+    for text in axes.legend(
+        frameon=False, fontsize=7.5, ncols=2, loc="lower left", bbox_to_anchor=(0, 1)
+    ).get_texts():
         text.set_parse_math(False)
     return figure
 

@@ -20,20 +20,13 @@ import orbax.checkpoint as ocp
 
 import cradl_jax
 from cradl_jax.errors import InputError
+from cradl_jax.files import write_json
 from cradl_jax.objectives import Variables
 from cradl_jax.train import TrainState
 
 FORMAT = 1
 """Of run folders and exported runs; another number means that this version cannot read them."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")
-
-
-def write_json(path: Path, content: dict | list) -> None:
-    """Write aside and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The scans that a user names, and the files that say what a model thinks of one."""
+"""The files that say what a model thinks of a scan."""
 
 import csv
 import io
@@ -10,26 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cradl_jax import thresholds
-from cradl_jax.checkpoints import write_json
-from cradl_jax.data.layouts import raise_faults, read_table
+from cradl_jax.data.named import MAP, MASK, Named
 from cradl_jax.data.native import write_map
 from cradl_jax.data.volumes import Volume, canonical_grid, open_image
 from cradl_jax.errors import InputError
+from cradl_jax.files import write_json, write_text
 from cradl_jax.prediction import Prediction
 from cradl_jax.viewer import Profile, scan_page
 
 NOTICE = "For research only. Not a medical device."
-ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
-FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
-OURS = ("_anomaly.nii.gz", "_anomaly_mask.nii.gz")
 TABLE, PAGE, SUMMARY = "_slices.csv", ".html", "_summary.json"
-
-
-class Named(NamedTuple):
-    """A scan and the name that its results get."""
-
-    name: str
-    image: Path
 
 
 class Judgement(NamedTuple):
@@ -53,73 +43,6 @@ class Judgement(NamedTuple):
         return self.usual.thresholds[self.rate]
 
 
-def find_scans(path: Path) -> list[Named]:
-    """The scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
-
-    A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
-    Otherwise a scan is named after its file. In a folder, the maps that `write_files` writes are
-    passed over, and so are hidden files and folders.
-
-    Raises:
-        InputError: there is no scan, or two have one name, or a name is not fit for a file.
-    """
-    if path.suffix.lower() == ".csv":
-        found = _listed(path)
-    elif path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
-        found = [Named(scan_name(f), f) for f in files if not f.name.endswith(OURS) and _visible(f)]
-    else:
-        found = [Named(scan_name(path), path)]
-    if not found or not path.exists():
-        raise InputError(
-            f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
-            f"column image, found {'none in it' if path.exists() else 'no such path'}; check the "
-            "path"
-        )
-    raise_faults(_unfit_names(found))
-    return found
-
-
-def _visible(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
-
-
-def scan_name(path: Path) -> str:
-    """The name of a scan's file without its ending."""
-    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(ending)]
-
-
-def _listed(path: Path) -> list[Named]:
-    found, faults = [], []
-    for line, row in read_table(path, delimiter=",", columns=("image",)):
-        if row["image"]:
-            image = path.parent / row["image"]
-            found.append(Named(row.get("subject") or scan_name(image), image))
-        else:
-            faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
-    raise_faults(faults)
-    return found
-
-
-def _unfit_names(scans: Sequence[Named]) -> list[str]:
-    """What is wrong with the names: results of two scans must never share a file."""
-    faults, images = [], {}
-    for name, image in scans:
-        if name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN:
-            faults.append(
-                f"{image}: expected a name that is fit for a file, found {name!r}; rename the "
-                "scan, or its subject in the CSV file"
-            )
-        other = images.setdefault(name.casefold(), image)
-        if other is not image:
-            faults.append(
-                f"{image}: expected a name of its own, found {name!r}, which {other} has too; "
-                "rename one, or list the scans in a CSV file with a subject each"
-            )
-    return faults
-
-
 def claim_folder(folder: Path) -> None:
     """Make the folder of the results.
 
@@ -139,7 +62,7 @@ def claim_folder(folder: Path) -> None:
 
 def remove(folder: Path, scan: Named) -> None:
     """Remove what an earlier call of `write_files` wrote of a scan, the summary first."""
-    for ending in (SUMMARY, PAGE, TABLE, *OURS):
+    for ending in (SUMMARY, PAGE, TABLE, MASK, MAP):
         (folder / f"{scan.name}{ending}").unlink(missing_ok=True)
 
 
@@ -151,7 +74,7 @@ def write_files(
     judgement: Judgement,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Write all files of a scan, each aside and then renamed, the summary last.
+    """Write all files of a scan, the summary last.
 
     `<name>_anomaly.nii.gz`, the map on the scan's own voxels, float32, in the unit of the score;
     `<name>_anomaly_mask.nii.gz`, where it lies above the threshold; `<name>_slices.csv`;
@@ -162,8 +85,8 @@ def write_files(
     """
     above = found.volume > judgement.voxel_threshold
     content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
-    write_map(folder / f"{scan.name}{OURS[0]}", found.volume, scan.image)
-    write_map(folder / f"{scan.name}{OURS[1]}", above, scan.image)
+    write_map(folder / f"{scan.name}{MAP}", found.volume, scan.image)
+    write_map(folder / f"{scan.name}{MASK}", above, scan.image)
     write_table(folder / f"{scan.name}{TABLE}", slice_rows(scan.image, found, judgement))
     page = scan_page(
         scan.name,
@@ -174,7 +97,7 @@ def write_files(
         summary=_in_words(content),
         warnings=warnings,
     )
-    _write(folder / f"{scan.name}{PAGE}", page)
+    write_text(folder / f"{scan.name}{PAGE}", page)
     write_json(folder / f"{scan.name}{SUMMARY}", content)
     return content
 
@@ -252,14 +175,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write aside and rename, so that a reader never sees half a file."""
-    aside = path.with_name(f"partial_{path.name}")
-    aside.write_text(text, encoding="utf-8", newline="")
-    aside.replace(path)
+    write_text(path, text.getvalue())
 
 
 def _profile(found: Prediction, judgement: Judgement) -> Profile:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from cradl_jax.errors import InputError
+from cradl_jax.files import replacing
 
 BASELINE = "baseline"
 METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
@@ -91,15 +92,11 @@ class Section(NamedTuple):
 
 
 def write_csv(path: Path, rows: Iterable[Result]) -> None:
-    """Write results.csv aside and rename it, so that a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    """Write results.csv."""
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Result._fields)
         writer.writerows(rows)
-    aside.replace(path)
 
 
 def read_csv(path: Path) -> list[Result]:
@@ -108,7 +105,7 @@ def read_csv(path: Path) -> list[Result]:
     Raises:
         InputError: other columns than those of `Result`, or a seed or value that is no number.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
         if header != Result._fields:

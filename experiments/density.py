@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cradl_jax import densities, metrics
-from cradl_jax.checkpoints import write_json, write_manifest
+from cradl_jax.checkpoints import write_manifest
+from cradl_jax.files import write_json
 from cradl_jax.runs import parts
 from experiments import app, runs, settings
 from experiments.preprocess import stores

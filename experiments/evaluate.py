@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from cradl_jax import intervals, metrics, report, scoring
 from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
+from cradl_jax.files import replacing
 from cradl_jax.runs.folder import read_known
 from experiments import app, runs, thresholds
 from experiments.preprocess import HEALTHY, stores
@@ -109,8 +110,9 @@ def measure(
                 yield measured("voxel", name, voxels(path, store, rows))
     for name, values in scores.items():
         yield measured("slice", name, metrics.in_memory(values, labels))
-    np.savez(part.with_name(f"{part.stem}_slices.npz"), labels=labels, **scores)
-    np.savez(part.with_name(f"{part.stem}_draws.npz"), **draws)
+    for what, arrays in (("slices", {"labels": labels, **scores}), ("draws", draws)):
+        with replacing(part.with_name(f"{part.stem}_{what}.npz")) as aside:
+            np.savez(aside, **arrays)
 
 
 def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 import cradl_jax
 from cradl_jax import prediction_files
+from cradl_jax.data.named import Named, find_scans
 from cradl_jax.errors import InputError
-from cradl_jax.prediction_files import Named
 from cradl_jax.thresholds import RATES
 from experiments import command
 
@@ -62,7 +62,7 @@ def main() -> None:
     place = Path(RUN.value).expanduser()
     beside = place if place.is_dir() else place.parent
     out = Path(OUT.value).expanduser() if OUT.value else beside / "predictions"
-    scans = prediction_files.find_scans(Path(SCAN.value).expanduser())
+    scans = find_scans(Path(SCAN.value).expanduser())
     run = cradl_jax.load_run(place).using(SCORE.value, HEATMAP.value, FPR.value)
     prediction_files.claim_folder(out)
     rows = predict(run, scans, out)

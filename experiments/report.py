@@ -24,6 +24,7 @@ from cradl_jax import (
     tables,
 )
 from cradl_jax.data.slices import SliceStore
+from cradl_jax.files import replacing, write_text
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, runs
 from experiments.evaluate import SPLITS
@@ -60,7 +61,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         rows, sizes(anomalous), names, found, list(differences(config, workdir, found))
     )
     text = "\n".join(map(report.markdown_table, written))
-    (workdir / "tables.md").write_text(text, encoding="utf-8")
+    write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(
         summary.bars(rows, found, names), summary.prevalences(rows), "95 % interval over scans"
     )
@@ -79,7 +80,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     ]
     save_figures(workdir / "figures", sections)
     page = workdir / "report.html"
-    page.write_text(report.html_page("CRADL: anomalies in brain MRI", sections), encoding="utf-8")
+    write_text(page, report.html_page("CRADL: anomalies in brain MRI", sections))
     return page
 
 
@@ -137,11 +138,11 @@ def differences(
 
 def save_figures(path: Path, sections: list[Section]) -> None:
     """Each picture as a PNG file, numbered in the page's order."""
-    path.mkdir(exist_ok=True)
     pictures = [p for section in sections for p in section.parts if isinstance(p, Picture)]
     for number, picture in enumerate(pictures, start=1):
         name = "".join(c if c.isalnum() else "_" for c in picture.caption.split(":")[0].lower())
-        picture.figure.savefig(path / f"{number:02d}_{name}.png", dpi=160)
+        with replacing(path / f"{number:02d}_{name}.png") as aside:
+            picture.figure.savefig(aside, dpi=160)
 
 
 def curves(

@@ -18,8 +18,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cradl_jax import scoring, thresholds
-from cradl_jax.checkpoints import write_json, write_manifest
+from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data.slices import SliceStore
+from cradl_jax.files import write_json
 from cradl_jax.report import BASELINE
 from experiments import app, preprocess, runs
 from experiments.scores import score, voxels

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.errors import InputError
+from cradl_jax.files import write_text
 from cradl_jax.methods import initial_variables
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
@@ -27,7 +28,7 @@ class Log:
         """Append to the run's log, forgetting what was logged after `step`."""
         self.path = run / "metrics.jsonl"
         kept = [line for line in read_history(run) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def __call__(self, step: int, values: dict[str, float]) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.checkpoints import write_json
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import Description, describe, states_orientation
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.data.workers import map_scans
+from cradl_jax.files import write_json
 
 
 def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> familiarity.Reference:

@@ -1,7 +1,8 @@
 import pytest
 
+from cradl_jax.data.named import Named, find_scans
 from cradl_jax.errors import InputError
-from cradl_jax.prediction_files import Named, claim_folder, find_scans
+from cradl_jax.prediction_files import claim_folder
 
 
 def test_scans_are_found_and_named(tmp_path):

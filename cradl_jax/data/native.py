@@ -7,11 +7,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.preprocess import SliceGeometry
-from cradl_jax.data.volumes import canonical_grid, open_image
+from cradl_jax.data.volumes import canonical_grid, open_image, write_image
 from cradl_jax.errors import InputError
 
 LAYERS = 32  # of the volume filled at once: bounds the memory for what lies between
-COMPRESSION = 1  # of gzip: fast
 PLACE = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -100,8 +99,7 @@ def to_scan_grid(volume: np.ndarray, scan: Path) -> np.ndarray:
 def write_map(path: Path, volume: np.ndarray, scan: Path) -> None:
     """Write a map or mask with the shape, affine, units and qform and sform codes of its scan.
 
-    Values are stored as they are, as float32 (a bool volume as uint8), without scaling. The file is
-    written aside and renamed, so that a reader never sees half of it.
+    Values are stored as they are, as float32 (a bool volume as uint8), without scaling.
 
     Args:
         path: Where to write, a name that ends in .nii.gz; folders are made.
@@ -117,12 +115,7 @@ def write_map(path: Path, volume: np.ndarray, scan: Path) -> None:
         raise InputError(f"{path}: expected a name that ends in .nii.gz; rename the output")
     kind = np.uint8 if volume.dtype == bool else np.float32
     data = to_scan_grid(volume, scan).astype(kind, copy=False)
-    image = _image_like(data, open_image(scan))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"partial_{path.name}")
-    with nib.openers.Opener(aside, "wb", compresslevel=COMPRESSION) as file:
-        image.to_stream(file)
-    aside.replace(path)
+    write_image(path, _image_like(data, open_image(scan)))
 
 
 def _image_like(data: np.ndarray, scan: nib.spatialimages.SpatialImage) -> nib.Nifti1Image:

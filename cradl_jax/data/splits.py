@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cradl_jax.data.layouts import HELD_OUT, SPLITS, Scan, read_table
 from cradl_jax.errors import InputError
+from cradl_jax.files import replacing
 
 DRAWN = (HELD_OUT, *SPLITS)
 """In this order: who is held out does not depend on how the others are shared out."""
@@ -126,14 +127,11 @@ def _read_splits(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def write_splits(path: Path, scans: Sequence[Scan]) -> None:
-    """Write the list that `listed_splits` reads, sorted by subject; aside first, then renamed."""
+    """Write the list that `listed_splits` reads, sorted by subject."""
     rows = sorted({(scan.subject, scan.split) for scan in scans})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([COLUMNS, *rows])
-    aside.replace(path)
 
 
 def bare(subject: str) -> str:

@@ -15,12 +15,14 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 
 from cradl_jax.errors import InputError
+from cradl_jax.files import replacing
 
 UNREADABLE = (
     *(OSError, EOFError, ValueError, ArithmeticError, MemoryError, TypeError, KeyError),
     *(zlib.error, ImageFileError, HeaderDataError, WrapStructError),
 )
 """What nibabel raises on damaged files."""
+FAST = 1  # level of gzip
 LEAST_BACKGROUND = 0.2
 """A smaller share of zero voxels is no brain-extracted scan: a ball leaves 0.48 of its box."""
 LARGEST_BRAIN_LITERS = 2.5
@@ -72,6 +74,12 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
             "only the header is wrong"
         )
     return mask.data > 0
+
+
+def write_image(path: Path, image: nib.Nifti1Image) -> None:
+    """Write a NIfTI image, its values as they are, to a name that ends in .nii.gz."""
+    with replacing(path) as aside, nib.openers.Opener(aside, "wb", compresslevel=FAST) as file:
+        image.to_stream(file)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

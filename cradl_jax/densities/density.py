@@ -13,6 +13,7 @@ from jax import Array
 
 from cradl_jax.densities import gmm, realnvp
 from cradl_jax.errors import InputError
+from cradl_jax.files import replacing
 
 Model = gmm.GMM | realnvp.RealNVP
 MODULES = {"GMM": (gmm.GMM, gmm.log_prob), "RealNVP": (realnvp.RealNVP, realnvp.log_prob)}
@@ -87,13 +88,9 @@ def _statistics(z: Array) -> tuple[Array, Array]:
 
 
 def save(path: Path, density: Density) -> None:
-    """Write an .npz of plain arrays, aside and renamed, so that no one reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    kind = type(density.model).__name__
-    with aside.open("wb") as file:
-        np.savez(file, kind=kind, **arrays(density))
-    aside.replace(path)
+    """Write an .npz of plain arrays."""
+    with replacing(path) as aside:
+        np.savez(aside, kind=type(density.model).__name__, **arrays(density))
 
 
 def arrays(density: Density) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cradl_jax import densities, methods, thresholds
 from cradl_jax.checkpoints import FORMAT, check_format
 from cradl_jax.errors import InputError
+from cradl_jax.files import replacing
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import parts
 
@@ -35,7 +36,7 @@ DAMAGED = (
 
 
 def write(path: Path, run: parts.Parts) -> None:
-    """Write a run aside and rename it; the same run gives the same bytes.
+    """Write a run; the same run gives the same bytes.
 
     Raises:
         InputError: the file cannot be written.
@@ -55,13 +56,10 @@ def write(path: Path, run: parts.Parts) -> None:
         VARIABLES: safetensors.numpy.save(_flat(run.variables)),
         DENSITIES: safetensors.numpy.save(_flat(fitted)),
     }
-    aside = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as file:
+        with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as file:
             for name, data in members.items():
                 file.writestr(zipfile.ZipInfo(name), data)
-        aside.replace(path)
     except OSError as fault:
         raise InputError(
             f"{path}: expected a file that can be written, found {fault}; name another with --out"

@@ -12,12 +12,13 @@ import numpy as np
 from cradl_jax.checkpoints import versions
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import describe, states_orientation
+from cradl_jax.data.named import Named, scan_name
 from cradl_jax.data.native import to_scan_grid
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.data.volumes import Volume, read_volume
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import Prediction, ScoreSlices, predict_volume, slice_scorer
-from cradl_jax.prediction_files import Judgement, Named, scan_name, write_files
+from cradl_jax.prediction_files import Judgement, write_files
 from cradl_jax.runs import file, folder, parts
 from cradl_jax.scoring import Batch
 from cradl_jax.thresholds import RATES

@@ -1,0 +1,91 @@
+"""The scans that a user names, and the names that their results get."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cradl_jax.data.layouts import raise_faults, read_table
+from cradl_jax.errors import InputError
+
+MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
+"""Endings of the volumes that are written of a scan, which are no scans themselves."""
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
+FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
+
+
+class Named(NamedTuple):
+    """A scan and the name that its results get."""
+
+    name: str
+    image: Path
+
+
+def find_scans(path: Path) -> list[Named]:
+    """The scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
+
+    A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
+    Otherwise a scan is named after its file. In a folder, the maps of other scans are passed
+    over, and so are hidden files and folders.
+
+    Raises:
+        InputError: there is no scan, or two have one name, or a name is not fit for a file.
+    """
+    if path.suffix.lower() == ".csv":
+        found = _listed(path)
+    elif path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
+        found = [
+            Named(scan_name(f), f)
+            for f in files
+            if not f.name.endswith((MAP, MASK)) and _visible(f)
+        ]
+    else:
+        found = [Named(scan_name(path), path)]
+    if not found or not path.exists():
+        raise InputError(
+            f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
+            f"column image, found {'none in it' if path.exists() else 'no such path'}; check the "
+            "path"
+        )
+    raise_faults(_unfit_names(found))
+    return found
+
+
+def _visible(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def scan_name(path: Path) -> str:
+    """The name of a scan's file without its ending."""
+    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def _listed(path: Path) -> list[Named]:
+    found, faults = [], []
+    for line, row in read_table(path, delimiter=",", columns=("image",)):
+        if row["image"]:
+            image = path.parent / row["image"]
+            found.append(Named(row.get("subject") or scan_name(image), image))
+        else:
+            faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
+    raise_faults(faults)
+    return found
+
+
+def _unfit_names(scans: Sequence[Named]) -> list[str]:
+    """What is wrong with the names: results of two scans must never share a file."""
+    faults, images = [], {}
+    for name, image in scans:
+        if name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN:
+            faults.append(
+                f"{image}: expected a name that is fit for a file, found {name!r}; rename the "
+                "scan, or its subject in the CSV file"
+            )
+        other = images.setdefault(name.casefold(), image)
+        if other is not image:
+            faults.append(
+                f"{image}: expected a name of its own, found {name!r}, which {other} has too; "
+                "rename one, or list the scans in a CSV file with a subject each"
+            )
+    return faults

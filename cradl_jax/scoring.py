@@ -4,6 +4,7 @@ A scorer is `(params, Batch) -> Scored`. It is pure, and what it says of a slice
 slice of its batch. Higher = more anomalous throughout.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -107,8 +108,12 @@ def baseline(_: None, batch: Batch) -> Scored:
     return Scored({"position": position, "area": area}, {"intensity": jnp.abs(batch.images)})
 
 
+@functools.lru_cache
 def post_processed(scorer: Scorer) -> Scorer:
-    """`scorer` with its heatmaps post-processed as in Section 4.5."""
+    """`scorer` with its heatmaps post-processed as in Section 4.5.
+
+    The same scorer gives the same function, so that it compiles once for all data sets.
+    """
 
     def processed(params: Any, batch: Batch) -> Scored:
         scores, heatmaps = scorer(params, batch)

@@ -1,0 +1,117 @@
+"""Timing candidates in turn, with what the hardware reaches in the same rounds beside them."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from statistics import median
+from threading import Semaphore, Thread
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REPETITIONS = 5
+PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
+
+
+class Times(NamedTuple):
+    """Seconds of one candidate, a repetition each, in the order of the rounds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return median(self.seconds)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest."""
+        return min(self.seconds), max(self.seconds)
+
+    def per(self, units: int) -> "Times":
+        """Seconds of one of the `units` that a repetition consists of."""
+        return Times(tuple(s / units for s in self.seconds))
+
+    def over(self, other: "Times") -> "Times":
+        """Ratios round by round, so that both sides met the same load of the machine."""
+        return Times(tuple(a / b for a, b in zip(self.seconds, other.seconds, strict=True)))
+
+
+def in_turn(
+    candidates: Mapping[str, Callable[[], Any]], repetitions: int, pause: float = PAUSE
+) -> dict[str, Times]:
+    """Run the candidates one after the other, round by round: A B C, A B C, ...
+
+    A candidate's result is waited for where it is computed asynchronously.
+    """
+    seconds = {name: [] for name in candidates}
+    for _ in range(repetitions):
+        for name, run in candidates.items():
+            time.sleep(pause)
+            started = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[name].append(time.perf_counter() - started)
+    return {name: Times(tuple(values)) for name, values in seconds.items()}
+
+
+class Probe(NamedTuple):
+    """Work that does nothing but use one resource of the hardware.
+
+    Attributes:
+        name: of the resource.
+        unit: "FLOP" or "B".
+        amount: of a call, in that unit.
+        run: the call.
+    """
+
+    name: str
+    unit: str
+    amount: float
+    run: Callable[[], Any]
+
+
+def matrix_products(size: int = 3072, dtype: Any = jnp.float32) -> Probe:
+    """One product of two square matrices, the largest rate that a network can reach."""
+    left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(left, right))
+    name = f"{left.dtype} matrix product of {size} x {size}"
+    return Probe(name, "FLOP", 2 * size**3, lambda: product(left, right))
+
+
+def memory(elements: int = 1 << 27) -> Probe:
+    """Read and write an array in place, on all cores."""
+    parts = np.array_split(np.ones(elements, np.float32), os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(len(parts))
+
+    def scale() -> None:
+        list(pool.map(lambda part: np.multiply(part, 1.0, out=part), parts))
+
+    return Probe("reading and writing memory", "B", 8 * elements, scale)
+
+
+def reports(run: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
+    """What `run(report)` passes to `report`, one at each `next`; `run` waits in between."""
+    turn, reported = Semaphore(0), Queue()
+
+    def report(value: Any) -> None:
+        reported.put(value)
+        turn.acquire()
+
+    def work() -> None:
+        turn.acquire()
+        run(report)
+
+    Thread(target=work, daemon=True).start()
+    while True:
+        turn.release()
+        yield reported.get()
+
+
+def total_bytes(arrays: Iterable[Any]) -> int:
+    """Bytes of all arrays together."""
+    return sum(array.nbytes for array in arrays)

@@ -68,7 +68,8 @@ def compare(
     *,
     work: str,
     units: int = 1,
-    check: Callable[..., None] | None = None,
+    check: Callable[..., None] = lambda *results: None,
+    warm_up: bool = True,
     limit: Limit | None = None,
     bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
@@ -83,20 +84,20 @@ def compare(
         peers: by name, as many units each.
         work: see `Row`.
         units: in one call; seconds are of one of them.
-        check: called with the results of a first call of ours and of each peer, which is not
-            timed; raises unless they agree.
+        check: called with the results of ours and of each peer; raises unless they agree.
+        warm_up: call each one before, which is not timed. Without, the last timed results are
+            checked.
         limit: what the work of one unit is compared with.
         bars: that the row is measured by.
         repetitions: how often each one is timed.
     """
-    results = [call() for call in (run, *peers.values())]
-    if check is not None:
-        check(*results)
-    del results
     candidates = {"ours": run, **{f"peer {name}": call for name, call in peers.items()}}
-    if limit is not None:
-        candidates["limit"] = limit.probe.run
-    times = in_turn(candidates, repetitions)
+    if warm_up:
+        check(*(call() for call in candidates.values()))
+    probes = {} if limit is None else {"limit": limit.probe.run}
+    times, results = in_turn(candidates | probes, repetitions)
+    if not warm_up:
+        check(*(results[name] for name in candidates))
     mine = times["ours"].per(units)
     row = {"part": part, "size": size, "ours": ours, "work": work, "bars": bars}
     row |= {"our_seconds": mine.median, "our_range": mine.range}
@@ -104,7 +105,7 @@ def compare(
         name = min(peers, key=lambda peer: times[f"peer {peer}"].median)
         row |= _beside(mine, name, times[f"peer {name}"].per(units))
     if limit is not None:
-        row |= _within(mine, limit, times["limit"])
+        row |= within(mine, limit, times["limit"])
     return Row(**row)
 
 
@@ -119,8 +120,8 @@ def _beside(mine: Times, name: str, theirs: Times) -> dict[str, Any]:
     }
 
 
-def _within(mine: Times, limit: Limit, probed: Times) -> dict[str, Any]:
-    """The fields about the limit."""
+def within(mine: Times, limit: Limit, probed: Times) -> dict[str, Any]:
+    """The fields about the limit, of which `probed` are the times."""
     probe = limit.probe
     rate = probe.amount / probed.median
     text = f"{limit.amount / 1e9:.3g} G{probe.unit} at {rate / 1e9:.3g} G{probe.unit}/s"

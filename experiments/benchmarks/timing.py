@@ -1,9 +1,7 @@
 """Timing candidates in turn, with what the hardware reaches in the same rounds beside them."""
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from queue import Queue
 from statistics import median
 from threading import Semaphore, Thread
@@ -11,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 REPETITIONS = 5
 PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
@@ -43,19 +40,23 @@ class Times(NamedTuple):
 
 def in_turn(
     candidates: Mapping[str, Callable[[], Any]], repetitions: int, pause: float = PAUSE
-) -> dict[str, Times]:
+) -> tuple[dict[str, Times], dict[str, Any]]:
     """Run the candidates one after the other, round by round: A B C, A B C, ...
 
-    A candidate's result is waited for where it is computed asynchronously.
+    A result is waited for where it is computed asynchronously.
+
+    Returns:
+        The times of each candidate, and its last result.
     """
-    seconds = {name: [] for name in candidates}
+    seconds, results = {name: [] for name in candidates}, {}
     for _ in range(repetitions):
         for name, run in candidates.items():
+            results.pop(name, None)
             time.sleep(pause)
             started = time.perf_counter()
-            jax.block_until_ready(run())
+            results[name] = jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
-    return {name: Times(tuple(values)) for name, values in seconds.items()}
+    return {name: Times(tuple(values)) for name, values in seconds.items()}, results
 
 
 class Probe(NamedTuple):
@@ -74,8 +75,9 @@ class Probe(NamedTuple):
     run: Callable[[], Any]
 
 
-def matrix_products(size: int = 3072, dtype: Any = jnp.float32) -> Probe:
+def matrix_products(dtype: Any = jnp.float32) -> Probe:
     """One product of two square matrices, the largest rate that a network can reach."""
+    size = 3072 if jax.default_backend() == "cpu" else 16384
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(left, right))
@@ -84,12 +86,14 @@ def matrix_products(size: int = 3072, dtype: Any = jnp.float32) -> Probe:
 
 
 def memory(elements: int = 1 << 27) -> Probe:
-    """Read and write an array in place, on all cores."""
-    parts = np.array_split(np.ones(elements, np.float32), os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(len(parts))
+    """Read and write an array in place."""
+    scaled = jax.jit(lambda x: 1.0001 * x, donate_argnums=0)
+    array = scaled(jnp.ones(elements))
 
-    def scale() -> None:
-        list(pool.map(lambda part: np.multiply(part, 1.0, out=part), parts))
+    def scale() -> jax.Array:
+        nonlocal array
+        array = scaled(array)
+        return array
 
     return Probe("reading and writing memory", "B", 8 * elements, scale)
 
@@ -110,8 +114,3 @@ def reports(run: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
     while True:
         turn.release()
         yield reported.get()
-
-
-def total_bytes(arrays: Iterable[Any]) -> int:
-    """Bytes of all arrays together."""
-    return sum(array.nbytes for array in arrays)

@@ -212,12 +212,23 @@ def training_chunks(
     images: np.ndarray,
     batch: int,
     epochs: int = 1,
+    validated: int = 1,
 ) -> Iterator[Progress]:
-    """Training on one device from fresh weights, a chunk of steps at each `next`."""
-    state = create_state(variables, optimizer)
-    settings = {"epochs": epochs, "batch_size": batch, "seed": 0}
-    devices = jax.local_devices()[:1]
-    return train(state, objective, optimizer, images, images[:batch], **settings, devices=devices)
+    """Training on one device from fresh weights, a chunk of steps at each `next`.
+
+    The first `validated` images are those that it is validated on at each epoch's end.
+    """
+    return train(
+        create_state(variables, optimizer),
+        objective,
+        optimizer,
+        images,
+        images[:validated],
+        epochs=epochs,
+        batch_size=batch,
+        seed=0,
+        devices=jax.local_devices()[:1],
+    )
 
 
 def _batch(images: np.ndarray, network: Network, number: int) -> np.ndarray:

@@ -63,7 +63,7 @@ class SimCLR(nn.Module):
 
     def load(self, params: dict) -> None:
         """Take the weights of ours."""
-        _load(self.encoder, params["encoder"], ("Down", "Collapse"))
+        load(self.encoder, params["encoder"], ("Down", "Collapse"))
         for name, linear in (("hidden", self.head[0]), ("output", self.head[2])):
             _copy(linear.weight, np.asarray(params[name]["kernel"]).T)
             _copy(linear.bias, params[name]["bias"])
@@ -87,8 +87,8 @@ class VAE(nn.Module):
 
     def load(self, params: dict) -> None:
         """Take the weights of ours."""
-        _load(self.encoder, params["encoder"], ("Down", "Collapse"))
-        _load(self.decoder, params["decoder"], ("Expand", "Up"))
+        load(self.encoder, params["encoder"], ("Down", "Collapse"))
+        load(self.decoder, params["decoder"], ("Expand", "Up"))
 
 
 def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
@@ -107,7 +107,7 @@ def elbo(x: Tensor, x_hat: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor
     return (rec + kl) / len(x)
 
 
-def _load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
+def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
     """Copy the weights of one of our networks, whose layers are of these kinds in turn."""
     kernels = [own for kind in kinds for own in _named(params, kind)]
     convolutions = [m for m in network if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]

@@ -20,11 +20,11 @@ from experiments.benchmarks.training import (
     config_of,
     random_slices,
     training_chunks,
+    training_flops,
 )
 
 TRAINING = PAPER._replace(batch=512)
 DIFFERENT = 4096  # slices among those of an epoch
-PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # through the network in a step
 
 
 def pretext(
@@ -75,16 +75,6 @@ def pretext(
     )
 
 
-def training_flops(method: str, network: Network) -> int:
-    """FLOPs of a training step for one slice."""
-    size, features, latent, head, _ = network
-    if method == "cradl":
-        layers = flops.encoder(size, features, latent) + flops.dense([latent, *head])
-    else:
-        layers = flops.encoder(size, features, 2 * latent) + flops.decoder(size, features, latent)
-    return PASSES[method] * flops.training(layers)
-
-
 def repeated(count: int, size: int) -> np.ndarray:
     """As many slices, a few of them many times."""
     return np.resize(random_slices(min(count, DIFFERENT), size), (count, size, size))
@@ -97,7 +87,7 @@ def scoring(
     components: int = 8,
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """NLL scores and post-processed heatmaps of many slices, in batches as evaluation takes them."""
+    """NLL scores and post-processed heatmaps of many slices, in batches."""
     images = repeated(slices, network.size)
     _, _, score = nll_scoring(network, images, brain_like(images), batch, components)
     layers = flops.encoder(network.size, network.features, network.latent)

@@ -4,6 +4,7 @@ Each function gives the multiply-accumulates of a layer for one slice, the first
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from cradl_jax.models.encoder import levels
 
@@ -25,7 +26,7 @@ def decoder(size: int, features: int, latent: int) -> list[int]:
 
 def dense(widths: Sequence[int]) -> list[int]:
     """Fully connected layers of these widths, the input's first."""
-    return [a * b for a, b in zip(widths, widths[1:], strict=False)]
+    return [a * b for a, b in pairwise(widths)]
 
 
 def training(layers: Sequence[int]) -> int:

@@ -36,7 +36,8 @@ def heatmaps(
     layers.append(components * network.latent**2)
     return compare(
         "heatmaps",
-        f"{slices} slices of {network.size}x{network.size}, nf {network.features}, GMM {components}",
+        f"{slices} slices of {network.size}x{network.size}, nf {network.features}, "
+        f"GMM {components}",
         "scoring.nll, post_processed, in_batches",
         ours,
         {"PyTorch autograd, unfold and median, conv": lambda: peer(images, brains)},

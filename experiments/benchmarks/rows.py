@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from experiments.benchmarks.timing import REPETITIONS, Probe, Times, in_turn
 
 
-class Skipped(Exception):  # noqa: N818
+class Skipped(Exception):
     """A part cannot run here; says why."""
 
 

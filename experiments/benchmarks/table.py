@@ -54,7 +54,7 @@ def _version(package: str) -> str | None:
 def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]) -> str:
     """The rows as a table, and below it what makes the work equal."""
     lines = [
-        f"{about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}. "
+        f"`{about['command']}` on {about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}. "
         "Medians of rounds in turn, with the range over the rounds; a ratio is the peer's time "
         "over ours.",
         "",

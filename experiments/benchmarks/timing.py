@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 REPETITIONS = 5
+PRODUCT = {"cpu": 3072, "gpu": 16384}  # side of the matrices that give the matrix rate
+ELEMENTS = 1 << 27  # of the array that gives the memory's rate
 PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
 
 
@@ -39,7 +41,7 @@ class Times(NamedTuple):
 
 
 def in_turn(
-    candidates: Mapping[str, Callable[[], Any]], repetitions: int, pause: float = PAUSE
+    candidates: Mapping[str, Callable[[], Any]], repetitions: int
 ) -> tuple[dict[str, Times], dict[str, Any]]:
     """Run the candidates one after the other, round by round: A B C, A B C, ...
 
@@ -52,7 +54,7 @@ def in_turn(
     for _ in range(repetitions):
         for name, run in candidates.items():
             results.pop(name, None)
-            time.sleep(pause)
+            time.sleep(PAUSE)
             started = time.perf_counter()
             results[name] = jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
@@ -77,7 +79,7 @@ class Probe(NamedTuple):
 
 def matrix_products(dtype: Any = jnp.float32) -> Probe:
     """One product of two square matrices, the largest rate that a network can reach."""
-    size = 3072 if jax.default_backend() == "cpu" else 16384
+    size = PRODUCT[jax.default_backend()]
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(left, right))
@@ -85,17 +87,17 @@ def matrix_products(dtype: Any = jnp.float32) -> Probe:
     return Probe(name, "FLOP", 2 * size**3, lambda: product(left, right))
 
 
-def memory(elements: int = 1 << 27) -> Probe:
+def memory() -> Probe:
     """Read and write an array in place."""
     scaled = jax.jit(lambda x: 1.0001 * x, donate_argnums=0)
-    array = scaled(jnp.ones(elements))
+    array = scaled(jnp.ones(ELEMENTS))
 
     def scale() -> jax.Array:
         nonlocal array
         array = scaled(array)
         return array
 
-    return Probe("reading and writing memory", "B", 8 * elements, scale)
+    return Probe("reading and writing memory", "B", 8 * ELEMENTS, scale)
 
 
 def reports(run: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:

@@ -10,11 +10,11 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
+from configs import default
 from cradl_jax import augment, objectives
 from cradl_jax.objectives import Objective, Variables
 from cradl_jax.parallel import AXIS, everywhere, over_devices
 from cradl_jax.train import Progress, adam, create_state, train, train_step
-from configs import default
 from experiments import methods, runs
 from experiments.benchmarks import flops
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
@@ -23,6 +23,7 @@ from experiments.benchmarks.timing import REPETITIONS, matrix_products
 CHUNKS = 29  # of an epoch; a prime, so that `train` runs as many steps at once as are asked for
 COMPARED = 3  # steps whose losses have to agree
 ENDLESS = 10**9  # steps, over which the learning rate stays what it is
+PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # through the network in a step
 OPTIMIZER = {"learning_rate": 1e-4, "weight_decay": 1e-6}
 WORK = (
     "The same network in float32, batch statistics of each batch, Adam, L2 decay of the kernels. "
@@ -81,6 +82,16 @@ def config_of(network: Network) -> ConfigDict:
     return config
 
 
+def training_flops(method: str, network: Network) -> int:
+    """FLOPs of a training step for one slice."""
+    size, features, latent, head, _ = network
+    if method == "cradl":
+        layers = flops.encoder(size, features, latent) + flops.dense([latent, *head])
+    else:
+        layers = flops.encoder(size, features, 2 * latent) + flops.decoder(size, features, latent)
+    return PASSES[method] * flops.training(layers)
+
+
 def random_slices(count: int, size: int) -> np.ndarray:
     """Slices [count, size, size] in [-1.5, 1.5]; what they show does not change the work."""
     rng = np.random.default_rng(0)
@@ -107,11 +118,10 @@ def simclr(network: Network = PAPER, **how) -> Row:
         settings = OPTIMIZER | {"temperature": temperature, "channels_last": channels_last}
         return torch_training.simclr(variables["params"], network[:3], network.head, **settings)
 
-    layers = flops.encoder(network.size, network.features, network.latent)
-    layers += flops.dense([network.latent, *network.head])
     objective = objectives.simclr(model, view, temperature, AXIS)
     work = WORK.format(inputs="two views, which differ in brightness alone")
-    case = Case("simclr", objective, variables, views, peer, 2 * flops.training(layers), work)
+    needed = training_flops("cradl", network)
+    case = Case("simclr", objective, variables, views, peer, needed, work)
     return step(case, network, **how)
 
 
@@ -132,11 +142,10 @@ def vae(network: Network = PAPER, **how) -> Row:
         settings = OPTIMIZER | {"channels_last": channels_last}
         return torch_training.vae(variables["params"], network[:3], **settings)
 
-    layers = flops.encoder(network.size, network.features, 2 * network.latent)
-    layers += flops.decoder(network.size, network.features, network.latent)
     objective = objectives.vae(model, lambda key, image: image, config.loss.beta)
     work = WORK.format(inputs="noise; no augmentation")
-    case = Case("vae", objective, variables, inputs, peer, flops.training(layers), work)
+    needed = training_flops("vae", network)
+    case = Case("vae", objective, variables, inputs, peer, needed, work)
     return step(case, network, **how)
 
 

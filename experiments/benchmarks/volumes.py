@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import default
 from cradl_jax import augment
 from cradl_jax.data import bids, phantom
 from cradl_jax.data.atlas import load_atlas
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.data.slices import build_store
-from configs import default
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, Probe, memory
 from experiments.benchmarks.training import random_slices
@@ -59,9 +59,9 @@ def augmentation(
             "augment.views",
             lambda: two_views(keys, data),
             {"batchgenerators, a process a core": workers.two_views},
-            work="Mirroring, one bilinear interpolation (crop, scale, rotation), brightness, noise, "
-            "clipping, from the same ranges; the same rotation and scale give the same slices to "
-            "1e-4. The peer's processes hold the slices already.",
+            work="Mirroring, one bilinear interpolation (crop, scale, rotation), brightness, "
+            "noise, clipping, from the same ranges; the same rotation and scale give the same "
+            "slices to 1e-4. The peer's processes hold the slices already.",
             limit=Limit(memory(), 4 * images.nbytes),
             bars=bars,
             repetitions=repetitions,

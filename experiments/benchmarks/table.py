@@ -53,8 +53,9 @@ def _version(package: str) -> str | None:
 
 def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]) -> str:
     """The rows as a table, and below it what makes the work equal."""
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        f"`{about['command']}` on {about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}. "
+        f"`{about['command']}` on {about['device']}; {packages}. "
         "Medians of rounds in turn, with the range over the rounds; a ratio is the peer's time "
         "over ours.",
         "",

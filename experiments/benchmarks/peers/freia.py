@@ -46,6 +46,7 @@ class Flow:
         self.network.append(
             FrEIA.modules.AffineCouplingOneSided,
             subnet_constructor=conditioner,
+            split_len=len(hidden_kernel),
             clamp=realnvp.CLAMP,
             clamp_activation=lambda u: torch.tanh(u / realnvp.CLAMP),
         )

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from cradl_jax.errors import InputError
@@ -48,11 +48,11 @@ def within(seconds: float) -> tuple[Bar, ...]:
 ON_CPU: Parts = {
     "simclr": (
         partial(training.simclr, bars=(*faster(1.3), Bar("share_of_limit", 0.55))),
-        partial(training.simclr, training.PHANTOM, bars=faster(1.2)),
+        partial(training.simclr, training.PHANTOM, steps=4, bars=faster(1.2)),
     ),
     "vae": (
         partial(training.vae, bars=faster(1.2)),
-        partial(training.vae, training.PHANTOM, bars=faster(1.2)),
+        partial(training.vae, training.PHANTOM, steps=4, bars=faster(1.2)),
     ),
     "augmentation": (partial(volumes.augmentation, bars=faster(10)),),
     "em": (partial(densities.em, bars=faster(2)),),
@@ -112,6 +112,7 @@ def run(parts: Parts) -> tuple[list[Row], dict[str, str]]:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
+    logging.set_verbosity(logging.WARNING)
     parts = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     if CHOSEN.value == ["list"]:
         print("\n".join(parts))

@@ -152,7 +152,7 @@ def vae(network: Network = PAPER, **how) -> Row:
 def step(
     case: Case,
     network: Network,
-    steps: int = 4,
+    steps: int = 2,
     bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:

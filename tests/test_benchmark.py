@@ -77,6 +77,7 @@ def test_the_fastest_peer_is_kept_and_seconds_are_of_a_unit():
     assert 0.005 <= row.our_seconds < 0.025 <= row.peer_seconds < 0.05
     assert row.ratio == row.peer_seconds / row.our_seconds
     assert row.ratio_range[0] <= row.ratio_range[1]
+    assert row.ratio_of_best == row.peer_range[0] / row.our_range[0]
     assert row.share_of_limit is None
 
 

@@ -47,6 +47,8 @@ class Row:
     """The peer's seconds over ours."""
     ratio_range: tuple[float, float] | None = None
     """Of the ratios round by round."""
+    ratio_of_best: float | None = None
+    """Of the smallest times: what a busy machine disturbs least."""
     share_of_limit: float | None = None
     limit: str | None = None
     work: str = ""
@@ -117,6 +119,7 @@ def _beside(mine: Times, name: str, theirs: Times) -> dict[str, Any]:
         "peer_range": theirs.range,
         "ratio": theirs.median / mine.median,
         "ratio_range": theirs.over(mine).range,
+        "ratio_of_best": theirs.range[0] / mine.range[0],
     }
 
 

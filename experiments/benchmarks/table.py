@@ -57,7 +57,7 @@ def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]
     lines = [
         f"`{about['command']}` on {about['device']}; {packages}. "
         "Medians of rounds in turn, with the range over the rounds; a ratio is the peer's time "
-        "over ours.",
+        "over ours, last that of the smallest times.",
         "",
         "| part | size | ours | peer | ratio | bar | share of limit |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: |",
@@ -75,7 +75,7 @@ def _cells(row: Row) -> list[str]:
     if row.peer is not None:
         peer = f"{row.peer}: {_time(row.peer_seconds, row.peer_range)}"
         low, high = row.ratio_range
-        ratio = f"**{row.ratio:.3g}** ({low:.3g} to {high:.3g})"
+        ratio = f"**{row.ratio:.3g}** ({low:.3g} to {high:.3g}; {row.ratio_of_best:.3g})"
     if row.share_of_limit is not None:
         share = f"{row.share_of_limit:.2g} of {row.limit}"
     bars = "; ".join(_bar(row, bar) for bar in row.bars)

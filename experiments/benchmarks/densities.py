@@ -19,10 +19,10 @@ COMPARED = 3  # steps of the flow whose losses have to agree
 def clustered(points: int, size: int, clusters: int = 8) -> np.ndarray:
     """Points [N, D] around as many means, each cluster with a covariance of its own."""
     rng = np.random.default_rng(0)
-    z = rng.normal(size=(points, size)).astype(np.float32)
+    z = rng.standard_normal((points, size), np.float32)
     for rows in np.array_split(np.arange(points), clusters):
-        shape = rng.normal(size=(size, size)).astype(np.float32) / np.sqrt(np.float32(size))
-        z[rows] = z[rows] @ shape + rng.normal(size=size).astype(np.float32)
+        shape = np.eye(size) + rng.normal(0, 0.5 * size**-0.5, (size, size))
+        z[rows] = z[rows] @ shape.astype(np.float32) + rng.standard_normal(size, np.float32)
     return (z - z.mean(0)) / z.std(0)
 
 

@@ -42,7 +42,7 @@ def heatmaps(
         ours,
         {"PyTorch autograd, unfold and median, conv": lambda: peer(images, brains)},
         work="Float32, all slices at once; the same weights and mixture: scores agree to 1e-4, "
-        "heatmaps to 1e-3 of the largest value.",
+        "heatmaps to 1e-4 but for slices in which rounding crosses the kink of a ReLU.",
         check=agree,
         limit=Limit(matrix_products(), slices * flops.input_gradient(layers)),
         bars=bars,
@@ -92,10 +92,16 @@ def mixture(z: np.ndarray, components: int) -> densities.Density:
 
 
 def agree(mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> None:
-    """Raise unless scores and heatmaps agree."""
+    """Raise unless scores and heatmaps agree.
+
+    Where rounding puts a unit on the other side of its ReLU's kink, a part of that slice's
+    gradient differs; one slice in ten or twenty has such a unit.
+    """
     (scores, maps), (their_scores, their_maps) = mine, theirs
     np.testing.assert_allclose(scores, their_scores, rtol=1e-4)
-    np.testing.assert_allclose(maps, their_maps, atol=1e-3 * their_maps.max())
+    error = np.linalg.norm(maps - their_maps, axis=(1, 2)) / np.linalg.norm(their_maps, axis=(1, 2))
+    np.testing.assert_array_less(np.median(error), 1e-4)
+    np.testing.assert_array_less(error, 0.1)
 
 
 def median(

@@ -8,6 +8,7 @@ skipped. On a GPU the parts are those of the paper's study. `--parts=list` names
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -126,8 +127,9 @@ def main(arguments: list[str]) -> None:
     except InputError as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
+    load = os.getloadavg()[0]
     rows, skipped = run(chosen)
-    document = table.document(rows, skipped)
+    document = table.document(rows, skipped, load)
     out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(table.markdown(rows, skipped, document))
 

@@ -232,6 +232,12 @@ def test_an_unknown_part_ends_in_status_2(capsys):
     assert capsys.readouterr().out.split() == list(benchmark.ON_CPU)
 
 
+def test_a_busy_machine_is_named():
+    for load, named in ((0.1, False), (3.0, True)):
+        text = table.markdown([], {}, table.document([], {}, load))
+        assert ("other work (load 3.0)" in text) is named
+
+
 def test_times_are_shown_in_units_that_suit_them():
     assert table._time(0.0123, (0.01, 0.02)) == "12.3 ms (10 to 20)"
     assert table._time(7200.0, (7200.0, 7200.0)) == "2 h"

@@ -16,13 +16,22 @@ from experiments.benchmarks.rows import Bar, Row
 PACKAGES = ("jax", "numpy", "scipy", "scikit-learn")
 PEERS = ("torch", "FrEIA", "monai", "batchgenerators")
 """The extra `bench` of pyproject.toml: the names of its modules and of its packages."""
+QUIET = 0.5  # load average of a machine that does nothing else
+BUSY = (
+    "**The machine had other work (load {:.1f}): whoever waits for all threads, as PyTorch does at "
+    "every layer, looks slower than it is.**"
+)
 
 
-def document(rows: Sequence[Row], skipped: dict[str, str]) -> dict[str, Any]:
-    """Rows, why parts were skipped, and where and with what it was measured."""
+def document(rows: Sequence[Row], skipped: dict[str, str], load: float) -> dict[str, Any]:
+    """Rows, why parts were skipped, and where and with what it was measured.
+
+    `load` is the machine's load average before the first part.
+    """
     return {
         "command": " ".join(["python -m experiments.benchmark", *sys.argv[1:]]),
         "device": device(),
+        "load": load,
         "versions": versions(),
         "rows": [row.as_json() for row in rows],
         "skipped": skipped,
@@ -58,6 +67,7 @@ def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]
         f"`{about['command']}` on {about['device']}; {packages}. "
         "Medians of rounds in turn, with the range over the rounds; a ratio is the peer's time "
         "over ours, last that of the smallest times.",
+        *[BUSY.format(about["load"])] * (about["load"] > QUIET),
         "",
         "| part | size | ours | peer | ratio | bar | share of limit |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: |",

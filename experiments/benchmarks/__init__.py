@@ -1,0 +1,1 @@
+"""The parts of `experiments.benchmark`: ours and what a user would take instead, timed in turn."""

@@ -1,0 +1,129 @@
+"""Heatmaps of slices and their post-processing."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from scipy import ndimage
+
+from cradl_jax import densities, scoring
+from cradl_jax.methods import encoder_of, initial_variables
+from cradl_jax.objectives import Variables
+from cradl_jax.postprocess import median5x5
+from cradl_jax.scoring import Scored
+from experiments import settings
+from experiments.benchmarks import flops
+from experiments.benchmarks.densities import clustered
+from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.timing import REPETITIONS, matrix_products, memory
+from experiments.benchmarks.training import PAPER, Network, config_of, random_slices
+
+
+def heatmaps(
+    network: Network = PAPER,
+    slices: int = 155,
+    components: int = 8,
+    bars: tuple[Bar, ...] = (),
+    repetitions: int = REPETITIONS,
+) -> Row:
+    """NLL-gradient heatmaps under a mixture, post-processed."""
+    from experiments.benchmarks.peers.torch_heatmaps import Scorer
+
+    images = random_slices(slices, network.size)
+    brains = brain_like(images)
+    variables, density, ours = nll_scoring(network, images, brains, slices, components)
+    peer = Scorer(variables["params"]["encoder"], network[:3], density)
+    layers = flops.encoder(network.size, network.features, network.latent)
+    layers.append(components * network.latent**2)
+    return compare(
+        "heatmaps",
+        f"{slices} slices of {network.size}x{network.size}, nf {network.features}, "
+        f"GMM {components}",
+        "scoring.nll, post_processed, in_batches",
+        ours,
+        {"PyTorch autograd, unfold and median, conv": lambda: peer(images, brains)},
+        work="Float32, all slices at once; the same weights and mixture: scores agree to 1e-4, "
+        "heatmaps to 1e-4 but for slices in which rounding crosses the kink of a ReLU.",
+        check=agree,
+        limit=Limit(matrix_products(), slices * flops.input_gradient(layers)),
+        bars=bars,
+        repetitions=repetitions,
+    )
+
+
+def nll_scoring(
+    network: Network, images: np.ndarray, brains: np.ndarray, batch: int, components: int
+) -> tuple[Variables, densities.Density, Callable[[], tuple[np.ndarray, np.ndarray]]]:
+    """Fresh variables, a mixture of their representations, and scoring of all slices by them.
+
+    The last is a function that returns scores [N] and post-processed heatmaps [N, H, W].
+    """
+    config = config_of(network)
+    model = settings.network(config, "cradl")
+    variables = initial_variables(model, config.seed, network.size)
+    encode = encoder_of(model)
+    density = mixture(np.array(jax.jit(encode)(variables, images[:batch])), components)
+    name = f"gmm{components}"
+    scorer = scoring.post_processed(scoring.nll(encode))
+    arrays = scoring.Batch(images, brains, np.zeros(len(images), np.float32))
+
+    def score() -> tuple[np.ndarray, np.ndarray]:
+        params, rows = (variables, {name: density}), np.arange(len(images))
+        devices = jax.local_devices()[:1]
+        found = list(scoring.in_batches(scorer, params, arrays, rows, batch, devices))
+        scores, maps = ([getattr(x, field)[name] for x in found] for field in Scored._fields)
+        return np.concatenate(scores), np.concatenate(maps)
+
+    return variables, density, score
+
+
+def brain_like(images: np.ndarray) -> np.ndarray:
+    """A disk in every slice, bool [N, H, W]."""
+    rows, columns = np.ogrid[-1 : 1 : images.shape[1] * 1j, -1 : 1 : images.shape[2] * 1j]
+    return np.broadcast_to(rows**2 + columns**2 < 0.8, images.shape)
+
+
+def mixture(z: np.ndarray, components: int) -> densities.Density:
+    """A mixture fitted to points of the mean and spread of representations [N, D]."""
+    points = clustered(4 * z.shape[1], z.shape[1], components) * z.std(0) + z.mean(0)
+    return densities.fit_gmm(jax.random.key(0), points, components=components)[0]
+
+
+def agree(mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> None:
+    """Raise unless scores and heatmaps agree.
+
+    Where rounding puts a unit on the other side of its ReLU's kink, a part of that slice's
+    gradient differs; one slice in ten or twenty has such a unit.
+    """
+    (scores, maps), (their_scores, their_maps) = mine, theirs
+    np.testing.assert_allclose(scores, their_scores, rtol=1e-4)
+    error = np.linalg.norm(maps - their_maps, axis=(1, 2)) / np.linalg.norm(their_maps, axis=(1, 2))
+    np.testing.assert_array_less(np.median(error), 1e-4)
+    np.testing.assert_array_less(error, 0.1)
+
+
+def median(
+    slices: int = 256,
+    size: int = 128,
+    bars: tuple[Bar, ...] = (),
+    repetitions: int = REPETITIONS,
+) -> Row:
+    """The 5x5 median filter."""
+    images = random_slices(slices, size)
+    data = jax.device_put(images)
+    return compare(
+        "median",
+        f"5x5 on {slices} x {size} x {size}",
+        "postprocess.median5x5",
+        lambda: median5x5(data),
+        {
+            "scipy.ndimage.median_filter": lambda: ndimage.median_filter(
+                images, size=(1, 5, 5), mode="mirror"
+            )
+        },
+        work="Float32, reflecting border, equal to the last bit. scipy runs on one core.",
+        check=np.testing.assert_array_equal,
+        limit=Limit(memory(), 2 * images.nbytes),
+        bars=bars,
+        repetitions=repetitions,
+    )

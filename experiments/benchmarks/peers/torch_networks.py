@@ -1,0 +1,133 @@
+"""The networks of Table 10 in PyTorch, with the weights of ours."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cradl_jax.data.preprocess import CLIP
+from cradl_jax.models.encoder import levels
+
+torch.set_num_threads(os.cpu_count() or 1)
+
+
+def encoder(size: int, features: int, outputs: int) -> nn.Sequential:
+    """[N, 1, size, size] -> [N, outputs]."""
+    layers, channels = [], 1
+    for level in range(levels(size)):
+        produced = features << level
+        layers += [
+            nn.Conv2d(channels, produced, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(produced),
+            nn.ReLU(inplace=True),
+        ]
+        channels = produced
+    return nn.Sequential(*layers, nn.Conv2d(channels, outputs, 4), nn.Flatten())
+
+
+def decoder(size: int, features: int, latent: int) -> nn.Sequential:
+    """[N, latent, 1, 1] -> logits [N, 1, size, size]."""
+    doublings = levels(size)
+    channels = features << (doublings - 1)
+    layers = [nn.ConvTranspose2d(latent, channels, 4, bias=False)]
+    for level in reversed(range(doublings - 1)):
+        produced = features << level
+        layers += [
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(channels, produced, 4, stride=2, padding=1, bias=False),
+        ]
+        channels = produced
+    last = nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1)
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True), last)
+
+
+class SimCLR(nn.Module):
+    """Encoder and projection head."""
+
+    def __init__(self, size: int, features: int, latent: int, head: Sequence[int]):
+        """Sizes as those of ours."""
+        super().__init__()
+        self.encoder = encoder(size, features, latent)
+        hidden, output = head
+        self.head = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, output)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 1, H, H] -> projections [N, head[-1]]."""
+        return self.head(self.encoder(x))
+
+    def load(self, params: dict) -> None:
+        """Take the weights of ours."""
+        load(self.encoder, params["encoder"], ("Down", "Collapse"))
+        for name, linear in (("hidden", self.head[0]), ("output", self.head[2])):
+            _copy(linear.weight, np.asarray(params[name]["kernel"]).T)
+            _copy(linear.bias, params[name]["bias"])
+
+
+class VAE(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, size: int, features: int, latent: int):
+        """Sizes as those of ours."""
+        super().__init__()
+        self.encoder = encoder(size, features, 2 * latent)
+        self.decoder = decoder(size, features, latent)
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [N, 1, H, H] and noise [N, latent] -> reconstruction, mean, log-variance."""
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        z = mean + torch.exp(log_variance / 2) * noise
+        logits = self.decoder(z[:, :, None, None])
+        return CLIP * (2 * torch.sigmoid(logits) - 1), mean, log_variance
+
+    def load(self, params: dict) -> None:
+        """Take the weights of ours."""
+        load(self.encoder, params["encoder"], ("Down", "Collapse"))
+        load(self.decoder, params["decoder"], ("Expand", "Up"))
+
+
+def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
+    """Equation 4, the mean over all views."""
+    views = functional.normalize(torch.cat([u, v]), dim=1)
+    logits = views @ views.T / temperature
+    logits.fill_diagonal_(-torch.inf)
+    positive = torch.arange(len(views)).roll(len(u))
+    return functional.cross_entropy(logits, positive)
+
+
+def elbo(x: Tensor, x_hat: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Equation 7 with beta 1, the mean over the batch."""
+    rec = (x - x_hat).abs().sum()
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
+    return (rec + kl) / len(x)
+
+
+def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
+    """Copy the weights of one of our networks, whose layers are of these kinds in turn."""
+    kernels = [own for kind in kinds for own in _named(params, kind)]
+    convolutions = [m for m in network if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    for module, own in zip(convolutions, kernels, strict=True):
+        transposed = isinstance(module, nn.ConvTranspose2d)
+        axes = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
+        _copy(module.weight, np.asarray(own["kernel"]).transpose(axes))
+        if module.bias is not None:
+            _copy(module.bias, own["bias"])
+    norms = [m for m in network if isinstance(m, nn.BatchNorm2d)]
+    for module, own in zip(norms, _named(params, "NormReLU"), strict=True):
+        _copy(module.weight, own["BatchNorm_0"]["scale"])
+        _copy(module.bias, own["BatchNorm_0"]["bias"])
+
+
+def _named(params: dict, kind: str) -> list[dict]:
+    """The parameters of the layers of a kind, from the first to the last."""
+    return [params[name] for name in sorted(params) if name.startswith(f"{kind}_")]
+
+
+def _copy(target: Tensor, values) -> None:
+    with torch.no_grad():
+        target.copy_(torch.tensor(np.array(values)))

@@ -1,0 +1,71 @@
+"""Training steps of SimCLR and the VAE in PyTorch: forward, loss, backward, Adam."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmarks.peers import torch_networks
+
+
+class Training:
+    """A network with its loss and optimizer."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[..., Tensor],
+        *,
+        channels_last: bool,
+        learning_rate: float,
+        weight_decay: float,
+    ):
+        """`loss(network, *inputs)`; the L2 decay is of the kernels alone."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network, self.loss, self.layout = network.to(memory_format=layout), loss, layout
+        parameters = list(network.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim == 1]},
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=learning_rate)
+
+    def step(self, *inputs: Tensor) -> float:
+        """One step, and the loss before it."""
+        inputs = [x.to(memory_format=self.layout) if x.ndim == 4 else x for x in inputs]
+        loss = self.loss(self.network, *inputs)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+def simclr(
+    params: dict, sizes: Sequence, head: tuple[int, int], temperature: float, **settings
+) -> Training:
+    """SimCLR with our weights; a step takes both views. `sizes`: as those of the encoder."""
+    network = torch_networks.SimCLR(*sizes, head)
+    network.load(params)
+
+    def loss(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+        return torch_networks.nt_xent(network(first), network(second), temperature)
+
+    return Training(network, loss, **settings)
+
+
+def vae(params: dict, sizes: Sequence, **settings) -> Training:
+    """The VAE with our weights; a step takes images and the noise [N, latent]."""
+    network = torch_networks.VAE(*sizes)
+    network.load(params)
+
+    def loss(network: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
+        return torch_networks.elbo(x, *network(x, noise))
+
+    return Training(network, loss, **settings)
+
+
+def tensors(arrays: Sequence) -> list[Tensor]:
+    """Arrays as tensors; images [N, H, W] as [N, 1, H, W]."""
+    found = [torch.tensor(np.asarray(array)) for array in arrays]
+    return [x[:, None] if x.ndim == 3 else x for x in found]

@@ -1,0 +1,245 @@
+"""Training steps of the networks, as `cradl_jax.train` runs them: chunks inside `lax.scan`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from ml_collections import ConfigDict
+
+from configs import default
+from cradl_jax import augment, objectives
+from cradl_jax.methods import initial_variables
+from cradl_jax.objectives import Objective, Variables
+from cradl_jax.parallel import AXIS, everywhere, over_devices
+from cradl_jax.train import Progress, adam, create_state, train, train_step
+from experiments import settings
+from experiments.benchmarks import flops
+from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.timing import REPETITIONS, matrix_products
+
+CHUNKS = 29  # of an epoch; a prime, so that `train` runs as many steps at once as are asked for
+COMPARED = 3  # steps whose losses have to agree
+ENDLESS = 10**9  # steps, over which the learning rate stays what it is
+PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # through the network in a step
+OPTIMIZER = {"learning_rate": 1e-4, "weight_decay": 1e-6}
+WORK = (
+    "The same network in float32, batch statistics of each batch, Adam, L2 decay of the kernels. "
+    f"From the same weights the losses of the first {COMPARED} steps agree to 1e-4. The peer is "
+    "handed its {inputs}, ours makes them in the step."
+)
+
+
+class Network(NamedTuple):
+    """A network and its batch: nf and nz of Table 10, the head of Section 4.2."""
+
+    size: int
+    features: int
+    latent: int
+    head: tuple[int, int]
+    batch: int
+
+    def __str__(self) -> str:
+        """As a row's size."""
+        return f"a step of {self.batch} slices of {self.size}x{self.size}, nf {self.features}"
+
+
+PAPER = Network(128, 64, 512, (512, 256), 16)
+PHANTOM = Network(64, 16, 128, (128, 64), 64)
+
+
+class Case(NamedTuple):
+    """A training step on both sides.
+
+    Attributes:
+        part: name of the row.
+        objective: ours.
+        variables: to start from.
+        inputs: what the peer's step takes, of images [n, H, W] and the objective's keys [n].
+        peer: fresh training of the peer from the same variables, channels last or not.
+        flops: of a slice.
+        work: how the work is equal.
+    """
+
+    part: str
+    objective: Objective
+    variables: Variables
+    inputs: Callable[[Array, Array], tuple[Array, ...]]
+    peer: Callable[[bool], Any]
+    flops: int
+    work: str
+
+
+def config_of(network: Network) -> ConfigDict:
+    """The paper's config with the sizes of a network."""
+    config = default.get_config()
+    config.data.size = network.size
+    config.model.features, config.model.latent = network.features, network.latent
+    config.model.head = network.head
+    config.train.batch_size = network.batch
+    return config
+
+
+def training_flops(method: str, network: Network) -> int:
+    """FLOPs of a training step for one slice."""
+    size, features, latent, head, _ = network
+    if method == "cradl":
+        layers = flops.encoder(size, features, latent) + flops.dense([latent, *head])
+    else:
+        layers = flops.encoder(size, features, 2 * latent) + flops.decoder(size, features, latent)
+    return PASSES[method] * flops.training(layers)
+
+
+def random_slices(count: int, size: int) -> np.ndarray:
+    """Slices [count, size, size] in [-1.5, 1.5]; what they show does not change the work."""
+    rng = np.random.default_rng(0)
+    return 3 * rng.random((count, size, size), np.float32) - 1.5
+
+
+def simclr(network: Network = PAPER, **how) -> Row:
+    """A SimCLR step. The views differ in brightness alone, since augmentation is a part itself.
+
+    Were they the same, the compiler would pass both through the network as one.
+    """
+    from experiments.benchmarks.peers import torch_training
+
+    config, view = config_of(network), augment.brightness()
+    model = settings.network(config, "cradl")
+    variables = initial_variables(model, config.seed, network.size)
+    temperature = config.loss.temperature
+
+    def views(images: Array, keys: Array) -> tuple[Array, ...]:
+        both = jax.vmap(jax.random.split, out_axes=1)(keys)
+        return tuple(jax.vmap(view)(keys, images) for keys in both)
+
+    def peer(channels_last: bool):
+        how = OPTIMIZER | {"temperature": temperature, "channels_last": channels_last}
+        return torch_training.simclr(variables["params"], network[:3], network.head, **how)
+
+    objective = objectives.simclr(model, view, temperature, AXIS)
+    work = WORK.format(inputs="two views, which differ in brightness alone")
+    needed = training_flops("cradl", network)
+    case = Case("simclr", objective, variables, views, peer, needed, work)
+    return step(case, network, **how)
+
+
+def vae(network: Network = PAPER, **how) -> Row:
+    """A VAE step on the slices themselves."""
+    from experiments.benchmarks.peers import torch_training
+
+    config = config_of(network)
+    model = settings.network(config, "vae")
+    variables = initial_variables(model, config.seed, network.size)
+
+    def inputs(images: Array, keys: Array) -> tuple[Array, ...]:
+        _, sample_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        shape = (network.latent,)
+        return images, jax.vmap(lambda key: jax.random.normal(key, shape))(sample_keys)
+
+    def peer(channels_last: bool):
+        how = OPTIMIZER | {"channels_last": channels_last}
+        return torch_training.vae(variables["params"], network[:3], **how)
+
+    objective = objectives.vae(model, lambda key, image: image, config.loss.beta)
+    work = WORK.format(inputs="noise; no augmentation")
+    needed = training_flops("vae", network)
+    case = Case("vae", objective, variables, inputs, peer, needed, work)
+    return step(case, network, **how)
+
+
+def step(
+    case: Case,
+    network: Network,
+    steps: int = 2,
+    bars: tuple[Bar, ...] = (),
+    repetitions: int = REPETITIONS,
+) -> Row:
+    """Check a case's steps against each other, then time chunks of `steps` of them."""
+    from experiments.benchmarks.peers.torch_training import tensors
+
+    images = random_slices(CHUNKS * steps * network.batch, network.size)
+    optimizer = adam(**OPTIMIZER, warmup_steps=0, total_steps=ENDLESS)
+    inputs = [tensors(x) for x in peer_inputs(case, network, images, max(steps, COMPARED))]
+    peers = {
+        f"PyTorch, {layout}": case.peer(layout == "channels last")
+        for layout in ("channels first", "channels last")
+    }
+    expected = our_losses(case, network, optimizer, images)
+    for name, training in peers.items():
+        found = [training.step(*x) for x in inputs[:COMPARED]]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=f"{case.part}: {name}")
+
+    chunks = training_chunks(case.objective, optimizer, case.variables, images, network.batch)
+    done = int(next(chunks).state.step)
+    return compare(
+        case.part,
+        str(network),
+        "cradl_jax.train",
+        lambda: next(chunks),
+        {
+            name: lambda training=training: [training.step(*x) for x in inputs[:done]]
+            for name, training in peers.items()
+        },
+        work=case.work,
+        units=done,
+        limit=Limit(matrix_products(), case.flops * network.batch),
+        bars=bars,
+        repetitions=repetitions,
+    )
+
+
+def peer_inputs(
+    case: Case, network: Network, images: np.ndarray, steps: int
+) -> Iterator[tuple[Array, ...]]:
+    """What the peer takes in each step, drawn as `train_step` draws it from the key 0."""
+    for number in range(steps):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(network.batch))
+        yield case.inputs(_batch(images, network, number), keys)
+
+
+def our_losses(
+    case: Case, network: Network, optimizer: optax.GradientTransformation, images: np.ndarray
+) -> list[float]:
+    """Losses of the first steps of ours."""
+    devices = jax.local_devices()[:1]
+    run = over_devices(train_step(case.objective, optimizer), devices, (None, 0, None), None)
+    state, losses = everywhere(create_state(case.variables, optimizer), devices), []
+    for number in range(COMPARED):
+        batch = _batch(images, network, number)[None]
+        state, terms = run(state, batch, jax.random.key(0))
+        losses.append(float(terms["loss"]))
+    return losses
+
+
+def training_chunks(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    variables: Variables,
+    images: np.ndarray,
+    batch: int,
+    epochs: int = 1,
+    validated: int = 1,
+) -> Iterator[Progress]:
+    """Training on one device from fresh weights, a chunk of steps at each `next`.
+
+    The first `validated` images are those that it is validated on at each epoch's end.
+    """
+    return train(
+        create_state(variables, optimizer),
+        objective,
+        optimizer,
+        images,
+        images[:validated],
+        epochs=epochs,
+        batch_size=batch,
+        seed=0,
+        devices=jax.local_devices()[:1],
+    )
+
+
+def _batch(images: np.ndarray, network: Network, number: int) -> np.ndarray:
+    return images[number * network.batch : (number + 1) * network.batch]

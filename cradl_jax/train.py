@@ -63,10 +63,16 @@ def adam(
     Biases and batch-normalization parameters are not decayed. Without `annealing` the learning
     rate stays after the warm-up (Section 4.4 names no schedule for the VAEs).
     """
-    if annealing:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
-    else:
-        schedule = optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
+    after = max(total_steps - warmup_steps, 1)
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, learning_rate, warmup_steps),
+            optax.cosine_decay_schedule(learning_rate, after)
+            if annealing
+            else optax.constant_schedule(learning_rate),
+        ],
+        [warmup_steps],
+    )
 
     def is_kernel(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -113,6 +113,22 @@ def test_empty_run_has_no_best_checkpoint_and_is_left_as_it_is(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("annealing", [True, False])
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_learning_rate_warms_up_and_then_stays_or_falls(warmup, annealing):
+    """Under a gradient that stays the same Adam's step is the learning rate."""
+    optimizer = adam(1e-2, 0.0, warmup, total_steps=12, annealing=annealing)
+    params, gradient = {"bias": np.zeros(1, np.float32)}, {"bias": np.ones(1, np.float32)}
+    state, found = optimizer.init(params), []
+    for _ in range(12):
+        updates, state = optimizer.update(gradient, state, params)
+        found.append(-float(updates["bias"][0]))
+    step = np.arange(12)
+    falling = (1 + np.cos(np.pi * (step - warmup) / (12 - warmup))) / 2 if annealing else 1.0
+    expected = 1e-2 * np.where(step < warmup, step / max(warmup, 1), falling)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+
+
 def test_weight_decay_is_coupled_and_spares_biases():
     params = {"kernel": np.full((2, 2), 3.0, np.float32), "bias": np.full(2, 3.0, np.float32)}
     optimizer = adam(1e-2, 0.1, warmup_steps=0, total_steps=10)

@@ -45,7 +45,8 @@ def device() -> str:
         return jax.devices()[0].device_kind
     path = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    return f"{cores()} cores, {found[1] if found else platform.processor()}"
+    count = f"{cores()} core{'s' * (cores() > 1)}"
+    return f"{count}, {found[1] if found else platform.processor()}"
 
 
 def versions() -> dict[str, str]:

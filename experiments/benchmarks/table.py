@@ -1,6 +1,5 @@
 """The benchmark's document: as JSON's values, and as Markdown."""
 
-import os
 import platform
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 
 from experiments.benchmarks.rows import Bar, Row
+from experiments.benchmarks.timing import cores
 
 PACKAGES = ("jax", "numpy", "scipy", "scikit-learn")
 PEERS = ("torch", "FrEIA", "monai", "batchgenerators")
@@ -28,8 +28,9 @@ def document(rows: Sequence[Row], skipped: dict[str, str], load: float) -> dict[
 
     `load` is the machine's load average before the first part.
     """
+    options = [option for option in sys.argv[1:] if not option.startswith("--out")]
     return {
-        "command": " ".join(["python -m experiments.benchmark", *sys.argv[1:]]),
+        "command": " ".join(["python -m experiments.benchmark", *options]),
         "device": device(),
         "load": load,
         "versions": versions(),
@@ -44,7 +45,8 @@ def device() -> str:
         return jax.devices()[0].device_kind
     path = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    return f"{os.cpu_count()} cores, {found[1] if found else platform.processor()}"
+    count = f"{cores()} core{'s' * (cores() > 1)}"
+    return f"{count}, {found[1] if found else platform.processor()}"
 
 
 def versions() -> dict[str, str]:

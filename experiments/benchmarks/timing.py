@@ -1,5 +1,6 @@
 """Timing candidates in turn, with what the hardware reaches in the same rounds beside them."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from queue import Queue
@@ -14,6 +15,11 @@ REPETITIONS = 5
 PRODUCT = {"cpu": 3072, "gpu": 16384}  # side of the matrices that give the matrix rate
 ELEMENTS = 1 << 27  # of the array that gives the memory's rate
 PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
+
+
+def cores() -> int:
+    """Cores that this process may use: fewer than there are under `taskset`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Times(NamedTuple):

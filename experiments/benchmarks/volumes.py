@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from cradl_jax.data.atlas import load_atlas
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.data.slices import build_store
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
-from experiments.benchmarks.timing import REPETITIONS, Probe, memory
+from experiments.benchmarks.timing import REPETITIONS, Probe, cores, memory
 from experiments.benchmarks.training import random_slices
 
 BRATS = (240, 240, 155)  # voxels of 1 mm
@@ -88,7 +87,7 @@ def preprocessing(
     """Slices of scans on disk, written to disk."""
     from experiments.benchmarks.peers.monai_slices import Loader
 
-    workers = os.cpu_count() or 1
+    workers = cores()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_scans(folder / "scans", scans, shape)

@@ -11,6 +11,8 @@ from batchgenerators.transforms.color_transforms import BrightnessMultiplicative
 from batchgenerators.transforms.noise_transforms import GaussianNoiseTransform
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 
+from experiments.benchmarks.timing import cores
+
 images: np.ndarray  # of a worker
 
 
@@ -44,7 +46,7 @@ class Workers:
 
     def __init__(self, slices: np.ndarray, **settings):
         """`settings` are those of `transform`."""
-        self.shares = np.array_split(np.arange(len(slices)), os.cpu_count() or 1)
+        self.shares = np.array_split(np.arange(len(slices)), cores())
         self.transform = transform(slices.shape[1], **settings)
         self.pool = ProcessPoolExecutor(
             len(self.shares), get_context("spawn"), _hold, initargs=(slices,)

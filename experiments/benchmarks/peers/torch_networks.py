@@ -1,6 +1,5 @@
 """The networks of Table 10 in PyTorch, with the weights of ours."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +9,9 @@ from torch.nn import functional
 
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.models.encoder import levels
+from experiments.benchmarks.timing import cores
 
-torch.set_num_threads(os.cpu_count() or 1)
+torch.set_num_threads(cores())
 
 
 def encoder(size: int, features: int, outputs: int) -> nn.Sequential:

@@ -119,13 +119,13 @@ def read_manifest(folder: Path) -> dict:
 
 def check_format(path: Path, manifest: Any) -> None:
     """Raise an InputError unless the manifest at `path` is of the format of this version."""
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        by = manifest.get("versions", {}) if isinstance(manifest, dict) else {}
+    known = manifest if isinstance(manifest, dict) else {}
+    if known.get("format") != FORMAT:
+        by = known.get("versions", {}).get("cradl_jax", "unknown")
         raise InputError(
             f"{path}: expected format {FORMAT}, which cradl_jax {cradl_jax.__version__} writes, "
-            f"found {found!r} of cradl_jax {by.get('cradl_jax', 'unknown')}; make it anew, or use "
-            "the version that made it"
+            f"found {known.get('format')!r} of cradl_jax {by}; make it anew, or use the version "
+            "that made it"
         )
 
 

@@ -64,7 +64,7 @@ def known_thresholds(
     """
     run = runs.folder(workdir, config.seed, method)
     found = read_known(run, identity)
-    check_manifest(run / "thresholds", thresholds.settings(config, healthy, method), identity)
+    check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
     slices = {name: usual.thresholds for name, usual in found.slices.items()}
     return {"slice": slices, "voxel": found.heatmaps}
 

@@ -44,7 +44,7 @@ def scorers(
         return [(scoring.baseline, None)], BASELINE
     run = folder(workdir, config.seed, method)
     model = trained(config, workdir, method)
-    checkpoints.check_manifest(run / "densities", settings.of_densities(config), model.identity)
+    checkpoints.check_manifest(run / "densities", settings.of_densities(config))
     fitted = run_folder.read_densities(run, model)
     return parts.scorers(model, fitted), parts.identity_of(model.variables, fitted)
 

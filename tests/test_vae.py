@@ -32,12 +32,12 @@ def test_decoder_has_the_layers_of_table_10():
     kernels = [params["Expand_0"]["kernel"].shape]
     kernels += [params[f"Up_{level}"]["kernel"].shape for level in range(5)]
     assert kernels == [
-        (4, 4, 512, 1024),
         (4, 4, 1024, 512),
-        (4, 4, 512, 256),
-        (4, 4, 256, 128),
-        (4, 4, 128, 64),
-        (4, 4, 64, 1),
+        (4, 4, 512, 1024),
+        (4, 4, 256, 512),
+        (4, 4, 128, 256),
+        (4, 4, 64, 128),
+        (4, 4, 1, 64),
     ]
     image = jax.eval_shape(lambda v: Decoder(128).apply(v, jnp.zeros((3, 512))), variables)
     assert image.shape == (3, 128, 128)

@@ -1,10 +1,11 @@
 """The 4x4 convolutions of Table 10, each in the form that its hardware runs fastest.
 
 XLA's CPU convolution is slow inside `lax.scan`, where training steps run. There a stride-2
-convolution is cut into patches and becomes one matrix product; elsewhere the native convolution
-is used. `jax.lax.platform_dependent` chooses when the step is lowered. Both forms compute the
-same sums.
+convolution becomes products of matrices; elsewhere the native convolution is used.
+`jax.lax.platform_dependent` chooses when the step is lowered. Both forms compute the same sums.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,64 +15,81 @@ from jax import Array, lax
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def _windows(x: Array) -> Array:
-    """All 2x2 windows of `x` [N, H, W, C], side by side in the channels: [N, H-1, W-1, 4C]."""
-    corners = [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]]
-    windows = jnp.stack(corners, axis=3)
-    return windows.reshape(*windows.shape[:3], -1)
-
-
-def _pad(x: Array) -> Array:
-    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
 def down_native(x: Array, kernel: Array) -> Array:
     """Stride-2 convolution, padding 1: [N, H, W, C] -> [N, H/2, W/2, O]; `kernel` [4, 4, C, O]."""
     return lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
 
 
-def down_matmul(x: Array, kernel: Array) -> Array:
-    """`down_native` as a matrix product over patches: 2x2 windows of 2x2 blocks."""
+def down_winograd(x: Array, kernel: Array) -> Array:
+    """`down_native` in nine matrix products instead of sixteen; H and W are multiples of 4.
+
+    Over blocks of 2x2 pixels the convolution has 2x2 taps g and stride 1. Along one axis, two
+    outputs side by side see three blocks d:
+
+        d0 g0 + d1 g1 = (d0 - d1) g0 + d1 (g0 + g1)
+        d1 g0 + d2 g1 = d1 (g0 + g1) + (d2 - d1) g1
+
+    Three products are enough, and nine along both axes: Winograd's minimal filtering F(2x2, 2x2)
+    (Lavin and Gray, arXiv:1509.09308).
+    """
     n, h, w, c = x.shape
-    blocks = _pad(x).reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c).transpose(0, 1, 3, 2, 4, 5)
-    patches = _windows(blocks.reshape(n, h // 2 + 1, w // 2 + 1, 4 * c))
-    weights = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5)
-    return patches @ weights.reshape(16 * c, -1)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    blocks = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    blocks = blocks.reshape(n, h // 2 + 1, w // 2 + 1, 4 * c)
+    taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1)
+
+    def product(d: Array, g: Array) -> Array:
+        return (d.reshape(-1, 4 * c) @ g).reshape(n, h // 4, w // 4, -1)
+
+    rows = [
+        _outputs([product(d, g) for d, g in zip(_differences(row, 2), _sums(tap), strict=True)], 3)
+        for row, tap in zip(_differences(blocks, 1), _sums(taps), strict=True)
+    ]
+    return _outputs(rows, 2).reshape(n, h // 2, w // 2, -1)
+
+
+def _differences(blocks: Array, axis: int) -> list[Array]:
+    """d0 - d1, d1, d2 - d1 of every second block d1 along an axis, and its neighbors d0 and d2."""
+    last = blocks.shape[axis]
+    d0, d1, d2 = (lax.slice_in_dim(blocks, start, last - 2 + start, 2, axis) for start in range(3))
+    return [d0 - d1, d1, d2 - d1]
+
+
+def _sums(taps: Array) -> list[Array]:
+    """g0, g0 + g1, g1."""
+    return [taps[0], taps[0] + taps[1], taps[1]]
+
+
+def _outputs(products: list[Array], axis: int) -> Array:
+    """The two outputs side by side, along a new axis, of three products."""
+    first, middle, last = products
+    return jnp.stack([first + middle, middle + last], axis)
 
 
 def up_native(x: Array, kernel: Array) -> Array:
     """Transposed convolution, stride 2, padding 1: [N, H, W, C] -> [N, 2H, 2W, O].
 
-    `kernel` [4, 4, C, O] is applied as PyTorch applies it: the adjoint of `down_native`.
+    `kernel` [4, 4, O, C] is that of the convolution which this is the adjoint of.
     """
-    return lax.conv_general_dilated(
-        x,
-        kernel[::-1, ::-1],
-        (1, 1),
-        ((2, 2), (2, 2)),
-        lhs_dilation=(2, 2),
-        dimension_numbers=LAYOUT,
-    )
+    return _adjoint(down_native, x, kernel)
 
 
-def up_matmul(x: Array, kernel: Array) -> Array:
-    """`up_native` as a matrix product: each 2x2 window gives one value to each output parity.
+def up_winograd(x: Array, kernel: Array) -> Array:
+    """`up_native` in nine matrix products: the adjoint of `down_winograd`; H and W are even."""
+    return _adjoint(down_winograd, x, kernel)
 
-    Output row 2i + a sees the input rows i + a - 1 and i + a, through the kernel's rows 3 and 1
-    if a = 0, and 2 and 0 if a = 1; likewise for columns.
-    """
-    n, h, w, c = x.shape
-    taps = jnp.array([[3, 1], [2, 0]])  # [parity, window]
-    weights = kernel[taps][:, :, taps]  # [a, window row, b, window column, C, O]
-    weights = weights.transpose(1, 3, 4, 0, 2, 5).reshape(4 * c, -1)
-    y = (_windows(_pad(x)) @ weights).reshape(n, h + 1, w + 1, 2, 2, -1)
-    rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, -1)
+
+def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
+    n, h, w, _ = x.shape
+    output = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)
+    (y,) = jax.linear_transpose(lambda y: down(y, kernel), output)(x)
+    return y
 
 
 class _Conv(nn.Module):
     """Parameters shared by the four layers.
 
+    A transposed convolution's kernel is that of the convolution which it is the adjoint of.
     A convolution that batch normalization follows needs no bias: its gradient is exactly zero,
     and Adam would turn the rounding noise into a random walk.
     """
@@ -80,10 +98,9 @@ class _Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
 
-    def kernel(self, channels: int, fan_in: int) -> Array:
+    def kernel(self, before: int, after: int, fan_in: int) -> Array:
         init = nn.initializers.normal(fan_in**-0.5)
-        kernel = self.param("kernel", init, (4, 4, channels, self.features))
-        return kernel.astype(self.dtype)
+        return self.param("kernel", init, (4, 4, before, after)).astype(self.dtype)
 
     def biased(self, y: Array) -> Array:
         if not self.use_bias:
@@ -93,24 +110,26 @@ class _Conv(nn.Module):
 
 
 class Down(_Conv):
-    """`4 x 4 Conv, stride 2`, padding 1: halves height and width (both even)."""
+    """`4 x 4 Conv, stride 2`, padding 1: halves height and width (multiples of 4)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, H/2, W/2, features]."""
-        kernel, x = self.kernel(x.shape[-1], 16 * x.shape[-1]), x.astype(self.dtype)
-        y = lax.platform_dependent(x, kernel, cpu=down_matmul, default=down_native)
+        channels, x = x.shape[-1], x.astype(self.dtype)
+        kernel = self.kernel(channels, self.features, 16 * channels)
+        y = lax.platform_dependent(x, kernel, cpu=down_winograd, default=down_native)
         return self.biased(y)
 
 
 class Up(_Conv):
-    """`4 x 4 Trans-Conv, stride 2, padding 1`: doubles height and width."""
+    """`4 x 4 Trans-Conv, stride 2, padding 1`: doubles height and width (both even)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
-        kernel, x = self.kernel(x.shape[-1], 4 * x.shape[-1]), x.astype(self.dtype)
-        y = lax.platform_dependent(x, kernel, cpu=up_matmul, default=up_native)
+        channels, x = x.shape[-1], x.astype(self.dtype)
+        kernel = self.kernel(self.features, channels, 4 * channels)
+        y = lax.platform_dependent(x, kernel, cpu=up_winograd, default=up_native)
         return self.biased(y)
 
 
@@ -120,8 +139,9 @@ class Collapse(_Conv):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, 4, 4, C] -> [N, features]."""
-        kernel = self.kernel(x.shape[-1], 16 * x.shape[-1]).reshape(-1, self.features)
-        return self.biased(x.astype(self.dtype).reshape(len(x), -1) @ kernel)
+        channels, x = x.shape[-1], x.astype(self.dtype)
+        kernel = self.kernel(channels, self.features, 16 * channels)
+        return self.biased(jnp.einsum("nhwc,hwcf->nf", x, kernel))
 
 
 class Expand(_Conv):
@@ -130,8 +150,9 @@ class Expand(_Conv):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """[N, D] -> [N, 4, 4, features]."""
-        kernel = self.kernel(z.shape[-1], z.shape[-1])
-        return self.biased(jnp.einsum("nd,hwdf->nhwf", z.astype(self.dtype), kernel))
+        latent, z = z.shape[-1], z.astype(self.dtype)
+        kernel = self.kernel(self.features, latent, latent)
+        return self.biased(jnp.einsum("nd,hwfd->nhwf", z, kernel))
 
 
 class NormReLU(nn.Module):

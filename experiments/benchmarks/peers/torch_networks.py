@@ -112,9 +112,7 @@ def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
     kernels = [own for kind in kinds for own in _named(params, kind)]
     convolutions = [m for m in network if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for module, own in zip(convolutions, kernels, strict=True):
-        transposed = isinstance(module, nn.ConvTranspose2d)
-        axes = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
-        _copy(module.weight, np.asarray(own["kernel"]).transpose(axes))
+        _copy(module.weight, np.asarray(own["kernel"]).transpose(3, 2, 0, 1))
         if module.bias is not None:
             _copy(module.bias, own["bias"])
     norms = [m for m in network if isinstance(m, nn.BatchNorm2d)]

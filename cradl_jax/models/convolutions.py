@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
+from jax.custom_derivatives import linear_call
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -49,10 +50,34 @@ def down_winograd(x: Array, kernel: Array) -> Array:
 
 
 def _differences(blocks: Array, axis: int) -> list[Array]:
-    """d0 - d1, d1, d2 - d1 of every second block d1 along an axis, and its neighbors d0 and d2."""
-    last = blocks.shape[axis]
-    d0, d1, d2 = (lax.slice_in_dim(blocks, start, last - 2 + start, 2, axis) for start in range(3))
-    return [d0 - d1, d1, d2 - d1]
+    """d0 - d1, d1, d2 - d1 of every second block d1 along an axis, and its neighbors d0 and d2.
+
+    The adjoint is written out, since that of slices with strides visits pixels one by one.
+    """
+    before, after = blocks.shape[:axis], blocks.shape[axis + 1 :]
+    count = blocks.shape[axis] // 2
+
+    def pad(x: Array, low: int, high: int) -> Array:
+        return jnp.pad(x, [(low, high) if a == axis else (0, 0) for a in range(x.ndim)])
+
+    def differences(_, blocks: Array) -> list[Array]:
+        pairs = pad(blocks, 0, 1).reshape(*before, count + 1, 2, *after)
+        even, odd = jnp.unstack(pairs, axis=axis + 1)
+        d0, d1, d2 = (
+            lax.slice_in_dim(even, 0, count, axis=axis),
+            lax.slice_in_dim(odd, 0, count, axis=axis),
+            lax.slice_in_dim(even, 1, None, axis=axis),
+        )
+        return [d0 - d1, d1, d2 - d1]
+
+    def adjoint(_, products: list[Array]) -> Array:
+        first, middle, last = products
+        even = pad(first, 0, 1) + pad(last, 1, 0)
+        odd = pad(middle - first - last, 0, 1)
+        pairs = jnp.stack([even, odd], axis + 1).reshape(*before, 2 * count + 2, *after)
+        return lax.slice_in_dim(pairs, 0, 2 * count + 1, axis=axis)
+
+    return linear_call(differences, adjoint, (), blocks)
 
 
 def _sums(taps: Array) -> list[Array]:

@@ -6,6 +6,7 @@ convolution becomes products of matrices; elsewhere the native convolution is us
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,10 @@ def down_winograd(x: Array, kernel: Array) -> Array:
         return (d.reshape(-1, 4 * c) @ g).reshape(n, h // 4, w // 4, -1)
 
     rows = [
-        _outputs([product(d, g) for d, g in zip(_differences(row, 2), _sums(tap), strict=True)], 3)
-        for row, tap in zip(_differences(blocks, 1), _sums(taps), strict=True)
+        _outputs(
+            [product(d, g) for d, g in zip(_differences(row, 2), _sums(tap, 0), strict=True)], 3
+        )
+        for row, tap in zip(_differences(blocks, 1), _sums(taps, 0), strict=True)
     ]
     return _outputs(rows, 2).reshape(n, h // 2, w // 2, -1)
 
@@ -80,14 +83,24 @@ def _differences(blocks: Array, axis: int) -> list[Array]:
     return linear_call(differences, adjoint, (), blocks)
 
 
-def _sums(taps: Array) -> list[Array]:
+def _sums(pair: Array, axis: int) -> list[Array]:
     """g0, g0 + g1, g1."""
-    return [taps[0], taps[0] + taps[1], taps[1]]
+    return linear_call(partial(_spread, axis), partial(_gather, axis), (), pair)
 
 
 def _outputs(products: list[Array], axis: int) -> Array:
-    """The two outputs side by side, along a new axis, of three products."""
-    first, middle, last = products
+    """Of three products the two outputs, side by side along a new axis."""
+    return linear_call(partial(_gather, axis), partial(_spread, axis), (), products)
+
+
+def _spread(axis: int, _, pair: Array) -> list[Array]:
+    first, last = jnp.unstack(pair, axis=axis)
+    return [first, first + last, last]
+
+
+def _gather(axis: int, _, parts: list[Array]) -> Array:
+    """The adjoint of `_spread`."""
+    first, middle, last = parts
     return jnp.stack([first + middle, middle + last], axis)
 
 
@@ -166,7 +179,7 @@ class Collapse(_Conv):
         """[N, 4, 4, C] -> [N, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(channels, self.features, 16 * channels)
-        return self.biased(jnp.einsum("nhwc,hwcf->nf", x, kernel))
+        return self.biased(x.reshape(len(x), -1) @ kernel.reshape(-1, self.features))
 
 
 class Expand(_Conv):

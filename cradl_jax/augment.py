@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cradl_jax.noise import normal
+
 Transform = Callable[[Array, Array], Array]
 
 
@@ -40,17 +42,27 @@ def affine(image: Array, matrix: Array, shift: Array) -> Array:
 
     Outside the image its border value is continued. `matrix` is [2, 2], `shift` [2] in pixels.
     """
-    shape = jnp.array(image.shape)
-    center = (shape - 1) / 2
-    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape), indexing="ij"), axis=-1)
-    points = (grid - center) @ matrix.T + center + shift
-    points = jnp.clip(points, 0, shape - 1)
-    corner = jnp.clip(jnp.floor(points).astype(int), 0, shape - 2)
-    (row, column), (down, right) = jnp.moveaxis(corner, -1, 0), jnp.moveaxis(points - corner, -1, 0)
-    flat, width = image.ravel(), image.shape[1]
+    height, width = image.shape
+    rows = jnp.arange(height)[:, None] - (height - 1) / 2
+    columns = jnp.arange(width) - (width - 1) / 2
+
+    def along(axis: int, size: int) -> tuple[Array, Array]:
+        """Number of the pixel before each point, and the way from it to the point."""
+        point = matrix[axis, 0] * rows + matrix[axis, 1] * columns + shift[axis]
+        point = jnp.clip(point + (size - 1) / 2, 0, size - 1)
+        before = jnp.minimum(point.astype(int), size - 2)
+        return before, point - before
+
+    (row, down), (column, right) = along(0, height), along(1, width)
     index = row * width + column
-    top = (1 - right) * flat[index] + right * flat[index + 1]
-    bottom = (1 - right) * flat[index + width] + right * flat[index + width + 1]
+
+    def pixel(offset: int) -> Array:
+        # within the image by what is above: without checks it is several times as fast
+        at = image.ravel().at[index + offset]
+        return at.get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+    top = (1 - right) * pixel(0) + right * pixel(1)
+    bottom = (1 - right) * pixel(width) + right * pixel(width + 1)
     return (1 - down) * top + down * bottom
 
 
@@ -94,7 +106,7 @@ def gaussian_noise(largest: float = 0.05) -> Transform:
     def transform(key: Array, image: Array) -> Array:
         level_key, noise_key = jax.random.split(key)
         deviation = jax.random.uniform(level_key, maxval=largest)
-        return image + deviation * jax.random.normal(noise_key, image.shape, image.dtype)
+        return image + deviation * normal(noise_key, image.shape)
 
     return transform
 

@@ -52,6 +52,12 @@ def test_gradients_of_both_forms_agree(native, winograd, channels):
     )
 
 
+def test_a_batch_may_be_mapped():
+    x, kernel = draw(0, 3, 8, 8, 2), draw(1, 4, 4, 2, 4)
+    mapped = jax.vmap(lambda image: convolutions.down_winograd(image[None], kernel)[0])(x)
+    np.testing.assert_allclose(mapped, convolutions.down_winograd(x, kernel), rtol=1e-4, atol=1e-5)
+
+
 def test_nine_products_round_like_sixteen():
     x, kernel = draw(0, 4, 16, 16, 64), draw(1, 4, 4, 64, 8) / 32
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
-from jax.custom_derivatives import linear_call
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -52,56 +51,52 @@ def down_winograd(x: Array, kernel: Array) -> Array:
     return _outputs(rows, 2).reshape(n, h // 2, w // 2, -1)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _differences(blocks: Array, axis: int) -> list[Array]:
     """d0 - d1, d1, d2 - d1 of every second block d1 along an axis, and its neighbors d0 and d2.
 
-    The adjoint is written out, since that of slices with strides visits pixels one by one.
+    The gradient is written out, since that of slices with strides visits pixels one by one.
     """
     before, after = blocks.shape[:axis], blocks.shape[axis + 1 :]
     count = blocks.shape[axis] // 2
-
-    def pad(x: Array, low: int, high: int) -> Array:
-        return jnp.pad(x, [(low, high) if a == axis else (0, 0) for a in range(x.ndim)])
-
-    def differences(_, blocks: Array) -> list[Array]:
-        pairs = pad(blocks, 0, 1).reshape(*before, count + 1, 2, *after)
-        even, odd = jnp.unstack(pairs, axis=axis + 1)
-        d0, d1, d2 = (
-            lax.slice_in_dim(even, 0, count, axis=axis),
-            lax.slice_in_dim(odd, 0, count, axis=axis),
-            lax.slice_in_dim(even, 1, None, axis=axis),
-        )
-        return [d0 - d1, d1, d2 - d1]
-
-    def adjoint(_, products: list[Array]) -> Array:
-        first, middle, last = products
-        even = pad(first, 0, 1) + pad(last, 1, 0)
-        odd = pad(middle - first - last, 0, 1)
-        pairs = jnp.stack([even, odd], axis + 1).reshape(*before, 2 * count + 2, *after)
-        return lax.slice_in_dim(pairs, 0, 2 * count + 1, axis=axis)
-
-    return linear_call(differences, adjoint, (), blocks)
+    pairs = _extend(blocks, axis, 0, 1).reshape(*before, count + 1, 2, *after)
+    even, odd = jnp.unstack(pairs, axis=axis + 1)
+    d0, d2 = (lax.slice_in_dim(even, i, count + i, axis=axis) for i in (0, 1))
+    d1 = lax.slice_in_dim(odd, 0, count, axis=axis)
+    return [d0 - d1, d1, d2 - d1]
 
 
+def _differences_backward(axis: int, _, gradients: list[Array]) -> tuple[Array]:
+    first, middle, last = gradients
+    even = _extend(first, axis, 0, 1) + _extend(last, axis, 1, 0)
+    odd = _extend(middle - first - last, axis, 0, 1)
+    before, after = even.shape[:axis], even.shape[axis + 1 :]
+    blocks = jnp.stack([even, odd], axis + 1).reshape(*before, 2 * even.shape[axis], *after)
+    return (lax.slice_in_dim(blocks, 0, -1, axis=axis),)
+
+
+def _extend(x: Array, axis: int, low: int, high: int) -> Array:
+    """Zeros before and after `x` along an axis."""
+    return jnp.pad(x, [(low, high) if a == axis else (0, 0) for a in range(x.ndim)])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _sums(pair: Array, axis: int) -> list[Array]:
     """g0, g0 + g1, g1."""
-    return linear_call(partial(_spread, axis), partial(_gather, axis), (), pair)
-
-
-def _outputs(products: list[Array], axis: int) -> Array:
-    """Of three products the two outputs, side by side along a new axis."""
-    return linear_call(partial(_gather, axis), partial(_spread, axis), (), products)
-
-
-def _spread(axis: int, _, pair: Array) -> list[Array]:
     first, last = jnp.unstack(pair, axis=axis)
     return [first, first + last, last]
 
 
-def _gather(axis: int, _, parts: list[Array]) -> Array:
-    """The adjoint of `_spread`."""
-    first, middle, last = parts
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _outputs(products: list[Array], axis: int) -> Array:
+    """Of three products the two outputs, side by side along a new axis: the adjoint of `_sums`."""
+    first, middle, last = products
     return jnp.stack([first + middle, middle + last], axis)
+
+
+_differences.defvjp(lambda x, axis: (_differences(x, axis), None), _differences_backward)
+_sums.defvjp(lambda x, axis: (_sums(x, axis), None), lambda axis, _, g: (_outputs(g, axis),))
+_outputs.defvjp(lambda x, axis: (_outputs(x, axis), None), lambda axis, _, g: (_sums(g, axis),))
 
 
 def up_native(x: Array, kernel: Array) -> Array:
@@ -119,9 +114,9 @@ def up_winograd(x: Array, kernel: Array) -> Array:
 
 def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
     n, h, w, _ = x.shape
-    output = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)
-    (y,) = jax.linear_transpose(lambda y: down(y, kernel), output)(x)
-    return y
+    anything = jnp.zeros((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)  # `down` is linear in it
+    _, pullback = jax.vjp(lambda y: down(y, kernel), anything)
+    return pullback(x)[0]
 
 
 class _Conv(nn.Module):

@@ -77,7 +77,7 @@ def forward(flow: RealNVP, z: Array) -> tuple[Array, Array]:
         z, change = _bijector(block).forward_and_log_det(z)
         return (z, log_determinant + change), None
 
-    return lax.scan(through, (z, jnp.zeros(z.shape[:-1])), flow)[0]
+    return lax.scan(through, (z, jnp.zeros(z.shape[:-1])), flow, unroll=True)[0]
 
 
 def inverse(flow: RealNVP, latent: Array) -> Array:
@@ -118,7 +118,7 @@ def _bijector(block: RealNVP) -> distrax.Bijector:
 @jax.custom_vjp
 def _permuted(z: Array, order: Array) -> Array:
     """z[..., order]; the gradient gathers as well, where the automatic one is a slow scatter."""
-    return z[..., order]
+    return z.at[..., order].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 _permuted.defvjp(

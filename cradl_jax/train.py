@@ -198,7 +198,8 @@ def train(
     that are the same at every epoch, so that epochs compare.
 
     Args:
-        state: from `create_state`, or a later one of the same run.
+        state: from `create_state`, or that of any chunk of the same run: what is yielded from
+            there on is the same as without the interruption.
         objective: see `cradl_jax.objectives`.
         optimizer: the one that `state` was created with.
         train_images: [N, H, W] in [-1.5, 1.5].
@@ -221,11 +222,12 @@ def train(
     train_data, val_data = (copy_to_each(x, devices) for x in (train_images, val_images))
 
     state = everywhere(state, devices)
+    epochs_done, steps_done = divmod(int(state.step), steps)
 
-    for epoch in range(int(state.step) // steps, epochs):
+    for epoch in range(epochs_done, epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(train_images))
         batches = order[: steps * batch_size].reshape(steps, batch_size)
-        for first in range(0, steps, length):
+        for first in range(steps_done if epoch == epochs_done else 0, steps, length):
             rows = share_out(batches[first : first + length], devices)
             state, terms = run_chunk(state, train_data, rows, train_key)
             ends_epoch = first + length == steps

@@ -1,13 +1,15 @@
 """Run folders: checkpoints that survive interruption, and a manifest of what made them.
 
     run/manifest.json     versions, seed, settings, fingerprint of the data, git commit
-    run/checkpoints/      the latest state and the one with the smallest validation loss
+    run/checkpoints/      the latest state and the one with the smallest validation loss; a state
+                          saved between two epochs has no validation loss and is never the best
 
 Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
 """
 
 import hashlib
 import json
+import math
 import platform
 import subprocess
 from importlib import metadata
@@ -129,16 +131,20 @@ def check_format(path: Path, manifest: Any) -> None:
         )
 
 
+def _val_loss(metrics: dict[str, float]) -> float:
+    return metrics.get("val_loss", math.inf)
+
+
 class Checkpoints:
     """The checkpoints of one run folder: the latest and the best by validation loss."""
 
     def __init__(self, run: Path, *, create: bool = True):
         """Open `run/checkpoints`; `create` makes the folder where it is missing."""
         policies = ocp.checkpoint_managers
-        best = policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)
+        best = policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
-            best_fn=lambda m: m["val_loss"],
+            best_fn=_val_loss,
             best_mode="min",
             create=create,
         )
@@ -153,19 +159,27 @@ class Checkpoints:
         """Wait for what is being saved."""
         self.manager.close()
 
-    def save(self, state: TrainState, val_loss: float) -> None:
-        """Save in the background; a partly written checkpoint is never taken for a whole one."""
+    def save(self, state: TrainState, val_loss: float | None) -> None:
+        """Save in the background; a partly written checkpoint is never taken for a whole one.
+
+        Between two epochs there is no validation loss.
+        """
         variables = ocp.args.StandardSave(state.variables)
         optimizer = ocp.args.StandardSave(state.optimizer)
         self.manager.save(
             int(state.step),
             args=ocp.args.Composite(variables=variables, optimizer=optimizer),
-            metrics={"val_loss": val_loss},
+            metrics={} if val_loss is None else {"val_loss": val_loss},
         )
 
     def latest_step(self) -> int | None:
         """Step of the latest checkpoint, None if there is none."""
         return self.manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Step of the smallest validation loss, None before the end of the first epoch."""
+        step = self.manager.best_step()
+        return step if step is not None and self.manager.metrics(step) else None
 
     def latest(self, template: TrainState) -> TrainState:
         """The latest state; `template` gives its structure and shapes."""
@@ -175,7 +189,7 @@ class Checkpoints:
 
     def best(self, template: Variables) -> Variables:
         """`params` and `batch_stats` with the smallest validation loss."""
-        return self._restore(self.manager.best_step(), variables=template).variables
+        return self._restore(self.best_step(), variables=template).variables
 
     def _restore(self, step: int, **templates):
         args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
@@ -204,10 +218,12 @@ def read_best(run: Path, template: Variables) -> Variables:
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
-    untrained = InputError(f"{run / 'checkpoints'}: holds no checkpoint; train the run first")
+    untrained = InputError(
+        f"{run / 'checkpoints'}: holds no checkpoint of a whole epoch; train the run first"
+    )
     if not (run / "checkpoints").is_dir():
         raise untrained
     with Checkpoints(run, create=False) as kept:
-        if kept.latest_step() is None:
+        if kept.best_step() is None:
             raise untrained
         return kept.best(template)

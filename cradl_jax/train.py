@@ -202,7 +202,8 @@ def train(
     that are the same at every epoch, so that epochs compare.
 
     Args:
-        state: from `create_state`, or a later one of the same run.
+        state: from `create_state`, or that of any chunk of the same run: what is yielded from
+            there on is the same as without the interruption.
         objective: see `cradl_jax.objectives`.
         optimizer: the one that `state` was created with.
         train_images: [N, H, W] in [-1.5, 1.5].

@@ -1,6 +1,7 @@
 """What every command does: parse its flags, report a fault in one line, exit with a status.
 
-0: done; 1: done, but not for all that was asked; 2: something given is wrong; 130: interrupted.
+0: done; 1: done, but not for all that was asked; 2: something given is wrong; 75: ended by SIGTERM
+before it was done, the same command continues; 130: the same by Ctrl-C.
 """
 
 import sys
@@ -11,8 +12,10 @@ from absl import app, flags, logging
 
 from cradl_jax.errors import InputError
 from experiments import compiled
+from experiments.interruption import Terminated, end_at_once
 
-INTERRUPTED = "interrupted; the same command continues from what is finished"
+INTERRUPTED = "interrupted; the same command (training: with --resume) continues from what is kept"
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
@@ -20,19 +23,20 @@ def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
 
     Args:
         main: the command.
-        interrupted: what to say after Ctrl-C.
+        interrupted: what to say after SIGTERM and Ctrl-C.
     """
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         compiled.keep()
+        end_at_once()
         try:
             main()
         except InputError as fault:
             _refuse(str(fault))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as signal:
             print(interrupted, file=sys.stderr)
-            sys.exit(130)
+            sys.exit(REQUEUE if isinstance(signal, Terminated) else 130)
 
     app.run(guarded, flags_parser=_parse)
 

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -14,11 +16,13 @@ from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_text
 from cradl_jax.methods import initial_variables
-from cradl_jax.train import adam, create_state, steps_per_epoch, train
+from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
+from experiments.interruption import deferred
 from experiments.preprocess import stores
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
+SAVE_SECONDS = 600  # between two checkpoints within an epoch
 
 
 class Log:
@@ -37,6 +41,10 @@ class Log:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hand over to the system what was logged, before a checkpoint says that it happened."""
+        self.board.flush()
 
     def close(self) -> None:
         """Flush TensorBoard's events."""
@@ -58,6 +66,8 @@ def read_history(run: Path) -> list[dict]:
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
+    SIGTERM or Ctrl-C ends it after the chunk of steps that it is at, once that is saved.
+
     Raises:
         InputError: the run exists and `resume` is false, or it is of other settings or data.
     """
@@ -68,13 +78,8 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
     steps = steps_per_epoch(len(train_rows), how.batch_size)
     total = steps * how.epochs
-    optimizer = adam(
-        how.learning_rate,
-        how.weight_decay,
-        how.warmup_epochs * steps,
-        total,
-        how.annealing,
-    )
+    warmup = how.warmup_epochs * steps
+    optimizer = adam(how.learning_rate, how.weight_decay, warmup, total, how.annealing)
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
     run = runs.folder(workdir, config.seed, method)
     write_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
@@ -87,7 +92,6 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             return
         if done:
             state = checkpoints.latest(state)
-        log = Log(run, done)
         progress = train(
             state,
             objective,
@@ -100,22 +104,37 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             devices=jax.local_devices(),
         )
         bar = tqdm(total=total, initial=done, unit="step", desc=f"train {method}")
-        started = time.monotonic()
-        for chunk in progress:
-            done, before = int(chunk.state.step), done
-            now = time.monotonic()
-            speed = (done - before) * how.batch_size / (now - started)
-            started = now
-            values = {f"train/{name}": value for name, value in chunk.train.items()}
-            values["train/slices_per_second"] = speed
-            if chunk.val is not None:
-                values |= {f"val/{name}": value for name, value in chunk.val.items()}
-                checkpoints.save(chunk.state, chunk.val["loss"])
-                bar.set_postfix_str(
-                    f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, "
-                    f"{speed:.0f} slices/s"
-                )
-            log(done, values)
-            bar.update(done - before)
-        bar.close()
-        log.close()
+        with bar, closing(Log(run, done)) as log, deferred() as stopping:
+            follow(progress, checkpoints, log, bar, how.batch_size, stopping)
+
+
+def follow(
+    progress: Iterator[Progress],
+    checkpoints: Checkpoints,
+    log: Log,
+    bar: tqdm,
+    batch_size: int,
+    stopping: Callable[[], bool],
+) -> None:
+    """Log and save the chunks of a training until its end, or until `stopping` says so."""
+    started = saved = time.monotonic()
+    for chunk in progress:
+        steps, now = int(chunk.state.step) - bar.n, time.monotonic()
+        speed = steps * batch_size / (now - started)
+        started = now
+        values = {f"train/{name}": value for name, value in chunk.train.items()}
+        values["train/slices_per_second"] = speed
+        if chunk.val is not None:
+            values |= {f"val/{name}": value for name, value in chunk.val.items()}
+            bar.set_postfix_str(
+                f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, {speed:.0f} slices/s"
+            )
+        log(bar.n + steps, values)
+        bar.update(steps)
+        stop = stopping()
+        if chunk.val is not None or stop or now - saved > SAVE_SECONDS:
+            log.flush()
+            checkpoints.save(chunk.state, chunk.val and chunk.val["loss"])
+            saved = now
+        if stop:
+            return

@@ -24,6 +24,7 @@ import cradl_jax
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_json
 from cradl_jax.objectives import Variables
+from cradl_jax.parallel import across_processes
 from cradl_jax.train import TrainState
 
 FORMAT = 1
@@ -77,7 +78,7 @@ def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
 def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
     """Raise an InputError if `folder` was made with other settings, data or weights."""
     known = read_manifest(folder)
-    found, expected = _flat(known["settings"]), _flat(json.loads(json.dumps(settings)))
+    found, expected = flat(known["settings"]), flat(json.loads(json.dumps(settings)))
     differing = [
         f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
         for name in sorted(found.keys() | expected.keys())
@@ -92,13 +93,13 @@ def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None)
         )
 
 
-def _flat(settings: dict, prefix: str = "") -> dict:
+def flat(settings: dict, prefix: str = "") -> dict:
     """Nested settings under dotted names."""
-    flat = {}
+    found = {}
     for name, value in settings.items():
         inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return found
 
 
 def read_manifest(folder: Path) -> dict:
@@ -136,7 +137,10 @@ def _val_loss(metrics: dict[str, float]) -> float:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder: the latest and the best by validation loss."""
+    """The checkpoints of one run folder: the latest and the best by validation loss.
+
+    Where several processes train together, all of them open, save and read at the same time.
+    """
 
     def __init__(self, run: Path, *, create: bool = True):
         """Open `run/checkpoints`; `create` makes the folder where it is missing."""
@@ -164,8 +168,8 @@ class Checkpoints:
 
         Between two epochs there is no validation loss.
         """
-        variables = ocp.args.StandardSave(state.variables)
-        optimizer = ocp.args.StandardSave(state.optimizer)
+        variables = ocp.args.StandardSave(across_processes(state.variables))
+        optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
         self.manager.save(
             int(state.step),
             args=ocp.args.Composite(variables=variables, optimizer=optimizer),

@@ -45,9 +45,11 @@ def everywhere(tree, devices: Devices):
     return jax.device_put(tree, _sharding(local(devices), PartitionSpec()))
 
 
-def across_processes(tree, devices: Devices):
-    """What `over_devices` returned with axis None as arrays of all processes, for their files."""
-    sharding = _sharding(devices, PartitionSpec())
+def across_processes(tree):
+    """What is the same on every device of each process, as arrays of all processes together."""
+    if jax.process_count() == 1:
+        return tree
+    sharding = _sharding(jax.devices(), PartitionSpec())
 
     def whole(array: Array) -> Array:
         copies = [shard.data for shard in array.addressable_shards]
@@ -104,10 +106,12 @@ def share(batch: int, devices: Devices) -> int:
     return batch // count
 
 
-def anywhere(facts: Sequence[bool], devices: Devices) -> list[bool]:
-    """Whether each fact holds in any of the processes that `devices` belong to."""
-    here = np.tile(np.array(facts), (len(local(devices)), 1))
-    return np.asarray(over_devices(_any, devices, (0,), None)(here)).tolist()
+def anywhere(*facts: bool) -> list[bool]:
+    """Whether each fact holds in any process, known to all at the same time."""
+    if jax.process_count() == 1:
+        return list(facts)
+    here = np.tile(np.array(facts), (jax.local_device_count(), 1))
+    return np.asarray(over_devices(_any, jax.devices(), (0,), None)(here)).tolist()
 
 
 def _any(facts: Array) -> Array:

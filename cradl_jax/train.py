@@ -5,6 +5,7 @@ Randomness is `fold_in(fold_in(key, step), position in the global
 batch)`: a run on N devices equals the run on one.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -126,6 +127,7 @@ def eval_step(objective: Objective):
     return step
 
 
+@functools.lru_cache
 def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
     """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
     step = train_step(objective, optimizer)
@@ -137,8 +139,9 @@ def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
     return run
 
 
+@functools.lru_cache
 def _evaluation(objective: Objective):
-    """Validation batches `first`, ...: `(variables, data, rows [S, n], first, key) -> terms [S]`."""
+    """Validation batches from number `first` on: `(variables, data, rows, first, key) -> terms`."""
     step = eval_step(objective)
 
     def run(variables: Variables, data: Array, rows: Array, first: int, key: Array):

@@ -15,12 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import densities, metrics
+from cradl_jax import densities, metrics, processes
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.files import write_json
 from cradl_jax.runs import parts
-from experiments import app, runs, settings
-from experiments.preprocess import stores
+from experiments import app, distributed, runs, settings
 
 
 def representations(config: ConfigDict, model: parts.Model, store, split: str) -> np.ndarray:
@@ -34,11 +33,22 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
-    write_manifest(folder, settings.of_densities(config), model.identity)
-    if (folder / "diagnostics.json").exists():
+    about = settings.of_densities(config), model.identity
+    processes.from_first(lambda: write_manifest(folder, *about))
+    if processes.from_first((folder / "diagnostics.json").exists):
         return
-    healthy = next(iter(stores(config, workdir).values()))
+    healthy = next(iter(runs.data_sets(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
+    processes.from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def fit_all(
+    config: ConfigDict, folder: Path, method: str, train: np.ndarray, val: np.ndarray
+) -> None:
+    """Fit the densities that are missing to representations [N, latent], on this process's devices.
+
+    They take minutes, a hundredth of a training: other processes wait.
+    """
     names = parts.density_names(config.gmm.components)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
@@ -66,16 +76,16 @@ def fit_one(
     config: ConfigDict, name: str, train: np.ndarray, val: np.ndarray
 ) -> tuple[densities.Density, np.ndarray]:
     """One density of the representations [N, latent], and its likelihoods on the way."""
-    key = jax.random.key(config.seed)
+    key, devices = jax.random.key(config.seed), jax.local_devices()
     if name == "flow":
         with tqdm(total=config.flow.epochs, desc="flow", unit="epoch", leave=False) as bar:
             density, history = densities.fit_realnvp(
-                key, train, val, progress=lambda _: bar.update(), **config.flow
+                key, train, val, devices=devices, progress=lambda _: bar.update(), **config.flow
             )
         return density, history["val"]
     components = int(name.removeprefix("gmm"))
     how = config.gmm.to_dict() | {"components": components}
-    return densities.fit_gmm(jax.random.fold_in(key, components), train, **how)
+    return densities.fit_gmm(jax.random.fold_in(key, components), train, devices=devices, **how)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -85,4 +95,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

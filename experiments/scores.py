@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring
+from cradl_jax import processes, scoring
 from cradl_jax.data.slices import SliceStore
 from experiments import runs
 
@@ -23,7 +23,12 @@ def score(
     folder: Path,
     label: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, Path]]:
-    """Scores [n] of the given slices, and files of their post-processed heatmaps [n, H, W]."""
+    """Scores [n] of the given slices, and files of their post-processed heatmaps [n, H, W].
+
+    All processes call this together, and only the first one writes the files.
+    """
+    processes.gathered(None)  # they meet here, where a wait may be long, and not on the devices
+    first = processes.is_first()
     arrays = scoring.Batch(store.images, store.brains, store.position)
     scorer = scoring.post_processed(scorer)
     scores, heatmaps = {}, {}
@@ -32,8 +37,9 @@ def score(
             scores.setdefault(name, []).append(values)
         for name, values in batch.heatmaps.items():
             heatmaps[name] = folder / name
-            with heatmaps[name].open("ab") as file:
-                values.tofile(file)
+            if first:
+                with heatmaps[name].open("ab") as file:
+                    values.tofile(file)
         store.release()
     return {name: np.concatenate(values) for name, values in scores.items()}, heatmaps
 

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import jax
@@ -12,16 +12,20 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from cradl_jax import processes
 from cradl_jax.checkpoints import Checkpoints, write_manifest
+from cradl_jax.data.selected import Selected
 from cradl_jax.errors import InputError
+from cradl_jax.feeds import Feed, resident, room
 from cradl_jax.files import write_text
 from cradl_jax.methods import initial_variables
+from cradl_jax.parallel import anywhere
 from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
-from experiments.interruption import deferred
-from experiments.preprocess import stores
+from experiments.interruption import Terminated, deferred
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
+STREAM = ("auto", "always", "never")
 SAVE_SECONDS = 600  # between two checkpoints within an epoch
 
 
@@ -63,6 +67,35 @@ def read_history(run: Path) -> list[dict]:
     return history
 
 
+def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
+    """How slices reach the devices: all of them at the start where they fit, else as they are due.
+
+    Args:
+        stream: "auto", or "always" or "never" from disk.
+        data: the slices of training and validation.
+
+    Raises:
+        InputError: `stream` is something else.
+    """
+    if stream not in STREAM:
+        raise InputError(f"config.data.stream: expected one of {STREAM}, found {stream!r}")
+    needed, free = sum(len(images) * images[:1].nbytes for images in data), room(jax.devices())
+    streams = stream == "always" or (stream == "auto" and needed > free)
+    streams = any(processes.gathered(streams))
+    if processes.is_first():
+        how = "stream from disk" if streams else "lie on every device"
+        print(
+            f"slices: {needed / 1e9:.2f} GB {how}, {free / 1e9:.2f} GB fit on one (--config."
+            f"data.stream={stream})",
+            flush=True,
+        )
+    if not streams:
+        return resident
+    from cradl_jax.streaming import streamed  # grain takes a second
+
+    return streamed
+
+
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
@@ -74,15 +107,16 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     model = settings.network(config, method)
     objective = settings.objective(config, method, model)
     how = settings.of_method(config, method).train
-    healthy = next(iter(stores(config, workdir).values()))
-    train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
-    steps = steps_per_epoch(len(train_rows), how.batch_size)
+    healthy = next(iter(runs.data_sets(config, workdir).values()))
+    data = [Selected(healthy, healthy.rows(split)) for split in ("train", "val")]
+    steps = steps_per_epoch(len(data[0]), how.batch_size)
     total = steps * how.epochs
     warmup = how.warmup_epochs * steps
     optimizer = adam(how.learning_rate, how.weight_decay, warmup, total, how.annealing)
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
     run = runs.folder(workdir, config.seed, method)
-    write_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
+    about = settings.of_run(config, method), healthy.manifest["fingerprint"]
+    processes.from_first(lambda: write_manifest(run, *about))
 
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -96,30 +130,40 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             state,
             objective,
             optimizer,
-            healthy.images[train_rows],
-            healthy.images[val_rows],
+            *data,
             epochs=how.epochs,
             batch_size=how.batch_size,
             seed=config.seed,
-            devices=jax.local_devices(),
+            devices=jax.devices(),
+            place=chosen_place(config.data.stream, data),
         )
-        bar = tqdm(total=total, initial=done, unit="step", desc=f"train {method}")
-        with bar, closing(Log(run, done)) as log, deferred() as stopping:
+        first = processes.is_first()
+        bar = tqdm(
+            total=total, initial=done, unit="step", desc=f"train {method}", disable=not first
+        )
+        logging = closing(Log(run, done)) if first else nullcontext()
+        with bar, logging as log, deferred() as stopping:
             follow(progress, checkpoints, log, bar, how.batch_size, stopping)
 
 
 def follow(
     progress: Iterator[Progress],
     checkpoints: Checkpoints,
-    log: Log,
+    log: Log | None,
     bar: tqdm,
     batch_size: int,
     stopping: Callable[[], bool],
 ) -> None:
-    """Log and save the chunks of a training until its end, or until `stopping` says so."""
+    """Log and save the chunks of a training until its end, or until `stopping` says so.
+
+    Raises:
+        Terminated: another process is to stop.
+    """
     started = saved = time.monotonic()
+    done = bar.n
     for chunk in progress:
-        steps, now = int(chunk.state.step) - bar.n, time.monotonic()
+        steps, now = int(chunk.state.step) - done, time.monotonic()
+        done += steps
         speed = steps * batch_size / (now - started)
         started = now
         values = {f"train/{name}": value for name, value in chunk.train.items()}
@@ -129,12 +173,16 @@ def follow(
             bar.set_postfix_str(
                 f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, {speed:.0f} slices/s"
             )
-        log(bar.n + steps, values)
+        if log:
+            log(done, values)
         bar.update(steps)
-        stop = stopping()
-        if chunk.val is not None or stop or now - saved > SAVE_SECONDS:
-            log.flush()
+        stop, due = anywhere(stopping(), now - saved > SAVE_SECONDS)
+        if chunk.val is not None or stop or due:
+            if log:
+                log.flush()
             checkpoints.save(chunk.state, chunk.val and chunk.val["loss"])
             saved = now
+        if stop and not stopping():
+            raise Terminated
         if stop:
             return

@@ -86,6 +86,26 @@ def test_trained_flow_beats_a_gaussian_and_integrates_to_one(trained):
     assert density.sum() * cell == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_devices_fit_as_one(count):
+    how = {"hidden": 16, "blocks": 2, "epochs": 2, "batch_size": 64, "noise": 0.1}
+    train, val = banana(0, 200), banana(1, 50)
+    (expected, losses), (found, found_losses) = (
+        realnvp.fit(jax.random.key(0), train, val, devices=jax.devices()[:n], **how)
+        for n in (1, count)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    for name in losses:
+        np.testing.assert_allclose(found_losses[name], losses[name], rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    with pytest.raises(InputError, match="batch size 30 does not divide over 4 devices"):
+        realnvp.fit(
+            jax.random.key(0), banana(0, 64), banana(1, 8), batch_size=30, devices=jax.devices()
+        )
+
+
 def test_keeps_the_epoch_of_the_smallest_validation_loss():
     train, val = banana(0, 24), banana(1, 512)  # few enough to overfit
     losses = []

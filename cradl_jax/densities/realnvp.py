@@ -177,7 +177,6 @@ def fit(
     devices = (devices or jax.local_devices()[:1])[: len(z_train)]
     if len(z_train) < batch_size:
         batch_size = len(z_train) // len(devices) * len(devices)
-    share(batch_size, devices)
     decay_steps = decay_epochs * (len(z_train) // batch_size)
     schedule = optax.exponential_decay(learning_rate, decay_steps, 0.1, staircase=True)
     optimizer = optax.chain(
@@ -190,10 +189,11 @@ def fit(
     flow = init(initial, size, blocks=blocks, hidden=hidden)
     state = optimizer.init(list(flow[1:]))
     best, smallest, history = flow, np.inf, {"train": [], "val": []}
-    run = over_devices(_epoch(optimizer, batch_size), devices, (None,) * 5, None)
+    run = over_devices(_epoch(optimizer, batch_size), devices, (0, *[None] * 5), None)
+    first = np.arange(0, batch_size, share(batch_size, devices))  # of each device in a batch
     flow, state, z_train, z_val = everywhere((flow, state, z_train, z_val), devices)
     for epoch_key in jax.random.split(training, epochs):
-        flow, state, train_loss = run(epoch_key, flow, state, z_train, noise)
+        flow, state, train_loss = run(first, epoch_key, flow, state, z_train, noise)
         losses = {"train": float(train_loss), "val": -float(log_prob(flow, z_val).mean())}
         if losses["val"] < smallest:
             best, smallest = flow, losses["val"]
@@ -210,19 +210,22 @@ def fit(
 
 
 def _epoch(optimizer: optax.GradientTransformation, batch_size: int) -> Callable:
-    """An epoch `(key, flow, state, z [N, D], noise) -> (flow, state, mean loss)` of a device.
+    """An epoch `(first, key, flow, state, z [N, D], noise) -> (flow, state, mean loss)`.
 
-    Adam steps over all whole batches of the shuffled points; each device has its part of a batch.
+    Adam steps over all whole batches of the shuffled points; a device has the points of a batch
+    from the number `first` on.
     """
 
-    def epoch(key: Array, flow: RealNVP, state: optax.OptState, z: Array, noise: float) -> tuple:
+    def epoch(
+        first: Array, key: Array, flow: RealNVP, state: optax.OptState, z: Array, noise: float
+    ) -> tuple[RealNVP, optax.OptState, Array]:
         steps, part = len(z) // batch_size, batch_size // lax.axis_size(AXIS)
         shuffling, noising = jax.random.split(key)
         order = jax.random.permutation(shuffling, len(z))[: steps * batch_size]
         permutations, *weights = flow
 
         def own(batch: Array) -> Array:
-            return lax.dynamic_slice_in_dim(batch, lax.axis_index(AXIS) * part, part)
+            return lax.dynamic_slice_in_dim(batch, first, part)
 
         def loss(weights: list[Array], batch: Array) -> Array:
             return -log_prob(RealNVP(permutations, *weights), batch).mean()

@@ -137,13 +137,18 @@ def _val_loss(metrics: dict[str, float]) -> float:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder: the latest and the best by validation loss.
-
-    Where several processes train together, all of them open, save and read at the same time.
-    """
+    """The checkpoints of one run folder: the latest and the best by validation loss."""
 
     def __init__(self, run: Path, *, create: bool = True):
-        """Open `run/checkpoints`; `create` makes the folder where it is missing."""
+        """Open `run/checkpoints`; `create` makes the folder where it is missing.
+
+        Processes that train together open, save and read together. Without `create` each one reads
+        by itself.
+        """
+        index = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"alone{index}"
+        )
         policies = ocp.checkpoint_managers
         best = policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
@@ -151,6 +156,7 @@ class Checkpoints:
             best_fn=_val_loss,
             best_mode="min",
             create=create,
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if create else alone,
         )
         self.folder = (run / "checkpoints").absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options)

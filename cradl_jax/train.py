@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import Diverged, InputError
 from cradl_jax.objectives import Objective, Variables
 from cradl_jax.parallel import AXIS, Devices, copy_to_each, everywhere, over_devices, share_out
 
@@ -125,12 +125,36 @@ def eval_step(objective: Objective):
 
 
 def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
-    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
+    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms, finite)`.
+
+    What is not finite at one step is so at all later ones, so that a look at the last state is
+    enough for gradients.
+    """
     step = train_step(objective, optimizer)
 
     def run(state: TrainState, data: Array, rows: Array, key: Array):
         state, terms = lax.scan(lambda s, r: step(s, data[r], key), state, rows)
-        return state, jax.tree.map(jnp.mean, terms)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
+        return state, jax.tree.map(jnp.mean, terms), jnp.stack(finite).all()
+
+    return run
+
+
+def _checked(run_chunk):
+    """`run_chunk` without its last result, which raises `Diverged` where that is false."""
+
+    def run(state: TrainState, data: Array, rows: np.ndarray, key: Array):
+        after, terms, finite = run_chunk(state, data, rows, key)
+        terms = jax.tree.map(float, terms)
+        if finite and np.isfinite(list(terms.values())).all():
+            return after, terms
+        for number in range(rows.shape[1]):  # which step was it? One by one, from the state before
+            state, terms, finite = run_chunk(state, data, rows[:, number : number + 1], key)
+            loss = float(terms["loss"])
+            if not (finite and np.isfinite(loss)):
+                break
+        found = f"a loss of {loss}" if not np.isfinite(loss) else "a gradient that is not"
+        raise Diverged(int(state.step), rows[:, number].ravel(), found)
 
     return run
 
@@ -211,13 +235,15 @@ def train(
 
     Raises:
         InputError: a batch that is too large or does not divide over the devices.
+        Diverged: a loss or a gradient is not finite; nothing of that chunk is yielded.
     """
     steps = steps_per_epoch(len(train_images), batch_size)
     length = _chunk_length(steps)
     val_rows = share_out(_val_batches(len(val_images), batch_size, len(devices)), devices)
     train_key, val_key = jax.random.split(jax.random.key(seed))
 
-    run_chunk = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    steps_of = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    run_chunk = _checked(steps_of)
     evaluate = over_devices(_evaluation(objective), devices, (None, 0, 0, None), None)
     train_data, val_data = (copy_to_each(x, devices) for x in (train_images, val_images))
 
@@ -232,4 +258,7 @@ def train(
             state, terms = run_chunk(state, train_data, rows, train_key)
             ends_epoch = first + length == steps
             val = evaluate(state.variables, val_data, val_rows, val_key) if ends_epoch else None
-            yield Progress(state, *jax.tree.map(float, (terms, val)))
+            val = jax.tree.map(float, val)
+            if val and not np.isfinite(val["loss"]):
+                raise Diverged(int(state.step), rows[:0].ravel(), f"validation {val['loss']}")
+            yield Progress(state, terms, val)

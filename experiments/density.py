@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cradl_jax import densities, metrics
 from cradl_jax.checkpoints import write_manifest
-from cradl_jax.files import write_json
+from cradl_jax.files import require_space, write_json
 from cradl_jax.runs import parts
 from experiments import app, runs, settings
 from experiments.preprocess import stores
@@ -37,6 +37,13 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     write_manifest(folder, settings.of_densities(config), model.identity)
     if (folder / "diagnostics.json").exists():
         return
+    needed = densities.byte_size(
+        settings.of_method(config, method).model.latent,
+        components=config.gmm.components,
+        blocks=config.flow.blocks,
+        hidden=config.flow.hidden,
+    )
+    require_space(folder, needed, "the densities")
     healthy = next(iter(stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
     names = parts.density_names(config.gmm.components)

@@ -211,7 +211,7 @@ def test_interrupted_writing_is_completed_and_finished_files_are_kept(workdir):
     for path in lost:
         path.unlink()
     for path in lost[:2]:
-        path.with_name(f"partial_{path.name}").write_bytes(before[path][:1000])
+        path.with_name(f".partial_0123abcd_{path.name}").write_bytes(before[path][:1000])
     times = {path: path.stat().st_mtime_ns for path in before if "lesion" not in path.parts}
     main(config(), workdir)
     assert volumes(workdir) == before

@@ -12,6 +12,7 @@ arrays: an argument of `jax.jit`, and `jax.grad` goes through it to z.
 from cradl_jax.densities.density import (
     Density,
     arrays,
+    byte_size,
     fit_gmm,
     fit_realnvp,
     from_arrays,
@@ -23,6 +24,7 @@ from cradl_jax.densities.density import (
 __all__ = [
     "Density",
     "arrays",
+    "byte_size",
     "fit_gmm",
     "fit_realnvp",
     "from_arrays",

@@ -8,6 +8,8 @@ with its negative log-likelihoods beside it, and diagnostics.json.
 """
 
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -50,11 +52,17 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
-        density, history = fit_one(config, name, train, val)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", densities.Collapsed)
+            density, history = fit_one(config, name, train, val)
+        said = [str(warning.message) for warning in caught]
+        for text in said:
+            tqdm.write(f"warning: {name} of {method}: {text}", file=sys.stderr)
         nll = {
             "train": -float(densities.log_prob(density, train).mean()),
             "val": -float(densities.log_prob(density, val).mean()),
             "iterations": len(history),
+            "warnings": said,
         }
         write_json(folder / f"{name}.json", nll)
         densities.save(folder / f"{name}.npz", density)

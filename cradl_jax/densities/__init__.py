@@ -20,8 +20,10 @@ from cradl_jax.densities.density import (
     log_prob,
     save,
 )
+from cradl_jax.densities.gmm import Collapsed
 
 __all__ = [
+    "Collapsed",
     "Density",
     "arrays",
     "byte_size",

@@ -6,6 +6,7 @@ to one component alone: the M-step visits points sorted by component and skips t
 component has no part in, which divides its cost by the number of components.
 """
 
+import warnings
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -74,7 +75,10 @@ def fit(
         The mixture and the mean log-likelihood at the start of each of its iterations.
 
     Raises:
-        InputError: fewer points than components.
+        InputError: fewer points than components, or numbers that leave float32.
+
+    Warns:
+        Collapsed: as `em`.
     """
     z = jnp.asarray(z, jnp.float32)
     if len(z) < components:
@@ -112,27 +116,83 @@ def warm_start(key: Array, z: Array, components: int, regularization: float) -> 
 def em(
     z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
 ) -> tuple[GMM, np.ndarray]:
-    """EM on points [N, D] from `start`; returns and stops as `fit` does."""
-    gmm, history, iterations = _em(z, start, tolerance, regularization, max_iterations)
-    return gmm, np.asarray(history)[: int(iterations)]
+    """EM on points [N, D] from `start`; returns and stops as `fit` does.
+
+    A component left with less than one point's worth is seeded again, once: it takes over the
+    points of the heaviest component that lie beyond the heaviest one's mean along its longest
+    axis. The log-likelihood may fall at that iteration, and EM does not stop in the next two.
+
+    Raises:
+        InputError: the log-likelihood or the mixture is not finite, with the iteration.
+
+    Warns:
+        Collapsed: names each component that was seeded again.
+    """
+    gmm, history, iterations, seeded = _em(z, start, tolerance, regularization, max_iterations)
+    history = np.asarray(history)[: int(iterations)]
+    finite = np.isfinite(history)
+    if not finite.all() or not all(np.isfinite(leaf).all() for leaf in gmm):
+        first = len(history) if finite.all() else int(finite.argmin())
+        raise InputError(
+            f"a GMM of {len(seeded)} components: expected finite weights, means and covariances, "
+            f"found others after {first} iterations; check the representations for extreme values"
+        )
+    for component in np.flatnonzero(seeded >= 0):
+        warnings.warn(
+            f"component {component} of {len(seeded)} was left with less than one point at "
+            f"iteration {seeded[component]} of {len(history)} and was seeded again in the heaviest",
+            Collapsed,
+            stacklevel=2,
+        )
+    return gmm, history
+
+
+class Collapsed(UserWarning):
+    """A component lost its points and was seeded again."""
 
 
 @partial(jax.jit, static_argnames="max_iterations")
 def _em(
     z: Array, start: GMM, tolerance: float, regularization: float, max_iterations: int
-) -> tuple[GMM, Array, Array]:
-    def goes_on(state: tuple[GMM, Array, Array]) -> Array:
-        _, history, i = state
+) -> tuple[GMM, Array, Array, Array]:
+    """The mixture, the history, its length, and when each component was seeded again or -1."""
+
+    def goes_on(state: tuple[GMM, Array, Array, Array]) -> Array:
+        _, history, i, seeded = state
         change = jnp.abs(history[i - 1] - history[i - 2])
-        return (i < max_iterations) & ((i < 2) | ~(change < tolerance))
+        settling = i < seeded.max() + 3
+        return (i < max_iterations) & (settling | (change >= tolerance))
 
-    def iteration(state: tuple[GMM, Array, Array]) -> tuple[GMM, Array, Array]:
-        gmm, history, i = state
+    def iteration(state: tuple[GMM, Array, Array, Array]) -> tuple[GMM, Array, Array, Array]:
+        gmm, history, i, seeded = state
         log_likelihood, responsibilities = e_step(gmm, z)
+        empty = (responsibilities.sum(0) < 1) & (seeded < 0)
+        one = empty.argmax()
+        responsibilities, seeded = lax.cond(
+            empty.any(),
+            lambda: (_seed(z, responsibilities, one), seeded.at[one].set(i)),
+            lambda: (responsibilities, seeded),
+        )
         gmm = m_step(gmm, z, responsibilities, regularization)
-        return gmm, history.at[i].set(log_likelihood), i + 1
+        return gmm, history.at[i].set(log_likelihood), i + 1, seeded
 
-    return lax.while_loop(goes_on, iteration, (start, jnp.zeros(max_iterations), 0))
+    never = jnp.full(len(start.means), -1)
+    return lax.while_loop(goes_on, iteration, (start, jnp.zeros(max_iterations), 0, never))
+
+
+def _seed(z: Array, responsibilities: Array, component: Array) -> Array:
+    """Responsibilities [N, K] with half of the heaviest component's given to `component`.
+
+    Nothing is given where the heaviest one's points cannot be told apart.
+    """
+    heaviest = responsibilities.sum(0).argmax()
+    weight = responsibilities[:, heaviest]
+    mean = matmul(weight, z) / weight.sum()
+    _, axes = jnp.linalg.eigh(_scatters(z, weight[:, None], mean[None])[0])
+    taken = jnp.where(matmul(z - mean, axes[:, -1]) > 0, weight, 0)
+    shares = jnp.stack([taken.sum(), (weight - taken).sum()])
+    taken = jnp.where(shares.min() < 1, 0, taken)
+    return responsibilities.at[:, heaviest].add(-taken).at[:, component].add(taken)
 
 
 @jax.jit

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json
+from cradl_jax.files import require_space, write_json
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import across_processes
 from cradl_jax.train import TrainState
@@ -54,6 +54,11 @@ def fingerprint(tree) -> str:
     for leaf in jax.tree.leaves(jax.device_get(tree)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def byte_size(tree) -> int:
+    """What a tree's arrays take in memory, and about as much on disk."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
@@ -156,6 +161,7 @@ class Checkpoints:
             best_fn=_val_loss,
             best_mode="min",
             create=create,
+            cleanup_tmp_directories=create,  # what a killed process had not finished
             multiprocessing_options=ocp.options.MultiprocessingOptions() if create else alone,
         )
         self.folder = (run / "checkpoints").absolute()
@@ -173,7 +179,12 @@ class Checkpoints:
         """Save in the background; a partly written checkpoint is never taken for a whole one.
 
         Between two epochs there is no validation loss.
+
+        Raises:
+            InputError: the disk has no room for it; the checkpoints that are there stay.
         """
+        needed = byte_size((state.variables, state.optimizer))
+        require_space(self.folder, needed, "a checkpoint")
         variables = ocp.args.StandardSave(across_processes(state.variables))
         optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
         self.manager.save(
@@ -181,6 +192,10 @@ class Checkpoints:
             args=ocp.args.Composite(variables=variables, optimizer=optimizer),
             metrics={} if val_loss is None else {"val_loss": val_loss},
         )
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, in order."""
+        return sorted(self.manager.all_steps())
 
     def latest_step(self) -> int | None:
         """Step of the latest checkpoint, None if there is none."""

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import Diverged, InputError
 from cradl_jax.feeds import Feed, Plan, Schedule, resident
 from cradl_jax.objectives import Objective, Variables
 from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share
@@ -129,12 +129,36 @@ def eval_step(objective: Objective):
 
 @functools.lru_cache
 def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
-    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
+    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms, finite)`.
+
+    What is not finite at one step is so at all later ones, so that a look at the last state is
+    enough for gradients.
+    """
     step = train_step(objective, optimizer)
 
     def run(state: TrainState, data: Array, rows: Array, key: Array):
         state, terms = lax.scan(lambda s, r: step(s, data[r], key), state, rows)
-        return state, jax.tree.map(jnp.mean, terms)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
+        return state, jax.tree.map(jnp.mean, terms), jnp.stack(finite).all()
+
+    return run
+
+
+def _checked(run_chunk):
+    """`run_chunk` without its last result, which raises `Diverged` where that is false."""
+
+    def run(state: TrainState, data: Array, rows: np.ndarray, key: Array, batches: np.ndarray):
+        after, terms, finite = run_chunk(state, data, rows, key)
+        terms = jax.tree.map(float, terms)
+        if finite and np.isfinite(list(terms.values())).all():
+            return after, terms
+        for number in range(rows.shape[1]):  # which step was it? One by one, from the state before
+            state, terms, finite = run_chunk(state, data, rows[:, number : number + 1], key)
+            loss = float(terms["loss"])
+            if not (finite and np.isfinite(loss)):
+                break
+        found = f"a loss of {loss}" if not np.isfinite(loss) else "a gradient that is not"
+        raise Diverged(int(state.step), batches[number], found)
 
     return run
 
@@ -220,6 +244,7 @@ def train(
 
     Raises:
         InputError: a batch that is too large or does not divide over the devices.
+        Diverged: a loss or a gradient is not finite; nothing of that chunk is yielded.
     """
     share(batch_size, devices)
     steps = steps_per_epoch(len(train_images), batch_size)
@@ -229,20 +254,21 @@ def train(
     val_plan = _val_plan(len(val_images), batch_size, len(devices), val_feed.slice_bytes)
     train_key, val_key = jax.random.split(jax.random.key(seed))
 
-    run_chunk = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    steps_of = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    run_chunk = _checked(steps_of)
     evaluate = over_devices(_evaluation(objective), devices, (None, 0, 0, None, None), None)
 
-    def validate(variables: Variables) -> dict[str, float]:
+    def validate(state: TrainState) -> dict[str, float]:
         chunks, first, terms = val_feed.chunks(val_plan), 0, []
         for data, rows in chunks:
-            terms.append(jax.device_get(evaluate(variables, data, rows, first, val_key)))
+            terms.append(jax.device_get(evaluate(state.variables, data, rows, first, val_key)))
             first += rows.shape[1]
-        return jax.tree.map(lambda *parts: float(np.mean(np.concatenate(parts))), *terms)
+        val = jax.tree.map(lambda *parts: float(np.mean(np.concatenate(parts))), *terms)
+        if not np.isfinite(val["loss"]):
+            raise Diverged(int(state.step), np.arange(0), f"validation {val['loss']}")
+        return val
 
     state = everywhere(state, devices)
-    done = schedule.start
-    for data, rows in train_feed.chunks(schedule):
-        state, terms = run_chunk(state, data, rows, train_key)
-        done += rows.shape[1]
-        val = None if done % steps else validate(state.variables)
-        yield Progress(state, jax.tree.map(float, terms), val)
+    for batches, (data, rows) in zip(schedule, train_feed.chunks(schedule), strict=True):
+        state, terms = run_chunk(state, data, rows, train_key, batches)
+        yield Progress(state, terms, None if int(state.step) % steps else validate(state))

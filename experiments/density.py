@@ -8,6 +8,8 @@ with its negative log-likelihoods beside it, and diagnostics.json.
 """
 
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -17,7 +19,7 @@ from tqdm import tqdm
 
 from cradl_jax import densities, metrics, processes
 from cradl_jax.checkpoints import write_manifest
-from cradl_jax.files import write_json
+from cradl_jax.files import require_space, write_json
 from cradl_jax.runs import parts
 from experiments import app, distributed, runs, settings
 
@@ -37,9 +39,21 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     processes.from_first(lambda: write_manifest(folder, *about))
     if processes.from_first((folder / "diagnostics.json").exists):
         return
+    processes.from_first(lambda: require_room(config, folder, method))
     healthy = next(iter(runs.data_sets(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
     processes.from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def require_room(config: ConfigDict, folder: Path, method: str) -> None:
+    """Raise an `InputError` unless the disk has room for the densities."""
+    needed = densities.byte_size(
+        settings.of_method(config, method).model.latent,
+        components=config.gmm.components,
+        blocks=config.flow.blocks,
+        hidden=config.flow.hidden,
+    )
+    require_space(folder, needed, "the densities")
 
 
 def fit_all(
@@ -53,11 +67,17 @@ def fit_all(
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
-        density, history = fit_one(config, name, train, val)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", densities.Collapsed)
+            density, history = fit_one(config, name, train, val)
+        said = [str(warning.message) for warning in caught]
+        for text in said:
+            tqdm.write(f"warning: {name} of {method}: {text}", file=sys.stderr)
         nll = {
             "train": -float(densities.log_prob(density, train).mean()),
             "val": -float(densities.log_prob(density, val).mean()),
             "iterations": len(history),
+            "warnings": said,
         }
         write_json(folder / f"{name}.json", nll)
         densities.save(folder / f"{name}.npz", density)

@@ -9,7 +9,6 @@ false-positive rate on healthy scans), and for each data set and split the slice
 bootstrap draws of the metrics.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cradl_jax.files import replacing
 from cradl_jax.runs.folder import read_known
 from experiments import app, distributed, runs, thresholds
 from experiments.preprocess import HEALTHY
-from experiments.scores import score, voxels
+from experiments.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
@@ -92,7 +91,6 @@ def measure(
     `<part>_draws.npz`: AUPRC and AUROC of 2,000 bootstrap resamples of the scans, the same ones
     for every score and method.
     """
-    first = processes.is_first()
     rows = store.rows(split)
     labels = anomalous(store.masks)[rows]
     scans = np.unique(store.scans[rows], return_inverse=True)[1]
@@ -113,12 +111,11 @@ def measure(
         return level, name, found
 
     for scorer, params in scorers:
-        with tempfile.TemporaryDirectory(dir=part.parent) as temporary:
-            found, heatmaps = score(config, store, rows, scorer, params, Path(temporary), part.stem)
-            scores |= found
-            for name, path in heatmaps.items() if first else ():
-                yield measured("voxel", name, voxels(path, store, rows))
-    if not first:
+        with HeatmapFiles(part.parent) as heatmaps:
+            scores |= score(config, store, rows, scorer, params, heatmaps, part.stem)
+            for name, file in heatmaps.named.items():
+                yield measured("voxel", name, voxels(file, store, rows))
+    if not processes.is_first():
         return
     for name, values in scores.items():
         yield measured("slice", name, metrics.in_memory(values, labels))

@@ -11,7 +11,6 @@ them), percentiles of the slices by height and of the scans, how to slice a scan
 training scans look like.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import write_json
 from cradl_jax.report import BASELINE
 from experiments import app, distributed, preprocess, runs
-from experiments.scores import score, voxels
+from experiments.scores import HeatmapFiles, score, voxels
 from experiments.training_scans import reference
 
 
@@ -38,8 +37,8 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            of_slices, of_maps = measure(config, healthy, scorer, params, Path(temporary))
+        with HeatmapFiles(folder) as files:
+            of_slices, of_maps = measure(config, healthy, scorer, params, files)
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
 
     def write() -> None:
@@ -58,14 +57,18 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
 
 
 def measure(
-    config: ConfigDict, healthy: SliceStore, scorer: scoring.Scorer, params: Any, folder: Path
+    config: ConfigDict,
+    healthy: SliceStore,
+    scorer: scoring.Scorer,
+    params: Any,
+    files: HeatmapFiles,
 ) -> tuple[dict[str, thresholds.Usual], dict[str, dict[str, float]]]:
     """What is usual of each score, and the thresholds of each heatmap, on validation slices.
 
     All processes call this together; the first one measures, the others find nothing.
     """
     rows = healthy.rows("val")
-    scores, files = score(config, healthy, rows, scorer, params, folder, "healthy_val")
+    scores = score(config, healthy, rows, scorer, params, files, "healthy_val")
     if not processes.is_first():
         return {}, {}
     slices = {
@@ -74,8 +77,8 @@ def measure(
     }
     n_pixels = len(rows) * healthy.images[0].size
     heatmaps = {}
-    for name, path in files.items():
-        blocks = voxels(path, healthy, rows)
+    for name, file in files.named.items():
+        blocks = voxels(file, healthy, rows)
         heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
     return slices, heatmaps
 

@@ -1,6 +1,5 @@
 """What the training commands share: data, loop, checkpoints, logs and the progress bar."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -9,62 +8,26 @@ from pathlib import Path
 import jax
 from absl import flags
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from cradl_jax import processes
-from cradl_jax.checkpoints import Checkpoints, write_manifest
+from cradl_jax.checkpoints import Checkpoints, byte_size, write_manifest
 from cradl_jax.data.selected import Selected
-from cradl_jax.errors import InputError
+from cradl_jax.errors import Diverged, InputError
 from cradl_jax.feeds import Feed, resident, room
-from cradl_jax.files import write_text
+from cradl_jax.files import require_space, write_json
 from cradl_jax.methods import initial_variables
 from cradl_jax.parallel import anywhere
 from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
 from experiments.interruption import Terminated, deferred
+from experiments.training_log import Log
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 STREAM = ("auto", "always", "never")
 SAVE_SECONDS = 600  # between two checkpoints within an epoch
-
-
-class Log:
-    """Scalars to `metrics.jsonl` and to TensorBoard."""
-
-    def __init__(self, run: Path, step: int):
-        """Append to the run's log, forgetting what was logged after `step`."""
-        self.path = run / "metrics.jsonl"
-        kept = [line for line in read_history(run) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-
-    def __call__(self, step: int, values: dict[str, float]) -> None:
-        """Log `values`, named `train/loss` and so on, at `step`."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        """Hand over to the system what was logged, before a checkpoint says that it happened."""
-        self.board.flush()
-
-    def close(self) -> None:
-        """Flush TensorBoard's events."""
-        self.board.close()
-
-
-def read_history(run: Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
-    path = run / "metrics.jsonl"
-    history = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            history.append(json.loads(line))
-        except ValueError:
-            break
-    return history
+CHECKPOINTS = 3  # the latest, the best, and one that is being written
+SHOWN = 5  # scans named in a message
 
 
 def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
@@ -126,6 +89,8 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             return
         if done:
             state = checkpoints.latest(state)
+        missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
+        processes.from_first(lambda: require_space(run, missing, "the checkpoints"))
         progress = train(
             state,
             objective,
@@ -137,13 +102,15 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             devices=jax.devices(),
             place=chosen_place(config.data.stream, data),
         )
-        first = processes.is_first()
-        bar = tqdm(
-            total=total, initial=done, unit="step", desc=f"train {method}", disable=not first
-        )
-        logging = closing(Log(run, done)) if first else nullcontext()
-        with bar, logging as log, deferred() as stopping:
-            follow(progress, checkpoints, log, bar, how.batch_size, stopping)
+        bar = {"total": total, "initial": done, "unit": "step", "desc": f"train {method}"}
+        bar = tqdm(**bar, disable=not processes.is_first())
+        log = closing(Log(run, done)) if processes.is_first() else nullcontext()
+        try:
+            with bar, log as log, deferred() as stopping:
+                follow(progress, checkpoints, log, bar, how.batch_size, stopping)
+        except Diverged as fault:
+            batch = healthy.subjects[data[0].rows[fault.rows]]
+            raise _diverged(run, fault, batch, checkpoints.latest_step()) from fault
 
 
 def follow(
@@ -186,3 +153,16 @@ def follow(
             raise Terminated
         if stop:
             return
+
+
+def _diverged(run: Path, fault: Diverged, batch: Sequence[str], kept: int | None) -> InputError:
+    """What to say of a training that met numbers that are not finite."""
+    scans = sorted(set(batch))
+    if processes.is_first():
+        write_json(run / "diverged.json", {"step": fault.step, "scans": scans, "kept": kept})
+    shown = ", ".join(scans[:SHOWN]) + (", ..." if len(scans) > SHOWN else "")
+    return InputError(
+        f"{run}: {fault}; the batch has slices of {len(scans)} scans ({shown}; all in "
+        f"diverged.json); the checkpoint of step {kept} is the last one kept and finite; look at "
+        "these scans, or lower config.train.learning_rate and choose another --workdir"
+    )

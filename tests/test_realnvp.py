@@ -129,5 +129,24 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="at least 2 dimensions, found 1"):
         realnvp.fit(jax.random.key(0), np.zeros((8, 1)), np.zeros((8, 1)))
     z = np.full((8, 2), np.nan)
-    with pytest.raises(InputError, match="finite validation loss"):
+    with pytest.raises(InputError, match=r"finite losses.*nan.* in epoch 1 of 1"):
         realnvp.fit(jax.random.key(0), z, z, hidden=4, epochs=1)
+
+
+def test_finite_far_from_the_data_and_farther_is_less_likely():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 6)) @ rng.normal(size=(6, 24))
+    z = np.float32((z - z.mean(0)) / z.std(0))
+    flow, _ = realnvp.fit(
+        jax.random.key(0), z[:500], z[500:], hidden=32, epochs=10, batch_size=50, decay_epochs=8
+    )
+    directions = rng.normal(size=(20, 24)).astype(np.float32)
+    found = []
+    for distance in np.float32([1e3, 1e6, 1e9, 1e12, 1e15]):
+        points = distance * directions
+        value, pullback = jax.vjp(lambda z: realnvp.log_prob(flow, z), points)
+        (gradient,) = pullback(np.ones(20, np.float32))
+        assert np.isfinite(value).all() and np.isfinite(gradient).all()
+        assert (np.abs(gradient).max(1) > 0).all()
+        found.append(np.asarray(value))
+    assert (np.diff(found, axis=0) < 0).all()

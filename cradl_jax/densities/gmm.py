@@ -7,6 +7,7 @@ component has no part in, which divides its cost by the number of components. De
 points, and add up what the points say of each component.
 """
 
+import warnings
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -78,7 +79,10 @@ def fit(
         The mixture and the mean log-likelihood at the start of each of its iterations.
 
     Raises:
-        InputError: fewer points than components.
+        InputError: fewer points than components, or numbers that leave float32.
+
+    Warns:
+        Collapsed: as `em`.
     """
     z = jnp.asarray(z, jnp.float32)
     if len(z) < components:
@@ -121,35 +125,95 @@ def em(
     max_iterations: int,
     devices: Devices | None = None,
 ) -> tuple[GMM, np.ndarray]:
-    """EM on points [N, D] from `start`; returns and stops as `fit` does."""
+    """EM on points [N, D] from `start`; returns and stops as `fit` does.
+
+    A component left with less than one point's worth is seeded again, once: it takes over the
+    points of the heaviest component that lie beyond the heaviest one's mean along its longest
+    axis. The log-likelihood may fall at that iteration, and EM does not stop in the next two.
+
+    Raises:
+        InputError: the log-likelihood or the mixture is not finite, with the iteration.
+
+    Warns:
+        Collapsed: names each component that was seeded again.
+    """
     devices = devices or jax.local_devices()[:1]
     padding = -len(z) % len(devices)
     points = jnp.pad(z, ((0, padding), (0, 0))).reshape(len(devices), -1, z.shape[1])
     real = jnp.pad(jnp.ones(len(z)), (0, padding)).reshape(len(devices), -1)
     run = over_devices(_em, devices, (0, 0, None, None, None, None), None)
     history = jnp.zeros(max_iterations)
-    gmm, history, iterations = run(points, real, start, history, tolerance, regularization)
-    return gmm, np.asarray(history)[: int(iterations)]
+    found = run(points, real, start, history, tolerance, regularization)
+    gmm, history, iterations, seeded = found
+    history = np.asarray(history)[: int(iterations)]
+    finite = np.isfinite(history)
+    if not finite.all() or not all(np.isfinite(leaf).all() for leaf in gmm):
+        first = len(history) if finite.all() else int(finite.argmin())
+        raise InputError(
+            f"a GMM of {len(seeded)} components: expected finite weights, means and covariances, "
+            f"found others after {first} iterations; check the representations for extreme values"
+        )
+    for component in np.flatnonzero(seeded >= 0):
+        warnings.warn(
+            f"component {component} of {len(seeded)} was left with less than one point at "
+            f"iteration {seeded[component]} of {len(history)} and was seeded again in the heaviest",
+            Collapsed,
+            stacklevel=2,
+        )
+    return gmm, history
+
+
+class Collapsed(UserWarning):
+    """A component lost its points and was seeded again."""
 
 
 def _em(
     z: Array, real: Array, start: GMM, history: Array, tolerance: float, regularization: float
-) -> tuple[GMM, Array, Array]:
-    """EM on this device's points, of which those count that are `real`; fills the history."""
+) -> tuple[GMM, Array, Array, Array]:
+    """The mixture, the history, its length, and when each component was seeded again or -1.
 
-    def goes_on(state: tuple[GMM, Array, Array]) -> Array:
-        _, history, i = state
+    The points are this device's, of which those count that are `real`; `history` has a place for
+    each iteration.
+    """
+
+    def goes_on(state: tuple[GMM, Array, Array, Array]) -> Array:
+        _, history, i, seeded = state
         change = jnp.abs(history[i - 1] - history[i - 2])
-        return (i < len(history)) & ((i < 2) | ~(change < tolerance))
+        settling = i < seeded.max() + 3
+        return (i < len(history)) & (settling | (change >= tolerance))
 
-    def iteration(state: tuple[GMM, Array, Array]) -> tuple[GMM, Array, Array]:
-        gmm, history, i = state
-        log_likelihood, responsibilities = e_step(gmm, z)
-        mean = lax.psum(log_likelihood @ real, AXIS) / lax.psum(real.sum(), AXIS)
-        gmm = m_step(gmm, z, responsibilities * real[:, None], regularization, AXIS)
-        return gmm, history.at[i].set(mean), i + 1
+    def iteration(state: tuple[GMM, Array, Array, Array]) -> tuple[GMM, Array, Array, Array]:
+        gmm, history, i, seeded = state
+        log_likelihoods, responsibilities = e_step(gmm, z)
+        mean = _total(log_likelihoods @ real, AXIS) / _total(real.sum(), AXIS)
+        responsibilities *= real[:, None]
+        empty = (_total(responsibilities.sum(0), AXIS) < 1) & (seeded < 0)
+        one = empty.argmax()
+        responsibilities, seeded = lax.cond(
+            empty.any(),
+            lambda: (_seed(z, responsibilities, one), seeded.at[one].set(i)),
+            lambda: (responsibilities, seeded),
+        )
+        gmm = m_step(gmm, z, responsibilities, regularization, AXIS)
+        return gmm, history.at[i].set(mean), i + 1, seeded
 
-    return lax.while_loop(goes_on, iteration, (start, history, 0))
+    never = jnp.full(len(start.means), -1)
+    return lax.while_loop(goes_on, iteration, (start, history, 0, never))
+
+
+def _seed(z: Array, responsibilities: Array, component: Array) -> Array:
+    """Responsibilities [N, K] with half of the heaviest component's given to `component`.
+
+    Nothing is given where the heaviest one's points cannot be told apart.
+    """
+    heaviest = _total(responsibilities.sum(0), AXIS).argmax()
+    weight = responsibilities[:, heaviest]
+    mean = _total(matmul(weight, z), AXIS) / _total(weight.sum(), AXIS)
+    _, axes = jnp.linalg.eigh(_total(_scatters(z, weight[:, None], mean[None])[0], AXIS))
+    taken = jnp.where(matmul(z - mean, axes[:, -1]) > 0, weight, 0)
+    shares = _total(jnp.stack([taken.sum(), (weight - taken).sum()]), AXIS)
+    taken = jnp.where(shares.min() < 1, 0, taken)
+    return responsibilities.at[:, heaviest].add(-taken).at[:, component].add(taken)
 
 
 @jax.jit

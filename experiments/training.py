@@ -71,7 +71,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     objective = settings.objective(config, method, model)
     how = settings.of_method(config, method).train
     healthy = next(iter(runs.data_sets(config, workdir).values()))
-    data = [Selected(healthy, healthy.rows(split)) for split in ("train", "val")]
+    data = [Selected(healthy.images, healthy.rows(split)) for split in ("train", "val")]
     steps = steps_per_epoch(len(data[0]), how.batch_size)
     total = steps * how.epochs
     warmup = how.warmup_epochs * steps

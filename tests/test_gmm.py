@@ -201,7 +201,8 @@ def test_an_emptied_component_keeps_its_place():
     np.testing.assert_allclose(covariances(mixture)[0], np.cov(z.T, bias=True), atol=1e-4)
 
 
-def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one():
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one(devices):
     """Three clusters; one component has two of them, one is far from all points."""
     rng = np.random.default_rng(0)
     centers = np.array([[-6, 0, 0], [6, 0, 0], [0, 30, 0]])
@@ -214,7 +215,9 @@ def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one():
     )
     start = jax.tree.map(jnp.float32, start)
     with pytest.warns(gmm.Collapsed, match="component 2 of 3 .* iteration 0 of") as said:
-        mixture, history = gmm.em(jnp.float32(z), start, 1e-4, REGULARIZATION, 100)
+        mixture, history = gmm.em(
+            jnp.float32(z), start, 1e-4, REGULARIZATION, 100, jax.devices()[:devices]
+        )
     assert len(said) == 1
     order = np.lexsort(np.round(np.asarray(mixture.means)).T[::-1])
     np.testing.assert_allclose(mixture.means[order], centers[[0, 2, 1]], atol=0.3)

@@ -1,17 +1,16 @@
-"""Some slices of a store, read when they are asked for."""
+"""Some rows of a memory-mapped array of slices, read when they are asked for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-
-from cradl_jax.data.slices import SliceStore
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The images of some rows of a store, as an array [N, H, W] that is not in memory."""
+    """The images of some rows of a store, like an array [N, H, W] that is not in memory."""
 
-    store: SliceStore
+    mapped: np.memmap
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -19,7 +18,14 @@ class Selected:
         return len(self.rows)
 
     def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
-        """The chosen images [n, H, W] in memory; the mapped file takes none of it after."""
-        images = self.store.images[self.rows[chosen]]
-        self.store.release()
+        """The chosen images [n, H, W], read from the file.
+
+        Its mapping would read ahead of each slice, megabytes that a random order does not need.
+        """
+        mapped, rows = self.mapped, self.rows[chosen]
+        images = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
+        with Path(mapped.filename).open("rb", buffering=0) as file:
+            for image, row in zip(images, rows, strict=True):
+                file.seek(mapped.offset + int(row) * image.nbytes)
+                file.readinto(image)
         return images

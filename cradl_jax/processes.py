@@ -7,6 +7,7 @@ devices: a process may wait as long as the first one works, and all end when one
 A single process takes the same path and talks to nobody.
 """
 
+import inspect
 import itertools
 import json
 import threading
@@ -40,17 +41,17 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
         InputError: nothing says how to find the others, or they are not there in time.
     """
     faults = []
+    timeouts = {
+        "initialization_timeout": seconds + MARGIN_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters  # early versions lack the last
+    timeouts = {name: value for name, value in timeouts.items() if name in known}
 
     def join() -> None:
         try:
-            jax.distributed.initialize(
-                coordinator,
-                count,
-                index,
-                initialization_timeout=seconds + MARGIN_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-            )
+            jax.distributed.initialize(coordinator, count, index, **timeouts)
         except (ValueError, TypeError, RuntimeError) as fault:
             faults.append(fault)
 

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.data.size = 128  # pixels
     config.data.slice_spacing_mm = placeholder(float)  # None: the scans' own slices
     config.data.workers = 0  # all cores
+    config.data.stream = "auto"  # from disk in training: always, never, or where they do not fit
     config.data.seed = 0  # of splits that the data do not fix
     config.data.sets = ConfigDict()  # `healthy` to learn from, the others anomalous
 

@@ -1,13 +1,15 @@
 """Run folders: checkpoints that survive interruption, and a manifest of what made them.
 
     run/manifest.json     versions, seed, settings, fingerprint of the data, git commit
-    run/checkpoints/      the latest state and the one with the smallest validation loss
+    run/checkpoints/      the latest state and the one with the smallest validation loss; a state
+                          saved between two epochs has no validation loss and is never the best
 
 Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
 """
 
 import hashlib
 import json
+import math
 import platform
 import subprocess
 from importlib import metadata
@@ -20,8 +22,9 @@ import orbax.checkpoint as ocp
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json
+from cradl_jax.files import require_space, write_json
 from cradl_jax.objectives import Variables
+from cradl_jax.parallel import across_processes
 from cradl_jax.train import TrainState
 
 FORMAT = 1
@@ -53,6 +56,11 @@ def fingerprint(tree) -> str:
     return digest.hexdigest()
 
 
+def byte_size(tree) -> int:
+    """What a tree's arrays take in memory, and about as much on disk."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
 def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
     """Write `folder/manifest.json`, or check that the one there is of the same settings and data.
 
@@ -75,7 +83,7 @@ def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
 def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
     """Raise an InputError if `folder` was made with other settings, data or weights."""
     known = read_manifest(folder)
-    found, expected = _flat(known["settings"]), _flat(json.loads(json.dumps(settings)))
+    found, expected = flat(known["settings"]), flat(json.loads(json.dumps(settings)))
     differing = [
         f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
         for name in sorted(found.keys() | expected.keys())
@@ -90,13 +98,13 @@ def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None)
         )
 
 
-def _flat(settings: dict, prefix: str = "") -> dict:
+def flat(settings: dict, prefix: str = "") -> dict:
     """Nested settings under dotted names."""
-    flat = {}
+    found = {}
     for name, value in settings.items():
         inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return found
 
 
 def read_manifest(folder: Path) -> dict:
@@ -129,18 +137,32 @@ def check_format(path: Path, manifest: Any) -> None:
         )
 
 
+def _val_loss(metrics: dict[str, float]) -> float:
+    return metrics.get("val_loss", math.inf)
+
+
 class Checkpoints:
     """The checkpoints of one run folder: the latest and the best by validation loss."""
 
     def __init__(self, run: Path, *, create: bool = True):
-        """Open `run/checkpoints`; `create` makes the folder where it is missing."""
+        """Open `run/checkpoints`; `create` makes the folder where it is missing.
+
+        Processes that train together open, save and read together. Without `create` each one reads
+        by itself.
+        """
+        index = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"alone{index}"
+        )
         policies = ocp.checkpoint_managers
-        best = policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)
+        best = policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
-            best_fn=lambda m: m["val_loss"],
+            best_fn=_val_loss,
             best_mode="min",
             create=create,
+            cleanup_tmp_directories=create,  # what a killed process had not finished
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if create else alone,
         )
         self.folder = (run / "checkpoints").absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
@@ -153,19 +175,36 @@ class Checkpoints:
         """Wait for what is being saved."""
         self.manager.close()
 
-    def save(self, state: TrainState, val_loss: float) -> None:
-        """Save in the background; a partly written checkpoint is never taken for a whole one."""
-        variables = ocp.args.StandardSave(state.variables)
-        optimizer = ocp.args.StandardSave(state.optimizer)
+    def save(self, state: TrainState, val_loss: float | None) -> None:
+        """Save in the background; a partly written checkpoint is never taken for a whole one.
+
+        Between two epochs there is no validation loss.
+
+        Raises:
+            InputError: the disk has no room for it; the checkpoints that are there stay.
+        """
+        needed = byte_size((state.variables, state.optimizer))
+        require_space(self.folder, needed, "a checkpoint")
+        variables = ocp.args.StandardSave(across_processes(state.variables))
+        optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
         self.manager.save(
             int(state.step),
             args=ocp.args.Composite(variables=variables, optimizer=optimizer),
-            metrics={"val_loss": val_loss},
+            metrics={} if val_loss is None else {"val_loss": val_loss},
         )
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, in order."""
+        return sorted(self.manager.all_steps())
 
     def latest_step(self) -> int | None:
         """Step of the latest checkpoint, None if there is none."""
         return self.manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Step of the smallest validation loss, None before the end of the first epoch."""
+        step = self.manager.best_step()
+        return step if step is not None and self.manager.metrics(step) else None
 
     def latest(self, template: TrainState) -> TrainState:
         """The latest state; `template` gives its structure and shapes."""
@@ -175,7 +214,7 @@ class Checkpoints:
 
     def best(self, template: Variables) -> Variables:
         """`params` and `batch_stats` with the smallest validation loss."""
-        return self._restore(self.manager.best_step(), variables=template).variables
+        return self._restore(self.best_step(), variables=template).variables
 
     def _restore(self, step: int, **templates):
         args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
@@ -204,10 +243,12 @@ def read_best(run: Path, template: Variables) -> Variables:
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
-    untrained = InputError(f"{run / 'checkpoints'}: holds no checkpoint; train the run first")
+    untrained = InputError(
+        f"{run / 'checkpoints'}: holds no checkpoint of a whole epoch; train the run first"
+    )
     if not (run / "checkpoints").is_dir():
         raise untrained
     with Checkpoints(run, create=False) as kept:
-        if kept.latest_step() is None:
+        if kept.best_step() is None:
             raise untrained
         return kept.best(template)

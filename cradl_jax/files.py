@@ -1,22 +1,42 @@
 """Write whole files or none: aside first, then renamed, so that a reader never sees half of one."""
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from cradl_jax.errors import InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends without an error.
 
-    It has the same ending, and folders are made. What was at `path` stays until then.
+    It has the same ending, and folders are made. What was at `path` stays until then, also if the
+    process is killed or the machine loses power: what is left aside then is a hidden file
+    `.partial_*`, which nothing reads. Processes that write one file at once do not meet.
+
+    Raises:
+        OSError: names `path` if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"partial_{path.name}")
+    aside = path.with_name(f".partial_{uuid4().hex[:8]}_{path.name}")
     try:
         yield aside
+        with aside.open("r+b") as file:
+            os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as fault:
+        aside.unlink(missing_ok=True)
+        if fault.errno in FULL:
+            raise OSError(fault.errno, fault.strerror, str(path)) from fault
+        raise
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -31,3 +51,35 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict | list) -> None:
     """Write plain values as JSON."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise an `InputError` unless the disk of `folder`, which is there, has room for more.
+
+    Args:
+        folder: where it will be written.
+        needed: bytes.
+        what: that they are for, e.g. "36 slices".
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: expected {in_words(needed)} of free disk space for {what}, found "
+            f"{in_words(free)}; free some, then the same command continues, or choose another "
+            "working directory"
+        )
+
+
+def no_space(fault: BaseException) -> str | None:
+    """What to say of a disk that was full or a quota that was used up, None of other faults."""
+    if not isinstance(fault, OSError) or fault.errno not in FULL:
+        return None
+    return (
+        f"{fault.filename or 'a file'}: could not be written ({fault.strerror}); what was there "
+        "before is kept; free some space, then the same command continues"
+    )
+
+
+def in_words(size: float) -> str:
+    """A number of bytes as people read it, at least a megabyte's tenth."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,7 +1,8 @@
 """The one file that names pmap: pure per-device functions, run on one device or on many.
 
 A per-device function sees its share of a batch and the axis `AXIS`, over which it gathers and
-averages. One device takes the same path as eight.
+averages. One device takes the same path as eight, and as those of several processes: each process
+gives its own devices their shares, in the order of `devices`, which is the same in all of them.
 """
 
 import functools
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cradl_jax.errors import InputError
@@ -34,30 +35,84 @@ def _compiled(function, devices, in_axes, out_axes):
     return jax.pmap(function, axis_name=AXIS, devices=devices, in_axes=in_axes, out_axes=out_axes)
 
 
+def local(devices: Devices) -> list[jax.Device]:
+    """Those of `devices` that belong to this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
 def everywhere(tree, devices: Devices):
     """`tree`, the same on every device, laid out as `over_devices` returns what has axis None."""
-    mesh = Mesh(np.array(devices), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, _sharding(local(devices), PartitionSpec()))
+
+
+def across_processes(tree):
+    """What is the same on every device of each process, as arrays of all processes together."""
+    if jax.process_count() == 1:
+        return tree
+    sharding = _sharding(jax.devices(), PartitionSpec())
+
+    def whole(array: Array) -> Array:
+        copies = [shard.data for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)
+
+    return jax.tree.map(whole, tree)
 
 
 def copy_to_each(array: np.ndarray, devices: Devices) -> Array:
-    """`array` [...] copied to every device once: [devices, ...], one row on each."""
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
-    copies = [jax.device_put(array[None], device) for device in devices]
-    return jax.make_array_from_single_device_arrays((len(devices), *array.shape), sharding, copies)
+    """`array` [...] copied to every device of this process once: [devices, ...], a row on each."""
+    return lay_out([array] * len(local(devices)), devices)
+
+
+def lay_out(parts: Sequence[np.ndarray], devices: Devices) -> Array:
+    """An array [...] for each device of this process, put there: [devices, ...], a row on each."""
+    here = local(devices)
+    rows = [jax.device_put(part[None], device) for part, device in zip(parts, here, strict=True)]
+    shape = (len(here), *rows[0].shape[1:])
+    return jax.make_array_from_single_device_arrays(
+        shape, _sharding(here, PartitionSpec(AXIS)), rows
+    )
+
+
+def _sharding(devices: Devices, spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), spec)
 
 
 def share_out(batches: np.ndarray, devices: Devices) -> np.ndarray:
-    """Global batches [S, B, ...] -> each device's part, in order: [devices, S, B / devices, ...].
+    """Global batches [S, B, ...] -> the parts of this process's devices, [devices, S, n, ...].
+
+    n is B over the number of all devices; the parts lie in the order of the devices.
 
     Raises:
         InputError: B does not divide by the number of devices.
     """
     steps, batch, *rest = batches.shape
+    parts = batches.reshape(steps, len(devices), share(batch, devices), *rest)
+    own = [device.process_index == jax.process_index() for device in devices]
+    return np.moveaxis(parts[:, own], 1, 0)
+
+
+def share(batch: int, devices: Devices) -> int:
+    """How much of a batch each device has.
+
+    Raises:
+        InputError: it does not divide by the number of devices.
+    """
     count = len(devices)
     if batch % count:
         raise InputError(
             f"batch size {batch} does not divide over {count} devices; "
             f"choose a multiple of {count}, e.g. {max(1, batch // count) * count}"
         )
-    return np.moveaxis(batches.reshape(steps, count, batch // count, *rest), 1, 0)
+    return batch // count
+
+
+def anywhere(*facts: bool) -> list[bool]:
+    """Whether each fact holds in any process, known to all at the same time."""
+    if jax.process_count() == 1:
+        return list(facts)
+    here = np.tile(np.array(facts), (jax.local_device_count(), 1))
+    return np.asarray(over_devices(_any, jax.devices(), (0,), None)(here)).tolist()
+
+
+def _any(facts: Array) -> Array:
+    return lax.psum(facts.astype(int), AXIS) > 0

@@ -14,7 +14,7 @@ from cradl_jax.data.named import MAP, MASK, Named
 from cradl_jax.data.native import write_map
 from cradl_jax.data.volumes import Volume, canonical_grid, open_image
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json, write_text
+from cradl_jax.files import require_space, write_json, write_text
 from cradl_jax.prediction import Prediction
 from cradl_jax.viewer import Profile, scan_page
 
@@ -83,6 +83,7 @@ def write_files(
     Returns:
         The summary.
     """
+    require_space(folder, 2 * found.volume.nbytes, f"the maps of {scan.name}")
     above = found.volume > judgement.voxel_threshold
     content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
     write_map(folder / f"{scan.name}{MAP}", found.volume, scan.image)

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from cradl_jax import densities
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import Devices, everywhere, over_devices, share_out
+from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share_out
 from cradl_jax.postprocess import postprocess
 
 Encode = Callable[[Variables, Array], Array]
@@ -133,24 +133,37 @@ def in_batches(
 ) -> Iterator[Any]:
     """`function(params, batch)` over the given rows of `arrays`, a batch at a time on all devices.
 
+    Each device works on its share, of which its process reads the slices; the results of all go to
+    every process.
+
     Args:
         function: per device; its result has one row for each of the batch.
         params: the same for every batch.
         arrays: a tree of arrays with a row a slice, which may be memory-mapped.
         rows: which ones, and in which order.
         batch_size: over all devices; rounded up to a multiple of their number.
-        devices: to run on.
+        devices: to run on, those of all processes that call this.
 
     Yields:
         The results for `batch_size` rows at a time. The last batch is padded and its result cut,
         so that `function` compiles once.
     """
     size = -(-batch_size // len(devices)) * len(devices)
-    run = over_devices(function, devices, (None, 0), 0)
+    run = over_devices(_gathering(function), devices, (None, 0), None)
     params = everywhere(params, devices)
     for first in range(0, len(rows), size):
         chosen = rows[first : first + size]
-        padded = np.resize(chosen, size)
-        batch = jax.tree.map(lambda a, r=padded: share_out(a[r][None], devices)[:, 0], arrays)
+        own = share_out(np.resize(chosen, (1, size)), devices)[:, 0]
+        batch = jax.tree.map(lambda array, own=own: array[own], arrays)
         result = jax.device_get(run(params, batch))
-        yield jax.tree.map(lambda x, r=chosen: x.reshape(size, *x.shape[2:])[: len(r)], result)
+        yield jax.tree.map(lambda x, r=chosen: x[: len(r)], result)
+
+
+@functools.lru_cache
+def _gathering(function: Callable) -> Callable:
+    """`function` on every device, and the rows of all of them on each."""
+
+    def gathering(params: Any, batch: Any) -> Any:
+        return lax.all_gather(function(params, batch), AXIS, tiled=True)
+
+    return gathering

@@ -1,11 +1,12 @@
 """Training: a state, pure train and eval steps, and the loop that drives any of the models.
 
-The training slices lie on every device. A chunk of steps runs inside `lax.scan`, so that nothing
-but indices comes from the host. Randomness is `fold_in(fold_in(key, step), position in the global
+A chunk of steps runs inside `lax.scan`, on slices that a feed brings (`cradl_jax.feeds`).
+Randomness is `fold_in(fold_in(key, step), position in the global
 batch)`: a run on N devices equals the run on one.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -15,11 +16,13 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import Diverged, InputError
+from cradl_jax.feeds import Feed, Plan, Schedule, resident
 from cradl_jax.objectives import Objective, Variables
-from cradl_jax.parallel import AXIS, Devices, copy_to_each, everywhere, over_devices, share_out
+from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share
 
 LONGEST_CHUNK = 25  # steps between two looks from the host
+CHUNK_BYTES = 1 << 28  # of slices that a chunk brings with it
 
 
 @flax.struct.dataclass
@@ -124,28 +127,52 @@ def eval_step(objective: Objective):
     return step
 
 
+@functools.lru_cache
 def _chunk(objective: Objective, optimizer: optax.GradientTransformation):
-    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms)`."""
+    """Training steps: `(state, data [M, H, W], rows [S, n], key) -> (state, mean terms, finite)`.
+
+    What is not finite at one step is so at all later ones, so that a look at the last state is
+    enough for gradients.
+    """
     step = train_step(objective, optimizer)
 
     def run(state: TrainState, data: Array, rows: Array, key: Array):
         state, terms = lax.scan(lambda s, r: step(s, data[r], key), state, rows)
-        return state, jax.tree.map(jnp.mean, terms)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
+        return state, jax.tree.map(jnp.mean, terms), jnp.stack(finite).all()
 
     return run
 
 
+def _checked(run_chunk):
+    """`run_chunk` without its last result, which raises `Diverged` where that is false."""
+
+    def run(state: TrainState, data: Array, rows: np.ndarray, key: Array, batches: np.ndarray):
+        after, terms, finite = run_chunk(state, data, rows, key)
+        terms = jax.tree.map(float, terms)
+        if finite and np.isfinite(list(terms.values())).all():
+            return after, terms
+        for number in range(rows.shape[1]):  # which step was it? One by one, from the state before
+            state, terms, finite = run_chunk(state, data, rows[:, number : number + 1], key)
+            loss = float(terms["loss"])
+            if not (finite and np.isfinite(loss)):
+                break
+        found = f"a loss of {loss}" if not np.isfinite(loss) else "a gradient that is not"
+        raise Diverged(int(state.step), batches[number], found)
+
+    return run
+
+
+@functools.lru_cache
 def _evaluation(objective: Objective):
-    """All validation batches: `(variables, data [M, H, W], rows [V, n], key) -> mean terms`."""
+    """Validation batches from number `first` on: `(variables, data, rows, first, key) -> terms`."""
     step = eval_step(objective)
 
-    def run(variables: Variables, data: Array, rows: Array, key: Array):
-        def body(_, batch):
-            index, r = batch
-            return None, step(variables, data[r], jax.random.fold_in(key, index))
+    def run(variables: Variables, data: Array, rows: Array, first: int, key: Array):
+        def body(index, r):
+            return index + 1, step(variables, data[r], jax.random.fold_in(key, index))
 
-        _, terms = lax.scan(body, None, (jnp.arange(len(rows)), rows))
-        return jax.tree.map(jnp.mean, terms)
+        return lax.scan(body, first, rows)[1]
 
     return run
 
@@ -164,19 +191,22 @@ def steps_per_epoch(slices: int, batch_size: int) -> int:
     return slices // batch_size
 
 
-def _val_batches(slices: int, batch_size: int, devices: int) -> np.ndarray:
-    """Rows of the full validation batches; a smaller batch where there is not one, [V, B]."""
+def _val_plan(slices: int, batch_size: int, devices: int, slice_bytes: int) -> Plan:
+    """Rows of the full validation batches; a smaller batch where there is not one."""
     size = min(batch_size, slices // devices * devices)
     if not size:
         raise InputError(
             f"validation: expected a slice for each of {devices} devices, found {slices}; "
             "add healthy scans to the split val"
         )
-    return np.arange(slices // size * size).reshape(-1, size)
+    batches = np.arange(slices // size * size).reshape(-1, size)
+    return np.split(batches, len(batches) // _chunk_length(len(batches), size * slice_bytes))
 
 
-def _chunk_length(steps: int) -> int:
-    return max(n for n in range(1, LONGEST_CHUNK + 1) if steps % n == 0)
+def _chunk_length(steps: int, step_bytes: int) -> int:
+    """Of equal chunks, none longer or with more bytes than there should be."""
+    longest = min(LONGEST_CHUNK, CHUNK_BYTES // max(step_bytes, 1))
+    return max(n for n in range(1, max(longest, 1) + 1) if steps % n == 0)
 
 
 def train(
@@ -190,6 +220,7 @@ def train(
     batch_size: int,
     seed: int,
     devices: Devices,
+    place: Callable[[np.ndarray, Devices], Feed] = resident,
 ) -> Iterator[Progress]:
     """Train from `state` to the end of `epochs`, yielding after every chunk of steps.
 
@@ -198,7 +229,8 @@ def train(
     that are the same at every epoch, so that epochs compare.
 
     Args:
-        state: from `create_state`, or a later one of the same run.
+        state: from `create_state`, or that of any chunk of the same run: what is yielded from
+            there on is the same as without the interruption.
         objective: see `cradl_jax.objectives`.
         optimizer: the one that `state` was created with.
         train_images: [N, H, W] in [-1.5, 1.5].
@@ -206,28 +238,37 @@ def train(
         epochs: in all, those before `state` included.
         batch_size: over all devices together.
         seed: of permutations and augmentations.
-        devices: to share out each batch on.
+        devices: to share out each batch on, those of all processes.
+        place: makes a feed of images, on which the result does not depend: `feeds.resident`, or
+            `streaming.streamed`, for which images may be memory-mapped.
 
     Raises:
         InputError: a batch that is too large or does not divide over the devices.
+        Diverged: a loss or a gradient is not finite; nothing of that chunk is yielded.
     """
+    share(batch_size, devices)
     steps = steps_per_epoch(len(train_images), batch_size)
-    length = _chunk_length(steps)
-    val_rows = share_out(_val_batches(len(val_images), batch_size, len(devices)), devices)
+    train_feed, val_feed = (place(images, devices) for images in (train_images, val_images))
+    length = _chunk_length(steps, batch_size * train_feed.slice_bytes)
+    schedule = Schedule(len(train_images), batch_size, epochs, seed, length, int(state.step))
+    val_plan = _val_plan(len(val_images), batch_size, len(devices), val_feed.slice_bytes)
     train_key, val_key = jax.random.split(jax.random.key(seed))
 
-    run_chunk = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
-    evaluate = over_devices(_evaluation(objective), devices, (None, 0, 0, None), None)
-    train_data, val_data = (copy_to_each(x, devices) for x in (train_images, val_images))
+    steps_of = over_devices(_chunk(objective, optimizer), devices, (None, 0, 0, None), None)
+    run_chunk = _checked(steps_of)
+    evaluate = over_devices(_evaluation(objective), devices, (None, 0, 0, None, None), None)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        chunks, first, terms = val_feed.chunks(val_plan), 0, []
+        for data, rows in chunks:
+            terms.append(jax.device_get(evaluate(state.variables, data, rows, first, val_key)))
+            first += rows.shape[1]
+        val = jax.tree.map(lambda *parts: float(np.mean(np.concatenate(parts))), *terms)
+        if not np.isfinite(val["loss"]):
+            raise Diverged(int(state.step), np.arange(0), f"validation {val['loss']}")
+        return val
 
     state = everywhere(state, devices)
-
-    for epoch in range(int(state.step) // steps, epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(train_images))
-        batches = order[: steps * batch_size].reshape(steps, batch_size)
-        for first in range(0, steps, length):
-            rows = share_out(batches[first : first + length], devices)
-            state, terms = run_chunk(state, train_data, rows, train_key)
-            ends_epoch = first + length == steps
-            val = evaluate(state.variables, val_data, val_rows, val_key) if ends_epoch else None
-            yield Progress(state, *jax.tree.map(float, (terms, val)))
+    for batches, (data, rows) in zip(schedule, train_feed.chunks(schedule), strict=True):
+        state, terms = run_chunk(state, data, rows, train_key, batches)
+        yield Progress(state, terms, None if int(state.step) % steps else validate(state))

@@ -17,6 +17,11 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder that holds everything the study writes (default: runs/<config name>)."
 )
 flags.mark_flag_as_required("config")
+SMALLER = (
+    "lower config.train.batch_size (training), config.score.batch_size (densities, thresholds, "
+    "evaluation), config.flow.batch_size (RealNVP) or config.data.workers (scans at once); a "
+    "smaller model has lower config.data.size, config.model.features or config.gmm.components"
+)
 
 
 def listed_sets(config: ConfigDict) -> ConfigDict:
@@ -69,4 +74,4 @@ def run(main: Callable[[ConfigDict, Path], None]) -> None:
             config.data.sets = listed_sets(config)
         main(config, Path(WORKDIR.value or Path("runs") / name))
 
-    command.run(with_config)
+    command.run(with_config, smaller=SMALLER)

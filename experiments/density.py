@@ -8,6 +8,8 @@ with its negative log-likelihoods beside it, and diagnostics.json.
 """
 
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -15,12 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import densities, metrics
+from cradl_jax import densities, metrics, processes
 from cradl_jax.checkpoints import write_manifest
-from cradl_jax.files import write_json
+from cradl_jax.files import require_space, write_json
 from cradl_jax.runs import parts
-from experiments import app, runs, settings
-from experiments.preprocess import stores
+from experiments import app, distributed, runs, settings
 
 
 def representations(config: ConfigDict, model: parts.Model, store, split: str) -> np.ndarray:
@@ -34,20 +35,49 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
-    write_manifest(folder, settings.of_densities(config), model.identity)
-    if (folder / "diagnostics.json").exists():
+    about = settings.of_densities(config), model.identity
+    processes.from_first(lambda: write_manifest(folder, *about))
+    if processes.from_first((folder / "diagnostics.json").exists):
         return
-    healthy = next(iter(stores(config, workdir).values()))
+    processes.from_first(lambda: require_room(config, folder, method))
+    healthy = next(iter(runs.data_sets(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
+    processes.from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def require_room(config: ConfigDict, folder: Path, method: str) -> None:
+    """Raise an `InputError` unless the disk has room for the densities."""
+    needed = densities.byte_size(
+        settings.of_method(config, method).model.latent,
+        components=config.gmm.components,
+        blocks=config.flow.blocks,
+        hidden=config.flow.hidden,
+    )
+    require_space(folder, needed, "the densities")
+
+
+def fit_all(
+    config: ConfigDict, folder: Path, method: str, train: np.ndarray, val: np.ndarray
+) -> None:
+    """Fit the densities that are missing to representations [N, latent], on this process's devices.
+
+    They take minutes, a hundredth of a training: other processes wait.
+    """
     names = parts.density_names(config.gmm.components)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
-        density, history = fit_one(config, name, train, val)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", densities.Collapsed)
+            density, history = fit_one(config, name, train, val)
+        said = [str(warning.message) for warning in caught]
+        for text in said:
+            tqdm.write(f"warning: {name} of {method}: {text}", file=sys.stderr)
         nll = {
             "train": -float(densities.log_prob(density, train).mean()),
             "val": -float(densities.log_prob(density, val).mean()),
             "iterations": len(history),
+            "warnings": said,
         }
         write_json(folder / f"{name}.json", nll)
         densities.save(folder / f"{name}.npz", density)
@@ -66,16 +96,16 @@ def fit_one(
     config: ConfigDict, name: str, train: np.ndarray, val: np.ndarray
 ) -> tuple[densities.Density, np.ndarray]:
     """One density of the representations [N, latent], and its likelihoods on the way."""
-    key = jax.random.key(config.seed)
+    key, devices = jax.random.key(config.seed), jax.local_devices()
     if name == "flow":
         with tqdm(total=config.flow.epochs, desc="flow", unit="epoch", leave=False) as bar:
             density, history = densities.fit_realnvp(
-                key, train, val, progress=lambda _: bar.update(), **config.flow
+                key, train, val, devices=devices, progress=lambda _: bar.update(), **config.flow
             )
         return density, history["val"]
     components = int(name.removeprefix("gmm"))
     how = config.gmm.to_dict() | {"components": components}
-    return densities.fit_gmm(jax.random.fold_in(key, components), train, **how)
+    return densities.fit_gmm(jax.random.fold_in(key, components), train, devices=devices, **how)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -85,4 +115,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

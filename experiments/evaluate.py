@@ -9,22 +9,21 @@ false-positive rate on healthy scans), and for each data set and split the slice
 bootstrap draws of the metrics.
 """
 
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import intervals, metrics, report, scoring
+from cradl_jax import intervals, metrics, processes, report, scoring
 from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
 from cradl_jax.files import replacing
 from cradl_jax.runs.folder import read_known
-from experiments import app, runs, thresholds
-from experiments.preprocess import HEALTHY, stores
-from experiments.scores import score, voxels
+from experiments import app, distributed, runs, thresholds
+from experiments.preprocess import HEALTHY
+from experiments.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
@@ -34,24 +33,32 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
-    data_sets = stores(config, workdir)
+    data_sets = runs.data_sets(config, workdir)
     known = known_thresholds(config, workdir, method, data_sets[HEALTHY], identity)
     fingerprints = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
-    write_manifest(folder, {"method": method, "data": fingerprints}, identity)
+    about = {"method": method, "data": fingerprints}
+    processes.from_first(lambda: write_manifest(folder, about, identity))
     del data_sets[HEALTHY]
     parts = []
     for dataset, store in data_sets.items():
         for split in SPLITS:
             part = folder / f"{dataset}_{split}.csv"
-            if not part.exists():
-                rows = [
-                    report.Result(config.seed, method, score, dataset, split, level, metric, value)
-                    for level, score, values in measure(config, part, store, split, scorers, known)
-                    for metric, value in values.items()
-                ]
+            parts.append(part)
+            if processes.from_first(part.exists):
+                continue
+            rows = [
+                report.Result(config.seed, method, score, dataset, split, level, metric, value)
+                for level, score, values in measure(config, part, store, split, scorers, known)
+                for metric, value in values.items()
+            ]
+            if processes.is_first():
                 report.write_csv(part, rows)
-            parts += report.read_csv(part)
-    report.write_csv(folder / "results.csv", parts)
+    processes.from_first(lambda: gather(parts, folder / "results.csv"))
+
+
+def gather(parts: Sequence[Path], results: Path) -> None:
+    """Write the results of all data sets and splits to one file."""
+    report.write_csv(results, [row for part in parts for row in report.read_csv(part)])
 
 
 def known_thresholds(
@@ -79,6 +86,7 @@ def measure(
 ) -> Iterator[tuple[str, str, dict[str, float]]]:
     """Level, name and metrics of each score and heatmap on a split.
 
+    All processes call this together; the first one measures, the others have nothing to yield.
     Beside `part` it keeps `<part>_slices.npz`: labels and scores of the slices; and
     `<part>_draws.npz`: AUPRC and AUROC of 2,000 bootstrap resamples of the scans, the same ones
     for every score and method.
@@ -103,11 +111,12 @@ def measure(
         return level, name, found
 
     for scorer, params in scorers:
-        with tempfile.TemporaryDirectory(dir=part.parent) as temporary:
-            found, heatmaps = score(config, store, rows, scorer, params, Path(temporary), part.stem)
-            scores |= found
-            for name, path in heatmaps.items():
-                yield measured("voxel", name, voxels(path, store, rows))
+        with HeatmapFiles(part.parent) as heatmaps:
+            scores |= score(config, store, rows, scorer, params, heatmaps, part.stem)
+            for name, file in heatmaps.named.items():
+                yield measured("voxel", name, voxels(file, store, rows))
+    if not processes.is_first():
+        return
     for name, values in scores.items():
         yield measured("slice", name, metrics.in_memory(values, labels))
     for what, arrays in (("slices", {"labels": labels, **scores}), ("draws", draws)):
@@ -130,4 +139,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

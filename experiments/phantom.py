@@ -7,18 +7,17 @@ WORKDIR/data). Volumes that are there already are kept, if they were made with t
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data import anomalies, bids, phantom
 from cradl_jax.data.atlas import Atlas, load_atlas
+from cradl_jax.data.workers import map_scans
 from experiments import app
 
 INTENSITY = 1000  # of fluid, in the integers of the files
@@ -81,10 +80,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
             if subject in missing:
                 key = jax.random.fold_in(set_key, position)
                 jobs.append(partial(write_subject, root, sample, key, spacing_mm, subject))
-    with ThreadPoolExecutor(config.data.workers or os.cpu_count()) as pool:
-        futures = [pool.submit(job) for job in jobs]
-        for future in tqdm(futures, "write phantom", unit="scan", disable=not jobs):
-            future.result()
+    if jobs:
+        workers = config.data.workers or os.cpu_count() or 1
+        list(map_scans(lambda write: write(), jobs, workers, "write phantom"))
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ For research only. Not a medical device.
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
+import jax
 from absl import flags
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax import prediction_files
+from cradl_jax import prediction_files, processes
 from cradl_jax.data.named import Named, find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.thresholds import RATES
-from experiments import command
+from experiments import command, distributed
 
 RUN = flags.DEFINE_string("run", None, "A run's folder, or a file that experiments.export wrote.")
 SCAN = flags.DEFINE_string("scan", None, "A scan, a folder of scans, or a CSV file of them.")
@@ -53,24 +55,31 @@ def predict(run: cradl_jax.Run, scans: Sequence[Named], out: Path) -> list[dict]
                 error = f"{scan.image}: {error}"
             tqdm.write(f"error: {error}", file=sys.stderr)
             rows.append({"scan": scan.name, "image": str(scan.image), "error": error})
-        prediction_files.write_table(out / "summary.csv", rows)
+        if processes.is_first():
+            prediction_files.write_table(out / "summary.csv", rows)
     return rows
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. Several processes share out the scans."""
+    distributed.join({"run": RUN.value, "scan": SCAN.value, "out": OUT.value})
     place = Path(RUN.value).expanduser()
     beside = place if place.is_dir() else place.parent
     out = Path(OUT.value).expanduser() if OUT.value else beside / "predictions"
     scans = find_scans(Path(SCAN.value).expanduser())
     run = cradl_jax.load_run(place).using(SCORE.value, HEATMAP.value, FPR.value)
-    prediction_files.claim_folder(out)
-    rows = predict(run, scans, out)
+    processes.from_first(lambda: prediction_files.claim_folder(out))
+    own = scans[jax.process_index() :: jax.process_count()]
+    in_turn = zip_longest(*processes.gathered(predict(run, own, out)))
+    rows = [row for turn in in_turn for row in turn if row is not None]
     failed = sum(bool(row["error"]) for row in rows)
-    print(f"{len(rows) - failed} of {len(rows)} scans: {out}\n{prediction_files.NOTICE}")
+    if processes.is_first():
+        prediction_files.write_table(out / "summary.csv", rows)
+        print(f"{len(rows) - failed} of {len(rows)} scans: {out}\n{prediction_files.NOTICE}")
     if failed:
         sys.exit(1)
 
 
 if __name__ == "__main__":
+    distributed.declare()
     command.run(main, INTERRUPTED)

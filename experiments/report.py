@@ -29,7 +29,7 @@ from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, runs
 from experiments.evaluate import SPLITS
 from experiments.preprocess import HEALTHY, stores
-from experiments.training import read_history
+from experiments.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
 OWN_MAPS = ("rec", "kl_grad", "combi")  # of the VAEs, in Figure 1b

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cradl_jax import processes
 from cradl_jax.report import BASELINE
 from experiments import (
     app,
     density,
+    distributed,
     evaluate,
     phantom,
     preprocess,
@@ -31,11 +33,12 @@ from experiments import (
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Announce a stage and how long it took."""
-    print(f"== {name}", flush=True)
+    """Announce a stage and how long it took, in the first process."""
+    say = print if processes.is_first() else lambda *_, **__: None
+    say(f"== {name}", flush=True)
     started = time.monotonic()
     yield
-    print(f"   {time.monotonic() - started:.0f} s", flush=True)
+    say(f"   {time.monotonic() - started:.0f} s", flush=True)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -44,9 +47,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
         settings.network(config, method)
     if "phantom" in config:
         with stage("phantom"):
-            phantom.main(config, workdir)
+            processes.from_first(lambda: phantom.main(config, workdir))
     with stage("preprocess"):
-        preprocess.main(config, workdir)
+        processes.from_first(lambda: preprocess.main(config, workdir))
     for seed in config.seeds:
         config.seed = seed
         for method in config.methods:
@@ -60,11 +63,16 @@ def main(config: ConfigDict, workdir: Path) -> None:
             with stage(f"evaluate {method}, seed {seed}"):
                 evaluate.evaluate(config, workdir, method)
     with stage("report"):
-        page = report.write(config, workdir).resolve().as_uri()
+        processes.from_first(lambda: show(config, workdir))
+
+
+def show(config: ConfigDict, workdir: Path) -> None:
+    """Write the report, and open it where somebody looks."""
+    page = report.write(config, workdir).resolve().as_uri()
     print(f"\ntables: {(workdir / 'tables.md').resolve()}\nreport: {page}")
     if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
         webbrowser.open(page)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

@@ -9,16 +9,24 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import checkpoints, scoring
+from cradl_jax import checkpoints, processes, scoring
+from cradl_jax.data.slices import SliceStore
 from cradl_jax.report import BASELINE
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.runs import parts
-from experiments import settings
+from experiments import preprocess, settings
 
 
 def folder(workdir: Path, seed: int, method: str) -> Path:
     """The run folder of one seed and method."""
     return workdir / f"seed{seed}" / method
+
+
+def data_sets(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
+    """The slices of every data set, the healthy one first; all processes have the same."""
+    opened = preprocess.stores(config, workdir)
+    processes.agree({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
+    return opened
 
 
 def trained(config: ConfigDict, workdir: Path, method: str) -> parts.Model:
@@ -52,10 +60,10 @@ def scorers(
 def in_batches(
     config: ConfigDict, function: Callable, params: Any, arrays: Any, rows: np.ndarray, label: str
 ) -> Iterator[Any]:
-    """`scoring.in_batches` on this machine's devices, with a progress bar."""
+    """`scoring.in_batches` on the devices of all processes, with a progress bar."""
     size = config.score.batch_size
     results = scoring.in_batches(
-        function, params, arrays, rows, batch_size=size, devices=jax.local_devices()
+        function, params, arrays, rows, batch_size=size, devices=jax.devices()
     )
-    total = -(-len(rows) // size)
-    return iter(tqdm(results, desc=label, total=total, unit="batch", leave=False))
+    bar = {"desc": label, "total": -(-len(rows) // size), "unit": "batch", "leave": False}
+    return iter(tqdm(results, **bar, disable=not processes.is_first()))

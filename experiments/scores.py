@@ -1,17 +1,46 @@
 """Scores and heatmaps of a store's slices; heatmaps go to files, since memory may not hold them."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring
+from cradl_jax import processes, scoring
 from cradl_jax.data.slices import SliceStore
+from cradl_jax.files import require_space
 from experiments import runs
 
 BLOCK = 512  # slices read at once for the voxel metrics
+
+
+class HeatmapFiles(ExitStack):
+    """A nameless file for each heatmap, gone when the block or the process ends, however it does.
+
+    Attributes:
+        folder: on whose disk they lie.
+        named: by the heatmap's name.
+    """
+
+    def __init__(self, folder: Path):
+        """No file yet."""
+        super().__init__()
+        self.folder = folder
+        self.named: dict[str, IO[bytes]] = {}
+
+    def add(self, heatmaps: dict[str, np.ndarray], total: int) -> None:
+        """Append heatmaps [n, H, W] of slices, of which there will be `total`."""
+        if not self.named:
+            needed = total * sum(values[0].nbytes for values in heatmaps.values())
+            require_space(self.folder, needed, f"the heatmaps of {total} slices")
+            for name in heatmaps:
+                file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115, the stack closes it
+                self.named[name] = self.enter_context(file)
+        for name, values in heatmaps.items():
+            self.named[name].write(values.tobytes())
 
 
 def score(
@@ -20,32 +49,37 @@ def score(
     rows: np.ndarray,
     scorer: scoring.Scorer,
     params: Any,
-    folder: Path,
+    files: HeatmapFiles,
     label: str,
-) -> tuple[dict[str, np.ndarray], dict[str, Path]]:
-    """Scores [n] of the given slices, and files of their post-processed heatmaps [n, H, W]."""
+) -> dict[str, np.ndarray]:
+    """Scores [n] of the given slices; `files` gets their post-processed heatmaps [n, H, W].
+
+    All processes call this together, and only in the first one are there files.
+
+    Raises:
+        InputError: the disk has no room for the heatmaps.
+    """
+    processes.gathered(None)  # they meet here, where a wait may be long, and not on the devices
     arrays = scoring.Batch(store.images, store.brains, store.position)
     scorer = scoring.post_processed(scorer)
-    scores, heatmaps = {}, {}
+    scores = {}
     for batch in runs.in_batches(config, scorer, params, arrays, rows, f"score {label}"):
         for name, values in batch.scores.items():
             scores.setdefault(name, []).append(values)
-        for name, values in batch.heatmaps.items():
-            heatmaps[name] = folder / name
-            with heatmaps[name].open("ab") as file:
-                values.tofile(file)
+        if processes.is_first():
+            files.add(batch.heatmaps, len(rows))
         store.release()
-    return {name: np.concatenate(values) for name, values in scores.items()}, heatmaps
+    return {name: np.concatenate(values) for name, values in scores.items()}
 
 
-def voxels(path: Path, store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:
+def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:
     """The heatmaps' values [n, H, W] with their labels, block by block, as often as asked."""
 
     def blocks():
-        with path.open("rb") as file:
-            for first in range(0, len(rows), BLOCK):
-                labels = store.masks[rows[first : first + BLOCK]]
-                store.release()
-                yield np.fromfile(file, np.float32, labels.size).reshape(labels.shape), labels
+        for first in range(0, len(rows), BLOCK):
+            labels = store.masks[rows[first : first + BLOCK]]
+            store.release()
+            file.seek(first * labels[0].size * np.dtype(np.float32).itemsize)
+            yield np.fromfile(file, np.float32, labels.size).reshape(labels.shape), labels
 
     return blocks

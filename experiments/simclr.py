@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import app
+from experiments import app, distributed
 from experiments.training import RESUME, fit
 
 
@@ -20,4 +20,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

@@ -11,19 +11,18 @@ them), percentiles of the slices by height and of the scans, how to slice a scan
 training scans look like.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring, thresholds
+from cradl_jax import processes, scoring, thresholds
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import write_json
 from cradl_jax.report import BASELINE
-from experiments import app, preprocess, runs
-from experiments.scores import score, voxels
+from experiments import app, distributed, preprocess, runs
+from experiments.scores import HeatmapFiles, score, voxels
 from experiments.training_scans import reference
 
 
@@ -31,19 +30,23 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
     scorers, identity = runs.scorers(config, workdir, method)
-    healthy = next(iter(preprocess.stores(config, workdir).values()))
+    healthy = next(iter(runs.data_sets(config, workdir).values()))
     how = settings(config, healthy, method)
-    write_manifest(folder, how, identity)
-    if (folder / thresholds.FILE).exists():
+    processes.from_first(lambda: write_manifest(folder, how, identity))
+    if processes.from_first((folder / thresholds.FILE).exists):
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            of_slices, of_maps = measure(config, healthy, scorer, params, Path(temporary))
+        with HeatmapFiles(folder) as files:
+            of_slices, of_maps = measure(config, healthy, scorer, params, files)
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
-    training = reference(config, workdir, healthy)
-    known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
-    write_json(folder / thresholds.FILE, thresholds.plain(known))
+
+    def write() -> None:
+        training = reference(config, workdir, healthy)
+        known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
+        write_json(folder / thresholds.FILE, thresholds.plain(known))
+
+    processes.from_first(write)
 
 
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
@@ -54,19 +57,28 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
 
 
 def measure(
-    config: ConfigDict, healthy: SliceStore, scorer: scoring.Scorer, params: Any, folder: Path
+    config: ConfigDict,
+    healthy: SliceStore,
+    scorer: scoring.Scorer,
+    params: Any,
+    files: HeatmapFiles,
 ) -> tuple[dict[str, thresholds.Usual], dict[str, dict[str, float]]]:
-    """What is usual of each score, and the thresholds of each heatmap, on validation slices."""
+    """What is usual of each score, and the thresholds of each heatmap, on validation slices.
+
+    All processes call this together; the first one measures, the others find nothing.
+    """
     rows = healthy.rows("val")
-    scores, files = score(config, healthy, rows, scorer, params, folder, "healthy_val")
+    scores = score(config, healthy, rows, scorer, params, files, "healthy_val")
+    if not processes.is_first():
+        return {}, {}
     slices = {
         name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
         for name, values in scores.items()
     }
     n_pixels = len(rows) * healthy.images[0].size
     heatmaps = {}
-    for name, path in files.items():
-        blocks = voxels(path, healthy, rows)
+    for name, file in files.named.items():
+        blocks = voxels(file, healthy, rows)
         heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
     return slices, heatmaps
 
@@ -78,4 +90,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

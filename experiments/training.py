@@ -1,62 +1,68 @@
 """What the training commands share: data, loop, checkpoints, logs and the progress bar."""
 
-import json
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from cradl_jax.checkpoints import Checkpoints, write_manifest
-from cradl_jax.errors import InputError
-from cradl_jax.files import write_text
+from cradl_jax import processes
+from cradl_jax.checkpoints import Checkpoints, byte_size, write_manifest
+from cradl_jax.data.selected import Selected
+from cradl_jax.errors import Diverged, InputError
+from cradl_jax.feeds import Feed, resident, room
+from cradl_jax.files import require_space, write_json
 from cradl_jax.methods import initial_variables
-from cradl_jax.train import adam, create_state, steps_per_epoch, train
+from cradl_jax.parallel import anywhere
+from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
-from experiments.preprocess import stores
+from experiments.interruption import Terminated, deferred
+from experiments.training_log import Log
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
+STREAM = ("auto", "always", "never")
+SAVE_SECONDS = 600  # between two checkpoints within an epoch
+CHECKPOINTS = 3  # the latest, the best, and one that is being written
+SHOWN = 5  # scans named in a message
 
 
-class Log:
-    """Scalars to `metrics.jsonl` and to TensorBoard."""
+def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
+    """How slices reach the devices: all of them at the start where they fit, else as they are due.
 
-    def __init__(self, run: Path, step: int):
-        """Append to the run's log, forgetting what was logged after `step`."""
-        self.path = run / "metrics.jsonl"
-        kept = [line for line in read_history(run) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+    Args:
+        stream: "auto", or "always" or "never" from disk.
+        data: the slices of training and validation.
 
-    def __call__(self, step: int, values: dict[str, float]) -> None:
-        """Log `values`, named `train/loss` and so on, at `step`."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+    Raises:
+        InputError: `stream` is something else.
+    """
+    if stream not in STREAM:
+        raise InputError(f"config.data.stream: expected one of {STREAM}, found {stream!r}")
+    needed, free = sum(len(images) * images[:1].nbytes for images in data), room(jax.devices())
+    streams = stream == "always" or (stream == "auto" and needed > free)
+    streams = any(processes.gathered(streams))
+    if processes.is_first():
+        how = "stream from disk" if streams else "lie on every device"
+        print(
+            f"slices: {needed / 1e9:.2f} GB {how}, {free / 1e9:.2f} GB fit on one (--config."
+            f"data.stream={stream})",
+            flush=True,
+        )
+    if not streams:
+        return resident
+    from cradl_jax.streaming import streamed  # grain takes a second
 
-    def close(self) -> None:
-        """Flush TensorBoard's events."""
-        self.board.close()
-
-
-def read_history(run: Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
-    path = run / "metrics.jsonl"
-    history = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            history.append(json.loads(line))
-        except ValueError:
-            break
-    return history
+    return streamed
 
 
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
+
+    SIGTERM or Ctrl-C ends it after the chunk of steps that it is at, once that is saved.
 
     Raises:
         InputError: the run exists and `resume` is false, or it is of other settings or data.
@@ -64,20 +70,16 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     model = settings.network(config, method)
     objective = settings.objective(config, method, model)
     how = settings.of_method(config, method).train
-    healthy = next(iter(stores(config, workdir).values()))
-    train_rows, val_rows = (healthy.rows(split) for split in ("train", "val"))
-    steps = steps_per_epoch(len(train_rows), how.batch_size)
+    healthy = next(iter(runs.data_sets(config, workdir).values()))
+    data = [Selected(healthy.images, healthy.rows(split)) for split in ("train", "val")]
+    steps = steps_per_epoch(len(data[0]), how.batch_size)
     total = steps * how.epochs
-    optimizer = adam(
-        how.learning_rate,
-        how.weight_decay,
-        how.warmup_epochs * steps,
-        total,
-        how.annealing,
-    )
+    warmup = how.warmup_epochs * steps
+    optimizer = adam(how.learning_rate, how.weight_decay, warmup, total, how.annealing)
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
     run = runs.folder(workdir, config.seed, method)
-    write_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
+    about = settings.of_run(config, method), healthy.manifest["fingerprint"]
+    processes.from_first(lambda: write_manifest(run, *about))
 
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -87,35 +89,80 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             return
         if done:
             state = checkpoints.latest(state)
-        log = Log(run, done)
+        missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
+        processes.from_first(lambda: require_space(run, missing, "the checkpoints"))
         progress = train(
             state,
             objective,
             optimizer,
-            healthy.images[train_rows],
-            healthy.images[val_rows],
+            *data,
             epochs=how.epochs,
             batch_size=how.batch_size,
             seed=config.seed,
-            devices=jax.local_devices(),
+            devices=jax.devices(),
+            place=chosen_place(config.data.stream, data),
         )
-        bar = tqdm(total=total, initial=done, unit="step", desc=f"train {method}")
-        started = time.monotonic()
-        for chunk in progress:
-            done, before = int(chunk.state.step), done
-            now = time.monotonic()
-            speed = (done - before) * how.batch_size / (now - started)
-            started = now
-            values = {f"train/{name}": value for name, value in chunk.train.items()}
-            values["train/slices_per_second"] = speed
-            if chunk.val is not None:
-                values |= {f"val/{name}": value for name, value in chunk.val.items()}
-                checkpoints.save(chunk.state, chunk.val["loss"])
-                bar.set_postfix_str(
-                    f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, "
-                    f"{speed:.0f} slices/s"
-                )
+        bar = {"total": total, "initial": done, "unit": "step", "desc": f"train {method}"}
+        bar = tqdm(**bar, disable=not processes.is_first())
+        log = closing(Log(run, done)) if processes.is_first() else nullcontext()
+        try:
+            with bar, log as log, deferred() as stopping:
+                follow(progress, checkpoints, log, bar, how.batch_size, stopping)
+        except Diverged as fault:
+            batch = healthy.subjects[data[0].rows[fault.rows]]
+            raise _diverged(run, fault, batch, checkpoints.latest_step()) from fault
+
+
+def follow(
+    progress: Iterator[Progress],
+    checkpoints: Checkpoints,
+    log: Log | None,
+    bar: tqdm,
+    batch_size: int,
+    stopping: Callable[[], bool],
+) -> None:
+    """Log and save the chunks of a training until its end, or until `stopping` says so.
+
+    Raises:
+        Terminated: another process is to stop.
+    """
+    started = saved = time.monotonic()
+    done = bar.n
+    for chunk in progress:
+        steps, now = int(chunk.state.step) - done, time.monotonic()
+        done += steps
+        speed = steps * batch_size / (now - started)
+        started = now
+        values = {f"train/{name}": value for name, value in chunk.train.items()}
+        values["train/slices_per_second"] = speed
+        if chunk.val is not None:
+            values |= {f"val/{name}": value for name, value in chunk.val.items()}
+            bar.set_postfix_str(
+                f"loss {chunk.train['loss']:.3f}, val {chunk.val['loss']:.3f}, {speed:.0f} slices/s"
+            )
+        if log:
             log(done, values)
-            bar.update(done - before)
-        bar.close()
-        log.close()
+        bar.update(steps)
+        stop, due = anywhere(stopping(), now - saved > SAVE_SECONDS)
+        if chunk.val is not None or stop or due:
+            if log:
+                log.flush()
+            checkpoints.save(chunk.state, chunk.val and chunk.val["loss"])
+            saved = now
+        if stop and not stopping():
+            raise Terminated
+        if stop:
+            return
+
+
+def _diverged(run: Path, fault: Diverged, batch: Sequence[str], kept: int | None) -> InputError:
+    """What to say of a training that met numbers that are not finite."""
+    scans = sorted(set(batch))
+    if processes.is_first():
+        write_json(run / "diverged.json", {"step": fault.step, "scans": scans, "kept": kept})
+    shown = ", ".join(scans[:SHOWN]) + (", ..." if len(scans) > SHOWN else "")
+    return InputError(
+        f"{run}: {fault}; the batch has slices of {len(scans)} scans ({shown}; all in "
+        f"diverged.json); the checkpoint of step {kept} is the last one kept and finite; look at "
+        "these scans, or lower config.train.learning_rate and choose another --workdir"
+    )

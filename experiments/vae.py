@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cradl_jax.errors import InputError
-from experiments import app
+from experiments import app, distributed
 from experiments.training import RESUME, fit
 
 BASELINES = ("vae", "cevae")
@@ -30,4 +30,4 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(distributed.joined(main))

@@ -46,8 +46,12 @@ def started(z: np.ndarray, components: int, seed: int = 0) -> gmm.GMM:
     return gmm.warm_start(jax.random.key(seed), jnp.asarray(z), components, REGULARIZATION)
 
 
-@pytest.mark.parametrize(("n", "size", "components"), [(2500, 24, 4), (300, 2, 1)])
-def test_em_equals_scikit_learn_from_the_same_start(n, size, components):
+CASES = [(2500, 24, 4, 1), (2501, 24, 4, 4), (300, 2, 1, 1), (301, 2, 1, 2)]
+
+
+@pytest.mark.parametrize(("n", "size", "components", "devices"), CASES)
+def test_em_equals_scikit_learn_from_the_same_start(n, size, components, devices):
+    """On any number of devices, over which the points divide or not."""
     z = clusters(n, n, size, components)
     start = started(z, components)
     oracle = GaussianMixture(
@@ -62,7 +66,7 @@ def test_em_equals_scikit_learn_from_the_same_start(n, size, components):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         oracle.fit(np.float64(z))
-    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 7)
+    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 7, jax.devices()[:devices])
     assert len(history) == 7
     np.testing.assert_allclose(np.exp(mixture.log_weights), oracle.weights_, atol=1e-5)
     np.testing.assert_allclose(mixture.means, oracle.means_, atol=1e-4)
@@ -113,8 +117,9 @@ def test_log_prob_equals_scipy_and_its_gradient_the_formula():
 def test_blocks_and_their_padding_do_not_show(n):
     z = clusters(2, n, 5)
     mixture = started(z, 3)
-    log_likelihood, responsibilities = gmm.e_step(mixture, jnp.asarray(z))
-    assert log_likelihood == pytest.approx(reference_log_prob(mixture, z).mean(), rel=1e-5)
+    log_likelihoods, responsibilities = gmm.e_step(mixture, jnp.asarray(z))
+    expected = reference_log_prob(mixture, z)
+    np.testing.assert_allclose(log_likelihoods, expected, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(responsibilities.sum(1), 1, atol=1e-5)
 
     r, z64 = np.float64(responsibilities), np.float64(z)
@@ -163,13 +168,17 @@ def test_nearly_singular_data(scale):
     assert np.isfinite(gmm.log_prob(mixture, z)).all()
 
 
-def test_finite_far_from_the_data():
+@pytest.mark.parametrize("distance", [1e3, 1e4, 1e6, 1e9, 1e12, 1e15])
+def test_finite_far_from_the_data(distance):
+    """Scores to 1e30 and more, and their gradients, against the formula in float64."""
     mixture, _ = gmm.fit(jax.random.key(0), clusters(4, 1500, 9), components=3)
-    far = 1e4 * np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
+    far = np.float32(distance * np.random.default_rng(0).normal(size=(50, 9)))
     value, gradient = jax.value_and_grad(lambda z: gmm.log_prob(mixture, z).sum())(far)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient).max(1) > 0).all()
+    expected = reference_log_prob(mixture, np.float64(far))
+    np.testing.assert_allclose(gmm.log_prob(mixture, far), expected, rtol=1e-3)
 
 
 def test_more_components_than_the_data_have_points_to_spare():
@@ -190,6 +199,49 @@ def test_an_emptied_component_keeps_its_place():
     np.testing.assert_array_equal(mixture.precision_factors[1], start.precision_factors[1])
     np.testing.assert_allclose(mixture.means[0], z.mean(0), atol=1e-5)
     np.testing.assert_allclose(covariances(mixture)[0], np.cov(z.T, bias=True), atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one(devices):
+    """Three clusters; one component has two of them, one is far from all points."""
+    rng = np.random.default_rng(0)
+    centers = np.array([[-6, 0, 0], [6, 0, 0], [0, 30, 0]])
+    z = np.repeat(centers, [400, 400, 200], axis=0) + rng.normal(size=(1000, 3))
+    means = np.float32([[0, 0, 0], [0, 30, 0], [500, 500, 500]])
+    start = gmm.GMM(
+        np.log(np.float32([0.6, 0.3, 0.1])),
+        means,
+        np.float32([np.eye(3)] * 3) / [[[6]], [[1]], [[1]]],
+    )
+    start = jax.tree.map(jnp.float32, start)
+    with pytest.warns(gmm.Collapsed, match="component 2 of 3 .* iteration 0 of") as said:
+        mixture, history = gmm.em(
+            jnp.float32(z), start, 1e-4, REGULARIZATION, 100, jax.devices()[:devices]
+        )
+    assert len(said) == 1
+    order = np.lexsort(np.round(np.asarray(mixture.means)).T[::-1])
+    np.testing.assert_allclose(mixture.means[order], centers[[0, 2, 1]], atol=0.3)
+    np.testing.assert_allclose(np.exp(mixture.log_weights)[order], [0.4, 0.2, 0.4], atol=0.01)
+    assert (np.diff(history[1:]) > -1e-4).all()  # it may fall where a component is seeded alone
+
+
+def test_a_component_that_cannot_be_filled_is_seeded_once(recwarn):
+    z = jnp.float32(np.repeat(clusters(5, 1, 3), 50, axis=0))  # one place, nothing to share
+    start = gmm.GMM(
+        jnp.log(jnp.float32([0.9, 0.1])),
+        jnp.stack([z[0], z[0] + 1000]),
+        jnp.stack([jnp.eye(3)] * 2),
+    )
+    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 10)
+    assert [warning.category for warning in recwarn] == [gmm.Collapsed]
+    assert np.isfinite(history).all() and len(history) == 10
+    np.testing.assert_array_equal(mixture.means[1], start.means[1])
+
+
+def test_numbers_that_leave_float32_are_named_with_their_iteration():
+    z = jnp.float32(1e25 * np.random.default_rng(0).normal(size=(50, 3)))
+    with pytest.raises(InputError, match=r"GMM of 2 components.* found others after 0 iterations"):
+        gmm.fit(jax.random.key(0), z, components=2)
 
 
 def test_fewer_points_than_components_is_named():

@@ -167,7 +167,9 @@ def workdir(tmp_path_factory):
 
 
 def volumes(workdir: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in (workdir / "data").rglob("*.nii.gz")}
+    """All that are not hidden, as what a killed process leaves aside."""
+    found = (workdir / "data").rglob("[!.]*.nii.gz")
+    return {path: path.read_bytes() for path in found}
 
 
 def test_written_tree_is_read_back(workdir):
@@ -211,10 +213,11 @@ def test_interrupted_writing_is_completed_and_finished_files_are_kept(workdir):
     for path in lost:
         path.unlink()
     for path in lost[:2]:
-        path.with_name(f"partial_{path.name}").write_bytes(before[path][:1000])
+        path.with_name(f".partial_0123abcd_{path.name}").write_bytes(before[path][:1000])
     times = {path: path.stat().st_mtime_ns for path in before if "lesion" not in path.parts}
     main(config(), workdir)
     assert volumes(workdir) == before
+    assert find_scans(workdir / "data" / "lesion", "bids")[0] == first
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 

@@ -86,6 +86,26 @@ def test_trained_flow_beats_a_gaussian_and_integrates_to_one(trained):
     assert density.sum() * cell == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_devices_fit_as_one(count):
+    how = {"hidden": 16, "blocks": 2, "epochs": 2, "batch_size": 64, "noise": 0.1}
+    train, val = banana(0, 200), banana(1, 50)
+    (expected, losses), (found, found_losses) = (
+        realnvp.fit(jax.random.key(0), train, val, devices=jax.devices()[:n], **how)
+        for n in (1, count)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    for name in losses:
+        np.testing.assert_allclose(found_losses[name], losses[name], rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    with pytest.raises(InputError, match="batch size 30 does not divide over 4 devices"):
+        realnvp.fit(
+            jax.random.key(0), banana(0, 64), banana(1, 8), batch_size=30, devices=jax.devices()
+        )
+
+
 def test_keeps_the_epoch_of_the_smallest_validation_loss():
     train, val = banana(0, 24), banana(1, 512)  # few enough to overfit
     losses = []
@@ -109,5 +129,24 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="at least 2 dimensions, found 1"):
         realnvp.fit(jax.random.key(0), np.zeros((8, 1)), np.zeros((8, 1)))
     z = np.full((8, 2), np.nan)
-    with pytest.raises(InputError, match="finite validation loss"):
+    with pytest.raises(InputError, match=r"finite losses.*nan.* in epoch 1 of 1"):
         realnvp.fit(jax.random.key(0), z, z, hidden=4, epochs=1)
+
+
+def test_finite_far_from_the_data_and_farther_is_less_likely():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 6)) @ rng.normal(size=(6, 24))
+    z = np.float32((z - z.mean(0)) / z.std(0))
+    flow, _ = realnvp.fit(
+        jax.random.key(0), z[:500], z[500:], hidden=32, epochs=10, batch_size=50, decay_epochs=8
+    )
+    directions = rng.normal(size=(20, 24)).astype(np.float32)
+    found = []
+    for distance in np.float32([1e3, 1e6, 1e9, 1e12, 1e15]):
+        points = distance * directions
+        value, pullback = jax.vjp(lambda z: realnvp.log_prob(flow, z), points)
+        (gradient,) = pullback(np.ones(20, np.float32))
+        assert np.isfinite(value).all() and np.isfinite(gradient).all()
+        assert (np.abs(gradient).max(1) > 0).all()
+        found.append(np.asarray(value))
+    assert (np.diff(found, axis=0) < 0).all()

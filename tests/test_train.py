@@ -4,6 +4,7 @@ import optax
 import pytest
 
 from cradl_jax import augment, objectives
+from cradl_jax import train as training
 from cradl_jax.checkpoints import Checkpoints, read_best
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
@@ -82,18 +83,54 @@ def test_resumed_training_is_bit_identical(tmp_path, slices, on_one_device):
     jax.tree.map(np.testing.assert_array_equal, found, on_one_device[-1].state)
 
 
+def test_training_continues_within_an_epoch_to_the_bit(tmp_path, slices, monkeypatch):
+    monkeypatch.setattr(training, "LONGEST_CHUNK", 2)
+
+    def chunks(state):
+        settings = {"epochs": 2, "batch_size": 12, "seed": 3, "devices": jax.devices()[:1]}
+        return train(state, OBJECTIVE, OPTIMIZER, slices[:48], slices[40:], **settings)
+
+    whole = list(chunks(initial_state()))
+    assert [int(chunk.state.step) for chunk in whole] == [2, 4, 6, 8]
+    for number in (0, 2):
+        with Checkpoints(tmp_path) as checkpoints:
+            assert whole[number].val is None
+            checkpoints.save(whole[number].state, None)
+        with Checkpoints(tmp_path) as checkpoints:
+            rest = list(chunks(checkpoints.latest(initial_state())))
+        assert len(rest) == 3 - number
+        jax.tree.map(np.testing.assert_array_equal, rest, whole[number + 1 :])
+
+
 def test_best_checkpoint_has_the_smallest_validation_loss(tmp_path):
+    """A state saved between two epochs has none, and goes as soon as there is a later one."""
     state = initial_state()
-    losses = [3.0, 1.0, 2.0, 4.0]
+    losses = [None, 3.0, 1.0, 2.0, None, 4.0]
     with Checkpoints(tmp_path) as checkpoints:
         for step, loss in enumerate(losses, start=1):
             variables = jax.tree.map(lambda x, s=step: x * 0 + s, state.variables)
             checkpoints.save(state.replace(step=state.step + step, variables=variables), loss)
     best = read_best(tmp_path, jax.eval_shape(lambda: state.variables))
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 4
-        assert sorted(checkpoints.manager.all_steps()) == [2, 4]
-    assert all(np.all(np.asarray(leaf) == 2) for leaf in jax.tree.leaves(best))
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (3, 6)
+        assert sorted(checkpoints.manager.all_steps()) == [3, 6]
+    assert all(np.all(np.asarray(leaf) == 3) for leaf in jax.tree.leaves(best))
+
+
+def test_the_best_checkpoint_survives_a_later_one_within_an_epoch(tmp_path):
+    state = initial_state()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state.replace(step=state.step + 1), 1.0)
+        checkpoints.save(state.replace(step=state.step + 2), None)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 2)
+
+
+def test_a_run_without_a_whole_epoch_has_no_best_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(initial_state(), None)
+    with pytest.raises(InputError, match="no checkpoint of a whole epoch"):
+        read_best(tmp_path, jax.eval_shape(lambda: initial_state().variables))
 
 
 def test_checkpoint_of_another_size_is_refused(tmp_path):

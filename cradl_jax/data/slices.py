@@ -32,6 +32,7 @@ from cradl_jax.data.preprocess import (
 from cradl_jax.data.volumes import read_grid, read_mask, read_volume
 from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
+from cradl_jax.files import require_space
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 FILES = {*(f"{name}.npy" for name in ARRAYS), "index.csv", "scans.json", "manifest.json"}
@@ -126,7 +127,8 @@ def build_store(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _check_space(path, sum(g.n_slices for g in geometries), size)
+        n_slices = sum(geometry.n_slices for geometry in geometries)
+        require_space(path.parent, _bytes(n_slices, size), f"{n_slices} slices")
         _write_store(partial, path, scans, geometries, settings, workers)
         if path.exists():
             shutil.rmtree(path)
@@ -197,15 +199,9 @@ def _geometry(scan: Scan, settings: dict) -> SliceGeometry:
         raise InputError(f"{scan.image}: {fault}") from fault
 
 
-def _check_space(path: Path, n_slices: int, size: int) -> None:
-    """Raise an `InputError` unless the disk has room for the arrays."""
-    needed = n_slices * size**2 * sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise InputError(
-            f"{path}: expected {needed / 1e9:.1f} GB of free disk space for {n_slices} slices, "
-            f"found {free / 1e9:.1f} GB; free some or choose another working directory"
-        )
+def _bytes(n_slices: int, size: int) -> int:
+    """What the arrays of so many slices take on disk."""
+    return n_slices * size**2 * sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
 
 
 def _write_store(

@@ -12,6 +12,7 @@ arrays: an argument of `jax.jit`, and `jax.grad` goes through it to z.
 from cradl_jax.densities.density import (
     Density,
     arrays,
+    byte_size,
     fit_gmm,
     fit_realnvp,
     from_arrays,
@@ -19,10 +20,13 @@ from cradl_jax.densities.density import (
     log_prob,
     save,
 )
+from cradl_jax.densities.gmm import Collapsed
 
 __all__ = [
+    "Collapsed",
     "Density",
     "arrays",
+    "byte_size",
     "fit_gmm",
     "fit_realnvp",
     "from_arrays",

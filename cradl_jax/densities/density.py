@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +96,24 @@ def save(path: Path, density: Density) -> None:
 def arrays(density: Density) -> dict[str, Array]:
     """The arrays of a density by name; with the name of its model's type they are all of it."""
     return {"mean": density.mean, "scale": density.scale, **density.model._asdict()}
+
+
+def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int) -> int:
+    """What mixtures and a flow of representations [N, size] take on disk.
+
+    Args:
+        size: D.
+        components: K of each mixture.
+        blocks: of the flow, as `hidden`.
+        hidden: see `realnvp.init`.
+    """
+    mixtures = sum(components) * (1 + size + size**2) * np.dtype(np.float32).itemsize
+    shapes = jax.eval_shape(
+        lambda: realnvp.init(jax.random.key(0), size, blocks=blocks, hidden=hidden)
+    )
+    flow = sum(array.size * array.dtype.itemsize for array in shapes)
+    statistics = 2 * size * np.dtype(np.float32).itemsize
+    return mixtures + flow + (len(components) + 1) * statistics
 
 
 def from_arrays(kind: str, found: Mapping[str, np.ndarray]) -> Density:

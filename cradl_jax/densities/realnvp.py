@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.scipy.stats import norm
 
 from cradl_jax.errors import InputError
+from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share
 
 CLAMP = 2.0  # bound of the log-scales
 BATCH = 1024  # rows scored at once
+FAR = 1e10  # standard deviations in the latent space
 
 matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # no TF32 or bfloat16
 
@@ -129,13 +130,23 @@ _permuted.defvjp(
 
 @jax.jit
 def log_prob(flow: RealNVP, z: Array) -> Array:
-    """log p(z) of points [N, D], [N]: a standard normal in the latent space (equation 6)."""
+    """log p(z) of points [N, D], [N]: a standard normal in the latent space (equation 6).
+
+    Finite with finite gradients far from the data.
+    """
 
     def of_point(point: Array) -> Array:
         latent, log_determinant = forward(flow, point)
-        return norm.logpdf(latent).sum() + log_determinant
+        return _normal_log_prob(latent).sum() + log_determinant
 
     return lax.map(of_point, z, batch_size=BATCH)
+
+
+def _normal_log_prob(x: Array) -> Array:
+    """log N(x; 0, 1), which goes on as its tangent beyond `FAR`: float32 holds no such squares."""
+    distance = jnp.abs(x)
+    near = jnp.minimum(distance, FAR)
+    return -(near * (2 * distance - near) + jnp.log(2 * jnp.pi)) / 2
 
 
 def fit(
@@ -152,6 +163,7 @@ def fit(
     weight_decay: float = 1e-4,
     noise: float = 1e-3,
     clip: float = 5.0,
+    devices: Devices | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[RealNVP, dict[str, np.ndarray]]:
     """Maximize the likelihood of `z_train` by Adam; the defaults are those of appendix D.
@@ -163,12 +175,13 @@ def fit(
         blocks: number of coupling blocks.
         hidden: width of the conditioners.
         epochs: passes over `z_train`.
-        batch_size: points a step.
+        batch_size: points a step, over all devices.
         learning_rate: of Adam.
         decay_epochs: the learning rate falls tenfold every so many epochs.
         weight_decay: L2 penalty, added to the gradient before Adam sees it.
         noise: standard deviation of the Gaussian noise added to training points.
         clip: largest norm of the whole gradient.
+        devices: of this process, to share out each batch on; None: the first.
         progress: called after every epoch with its `train` and `val` loss.
 
     Returns:
@@ -176,13 +189,16 @@ def fit(
         log-likelihoods of every epoch: `train` (as met in training) and `val`, [epochs].
 
     Raises:
-        InputError: points of one dimension, or a validation loss that is never finite.
+        InputError: points of one dimension, a batch that does not divide over the devices, or a
+            loss that is not finite, with its epoch.
     """
     z_train, z_val = (jnp.asarray(z, jnp.float32) for z in (z_train, z_val))
     size = z_train.shape[1]
     if size < 2:
         raise InputError(f"RealNVP needs representations of at least 2 dimensions, found {size}")
-    batch_size = min(batch_size, len(z_train))
+    devices = (devices or jax.local_devices()[:1])[: len(z_train)]
+    if len(z_train) < batch_size:
+        batch_size = len(z_train) // len(devices) * len(devices)
     decay_steps = decay_epochs * (len(z_train) // batch_size)
     schedule = optax.exponential_decay(learning_rate, decay_steps, 0.1, staircase=True)
     optimizer = optax.chain(
@@ -195,53 +211,58 @@ def fit(
     flow = init(initial, size, blocks=blocks, hidden=hidden)
     state = optimizer.init(list(flow[1:]))
     best, smallest, history = flow, np.inf, {"train": [], "val": []}
-    for epoch_key in jax.random.split(training, epochs):
-        flow, state, train_loss = _epoch(
-            epoch_key, flow, state, z_train, noise, optimizer=optimizer, batch_size=batch_size
-        )
+    run = over_devices(_epoch(optimizer, batch_size), devices, (0, *[None] * 5), None)
+    first = np.arange(0, batch_size, share(batch_size, devices))  # of each device in a batch
+    flow, state, z_train, z_val = everywhere((flow, state, z_train, z_val), devices)
+    for number, epoch_key in enumerate(jax.random.split(training, epochs), start=1):
+        flow, state, train_loss = run(first, epoch_key, flow, state, z_train, noise)
         losses = {"train": float(train_loss), "val": -float(log_prob(flow, z_val).mean())}
+        if not np.isfinite(list(losses.values())).all():
+            raise InputError(
+                f"RealNVP: expected finite losses, found {losses} in epoch {number} of {epochs}; "
+                "lower the flow's learning rate, or check the representations for extreme values"
+            )
         if losses["val"] < smallest:
             best, smallest = flow, losses["val"]
         for name, loss in losses.items():
             history[name].append(loss)
         if progress is not None:
             progress(losses)
-    if not np.isfinite(smallest):
-        raise InputError(
-            "RealNVP: expected a finite validation loss in some epoch, found none; check that "
-            "the representations are finite, or lower the flow's learning rate"
-        )
     return best, {name: np.array(losses) for name, losses in history.items()}
 
 
-@partial(jax.jit, static_argnames=("optimizer", "batch_size"))
-def _epoch(
-    key: Array,
-    flow: RealNVP,
-    state: optax.OptState,
-    z: Array,
-    noise: float,
-    *,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-) -> tuple[RealNVP, optax.OptState, Array]:
-    """Adam steps over all whole batches of the shuffled points [N, D], and their mean loss."""
-    steps = len(z) // batch_size
-    shuffling, noising = jax.random.split(key)
-    order = jax.random.permutation(shuffling, len(z))[: steps * batch_size]
-    permutations, *weights = flow
+def _epoch(optimizer: optax.GradientTransformation, batch_size: int) -> Callable:
+    """An epoch `(first, key, flow, state, z [N, D], noise) -> (flow, state, mean loss)`.
 
-    def loss(weights: list[Array], batch: Array) -> Array:
-        return -log_prob(RealNVP(permutations, *weights), batch).mean()
+    Adam steps over all whole batches of the shuffled points; a device has the points of a batch
+    from the number `first` on.
+    """
 
-    def step(carry: tuple, given: tuple[Array, Array]) -> tuple[tuple, Array]:
-        weights, state = carry
-        rows, key = given
-        batch = z[rows] + noise * jax.random.normal(key, (batch_size, z.shape[1]))
-        value, gradient = jax.value_and_grad(loss)(weights, batch)
-        updates, state = optimizer.update(gradient, state, weights)
-        return (optax.apply_updates(weights, updates), state), value
+    def epoch(
+        first: Array, key: Array, flow: RealNVP, state: optax.OptState, z: Array, noise: float
+    ) -> tuple[RealNVP, optax.OptState, Array]:
+        steps, part = len(z) // batch_size, batch_size // lax.axis_size(AXIS)
+        shuffling, noising = jax.random.split(key)
+        order = jax.random.permutation(shuffling, len(z))[: steps * batch_size]
+        permutations, *weights = flow
 
-    batches = order.reshape(steps, batch_size), jax.random.split(noising, steps)
-    (weights, state), losses = lax.scan(step, (weights, state), batches)
-    return RealNVP(permutations, *weights), state, losses.mean()
+        def own(batch: Array) -> Array:
+            return lax.dynamic_slice_in_dim(batch, first, part)
+
+        def loss(weights: list[Array], batch: Array) -> Array:
+            return -log_prob(RealNVP(permutations, *weights), batch).mean()
+
+        def step(carry: tuple, given: tuple[Array, Array]) -> tuple[tuple, Array]:
+            weights, state = carry
+            rows, key = given
+            shift = noise * jax.random.normal(key, (batch_size, z.shape[1]))
+            batch = z[own(rows)] + own(shift)
+            value, gradient = lax.pmean(jax.value_and_grad(loss)(weights, batch), AXIS)
+            updates, state = optimizer.update(gradient, state, weights)
+            return (optax.apply_updates(weights, updates), state), value
+
+        batches = order.reshape(steps, batch_size), jax.random.split(noising, steps)
+        (weights, state), losses = lax.scan(step, (weights, state), batches)
+        return RealNVP(permutations, *weights), state, losses.mean()
+
+    return epoch

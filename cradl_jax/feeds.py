@@ -1,0 +1,97 @@
+"""Which slices a chunk of training steps sees, and how they reach the devices.
+
+A feed places slices once, and then gives the chunks of a plan: `data` [devices, M, H, W] and
+`rows` [devices, S, n] of this process's devices, so that a device's share of a chunk's s-th batch
+is `data[rows[s]]`. Where the slices fit, all of them lie on every device (`resident`), since a
+global shuffle may hand any slice to any device, and nothing but rows comes from the host; otherwise
+a chunk brings its own (`cradl_jax.streaming`), of which a process reads only its devices' share.
+Both give the same batches in the same order.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from jax import Array
+
+from cradl_jax.parallel import Devices, copy_to_each, local, share_out
+
+Plan = Sequence[np.ndarray]  # rows of the batches of each chunk, [S, B]
+SHARE = 0.5  # of a device's free memory that slices may take; a step needs the rest
+
+
+class Feed(NamedTuple):
+    """How slices reach the devices.
+
+    Attributes:
+        chunks: `(plan) -> iterator of (data, rows)`, see above.
+        slice_bytes: that a chunk carries for each of its slices.
+    """
+
+    chunks: Callable[[Plan], Iterator[tuple[Array, np.ndarray]]]
+    slice_bytes: int
+
+
+@dataclass(frozen=True)
+class Schedule(Sequence):
+    """The rows of every batch of a training, a chunk of steps at a time: a plan.
+
+    Each epoch draws a permutation of the slices from (seed, epoch) and leaves out what does not
+    fill a batch, so that any chunk is known without those before it.
+
+    Attributes:
+        slices: number of training slices.
+        batch_size: over all devices.
+        epochs: in all.
+        seed: of the permutations.
+        length: steps of a chunk; divides those of an epoch.
+        start: step to begin at; within a chunk the first one is shorter.
+    """
+
+    slices: int
+    batch_size: int
+    epochs: int
+    seed: int
+    length: int
+    start: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.slices // self.batch_size
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return max(self.steps * self.epochs // self.length - self.start // self.length, 0)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """[S, B]: rows of the chunk's batches."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"chunk {index} of {len(self)}")
+        first = (self.start // self.length + index) * self.length
+        epoch, step = divmod(max(first, self.start), self.steps)
+        batches = _order(self.slices, self.seed, epoch)[: self.steps * self.batch_size]
+        return batches.reshape(self.steps, -1)[step : first + self.length - epoch * self.steps]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(slices: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(slices)
+
+
+def resident(images: np.ndarray, devices: Devices) -> Feed:
+    """All of `images` [N, H, W] on every device."""
+    data = copy_to_each(images[:], devices)
+    return Feed(lambda plan: ((data, share_out(batches, devices)) for batches in plan), 0)
+
+
+def room(devices: Devices) -> int:
+    """Bytes that slices may take on each of this process's devices."""
+    here = local(devices)
+    stats = [device.memory_stats() for device in here]
+    if all(stats):
+        return int(SHARE * min(s["bytes_limit"] - s["bytes_in_use"] for s in stats))
+    return int(SHARE * psutil.virtual_memory().available / len(here))

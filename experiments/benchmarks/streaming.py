@@ -1,0 +1,74 @@
+"""Training on slices that stream from disk, against the same on slices that lie on the device."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cradl_jax.data.selected import Selected
+from cradl_jax.feeds import resident
+from cradl_jax.methods import initial_variables
+from cradl_jax.streaming import streamed
+from cradl_jax.train import Progress, adam, create_state, train
+from experiments import settings
+from experiments.benchmarks.rows import Bar, Row, compare
+from experiments.benchmarks.timing import REPETITIONS
+from experiments.benchmarks.training import CHUNKS, PHANTOM, Network, config_of, random_slices
+
+TRAINING = PHANTOM._replace(batch=256)
+ENDLESS = 10**6  # epochs
+
+
+def streaming(
+    network: Network = TRAINING,
+    steps: int = 4,
+    bars: tuple[Bar, ...] = (),
+    repetitions: int = REPETITIONS,
+) -> Row:
+    """Chunks of `steps` training steps of SimCLR."""
+    config = config_of(network)
+    model = settings.network(config, "cradl")
+    objective = settings.objective(config, "cradl", model)
+    optimizer = adam(1e-4, 1e-6, 0, 10**9)
+    variables = initial_variables(model, config.seed, network.size)
+    count = CHUNKS * steps * network.batch
+
+    def chunks(images, place) -> Iterator[Progress]:
+        return train(
+            create_state(variables, optimizer),
+            objective,
+            optimizer,
+            images,
+            images[: network.batch],
+            epochs=ENDLESS,
+            batch_size=network.batch,
+            seed=0,
+            devices=jax.devices()[:1],
+            place=place,
+        )
+
+    def agree(ours: Progress, peers: Progress) -> None:
+        np.testing.assert_array_equal(ours.train["loss"], peers.train["loss"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, random_slices(count, network.size))
+        images = np.load(path, mmap_mode="r")
+        from_disk = chunks(Selected(images, np.arange(count)), streamed)
+        on_device = chunks(np.array(images), resident)
+        row = compare(
+            "streaming",
+            str(network),
+            "streaming.streamed",
+            lambda: next(from_disk),
+            {"feeds.resident": lambda: next(on_device)},
+            work="The same training, to the bit; the slices lie in the system's cache of files.",
+            units=steps,
+            check=agree,
+            bars=bars,
+            repetitions=repetitions,
+        )
+        from_disk.close()
+    return row

@@ -1,0 +1,54 @@
+"""Flags of the commands that several processes run together, and how these meet."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from cradl_jax import processes
+from cradl_jax.checkpoints import flat, versions
+
+flags.disclaim_key_flags()  # they are those of the command that calls `joined`, in its --help
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Work with other processes; SLURM and Open MPI tell of them."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, a free port there; elsewhere than under SLURM."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
+PROCESS = flags.DEFINE_integer("process", None, "Number of this one from 0, with --coordinator.")
+MEET_SECONDS = flags.DEFINE_integer("meet_seconds", 120, "How long processes wait for the others.")
+FLAGS = (DISTRIBUTED, COORDINATOR, PROCESSES, PROCESS, MEET_SECONDS)
+
+
+def declare() -> None:
+    """Name the flags in the command's --help."""
+    for flag in FLAGS:
+        flags.declare_key_flag(flag.name)
+
+
+def join(about: dict[str, Any]) -> None:
+    """Meet the other processes, if there are any, and check that they are to do the same.
+
+    Args:
+        about: what they are to do, plain values.
+
+    Raises:
+        InputError: they are not there, or are to do something else; see `processes`.
+    """
+    if DISTRIBUTED.value or COORDINATOR.value:
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, MEET_SECONDS.value)
+        processes.agree(flat(about | {"versions": versions()}))
+
+
+def joined(main: Callable[[ConfigDict, Path], None]) -> Callable[[ConfigDict, Path], None]:
+    """`main(config, workdir)`, once the processes have met."""
+    declare()
+
+    def together(config: ConfigDict, workdir: Path) -> None:
+        join({"config": config.to_dict(), "workdir": str(workdir)})
+        main(config, workdir)
+
+    return together

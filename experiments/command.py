@@ -35,7 +35,7 @@ def run(
     """
 
     def guarded(_: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.FATAL)  # what a library logs as an error it raises, too
         compiled.keep()
         end_at_once()
         try:

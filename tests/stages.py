@@ -10,7 +10,7 @@ from pathlib import Path
 import tiny_study
 
 from cradl_jax import train
-from experiments import app, training
+from experiments import app, interruption, training
 
 CONTEXT = multiprocessing.get_context("forkserver")
 HERE = Path(__file__).resolve()
@@ -48,6 +48,7 @@ def _run(
     os.environ["XLA_FLAGS"] = xla_flags
     train.LONGEST_CHUNK = 2  # several an epoch, and a checkpoint after each
     training.SAVE_SECONDS = 0
+    interruption.GRACE = 1
     with log.open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -20,11 +20,12 @@ from cradl_jax.checkpoints import Checkpoints
 from cradl_jax.methods import initial_variables
 from cradl_jax.train import TrainState, adam, create_state
 from experiments import settings
+from experiments.command import in_words
+from experiments.interruption import REQUEUE
 
 QUICK = pytest.mark.parametrize("study", [stages.QUICK], indirect=True, ids=["quick"])
 FULL = pytest.mark.parametrize("study", [""], indirect=True, ids=["full"])
 RUN = Path("seed0", "cradl")
-REQUEUE = 75
 
 
 class Stage(NamedTuple):
@@ -199,6 +200,23 @@ def test_a_stage_killed_at_25_moments_ends_as_if_it_had_not_been(study, tmp_path
     print(f"{name}: 25 kills, 5 by SIGTERM, within {seconds:.1f} s; {ended} ends, all the same")
 
 
+@QUICK
+def test_sigterm_ends_a_computation_that_python_waits_for(study, tmp_path):
+    """EM without end."""
+    place, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(study, place)
+    shutil.rmtree(place / RUN / "densities")
+    endless = ("--config.gmm.tolerance=0", "--config.gmm.max_iterations=10000000")
+    process = stages.start("density", place, log, *endless)
+    stages.wait_for("fit densities", log, process)
+    process.join(5)
+    process.terminate()
+    asked = time.monotonic()
+    assert finish(process) == REQUEUE
+    assert time.monotonic() - asked < 60
+    assert not (place / RUN / "densities" / "gmm2.npz").exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of its own, of 6 MB."""
@@ -261,3 +279,36 @@ def test_a_disk_that_is_too_small_is_named_before_training(study, small_disk, tm
     assert finish(stages.start(stage.command, place, log, *stage.arguments)) == 2
     assert re.search(r"expected \S+ MB of free disk space for the checkpoints", log.read_text())
     assert not saved(place / RUN)
+
+
+@QUICK
+def test_training_that_diverges_names_step_scans_and_what_is_kept(study, tmp_path):
+    """The weights are 1e37 after the second step; the loss of the third is not finite."""
+    place, log = without(study, STAGES["training"], tmp_path / "run"), tmp_path / "log"
+    rate = "--config.train.learning_rate=1e38"
+    assert finish(stages.start("simclr", place, log, rate)) == 2
+    said = log.read_text()
+    assert "Traceback" not in said, said
+    for found in ("step 3: expected finite", "of 4 scans (healthy-train0", "step 2 is the last"):
+        assert found in said
+    fault = json.loads((place / RUN / "diverged.json").read_text())
+    assert fault == {"step": 3, "kept": 2, "scans": [f"healthy-train{i}" for i in range(4)]}
+    with Checkpoints(place / RUN, create=False) as kept:
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.latest(template())))
+
+
+@QUICK
+def test_a_device_without_the_memory_names_what_to_lower(study, tmp_path):
+    place, log = without(study, STAGES["training"], tmp_path / "run"), tmp_path / "log"
+    petabytes = "--config.model.features=10000000"
+    assert finish(stages.start("simclr", place, log, petabytes)) == 2
+    said = log.read_text()
+    assert "Traceback" not in said, said
+    assert re.search(r"error: not enough memory \(RESOURCE_EXHAUSTED: .+\); lower config\.", said)
+    assert "config.train.batch_size" in said and "config.score.batch_size" in said
+
+
+def test_a_machine_without_the_memory_is_said_so():
+    with pytest.raises(MemoryError) as raised:
+        np.zeros(1 << 58, np.uint8)
+    assert re.fullmatch(r"not enough memory \(.+\); try less", in_words(raised.value, "try less"))

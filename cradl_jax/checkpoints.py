@@ -150,7 +150,12 @@ class Checkpoints:
     def __init__(self, run: Path, *, create: bool = True):
         """Open `run/checkpoints`; `create` makes the folder where it is missing."""
         policies = ocp.checkpoint_managers
-        best = policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1)
+        best = policies.BestN(
+            get_metric_fn=_val_loss,
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,  # a process was killed removing them
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
             best_fn=_val_loss,

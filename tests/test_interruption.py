@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import stages
@@ -203,6 +204,7 @@ def test_a_stage_killed_at_25_moments_ends_as_if_it_had_not_been(study, tmp_path
     print(f"{name}: 25 kills, 5 by SIGTERM, within {seconds:.1f} s; {ended} ends, all the same")
 
 
+@pytest.mark.slow
 @QUICK
 def test_sigterm_ends_a_computation_that_python_waits_for(study, tmp_path):
     """EM without end."""
@@ -259,8 +261,10 @@ def test_a_full_disk_is_named_and_the_same_command_continues(study, small_disk, 
     ballast = fill(small_disk)
     assert finish(process) == 2
     said = log.read_text()
-    assert "Traceback" not in said, said
-    assert "error: " in said and "the same command continues" in said and str(place) in said
+    if name != "training":  # a thread of tensorstore may print its own of a checkpoint cut short
+        assert "Traceback" not in said, said
+    last = said.splitlines()[-1]
+    assert last.startswith(f"error: {place}") and last.endswith("the same command continues"), said
     ballast.unlink()
     assert name != "training" or saved(place / RUN)
     assert finish(stages.start(stage.command, place, log, *stage.arguments)) == 0
@@ -300,6 +304,7 @@ def test_training_that_diverges_names_step_scans_and_what_is_kept(study, tmp_pat
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.latest(template())))
 
 
+@pytest.mark.slow
 @QUICK
 def test_a_device_without_the_memory_names_what_to_lower(study, tmp_path):
     place, log = without(study, STAGES["training"], tmp_path / "run"), tmp_path / "log"
@@ -311,7 +316,12 @@ def test_a_device_without_the_memory_names_what_to_lower(study, tmp_path):
     assert "config.train.batch_size" in said and "config.score.batch_size" in said
 
 
-def test_a_machine_without_the_memory_is_said_so():
-    with pytest.raises(MemoryError) as raised:
-        np.zeros(1 << 58, np.uint8)
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: np.zeros(1 << 58, np.uint8), lambda: jnp.zeros(1 << 50).block_until_ready()],
+    ids=["machine", "device"],
+)
+def test_memory_that_does_not_suffice_is_said_so(allocate):
+    with pytest.raises((MemoryError, jax.errors.JaxRuntimeError)) as raised:
+        allocate()
     assert re.fullmatch(r"not enough memory \(.+\); try less", in_words(raised.value, "try less"))

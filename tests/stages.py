@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import tiny_study
 
@@ -16,6 +18,28 @@ CONTEXT = multiprocessing.get_context("forkserver")
 HERE = Path(__file__).resolve()
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 xla_flags = ""
+RUN = Path("seed0", "cradl")
+
+
+class Stage(NamedTuple):
+    """A command to be killed from when it says `begins`; `makes` is what it writes."""
+
+    command: str
+    begins: str
+    makes: tuple[Path, ...]
+    arguments: tuple[str, ...] = ()
+
+
+EVALUATION = (RUN / "evaluation", Path("seed0", "baseline", "evaluation"))
+MIXTURE = (RUN / "densities" / "gmm2.npz", RUN / "densities" / "gmm2.json")
+FLOW = tuple(RUN / "densities" / name for name in ("flow.npz", "flow.json", "diagnostics.json"))
+STAGES = {
+    "preprocessing": Stage("preprocess", "slicing", (Path("slices"), Path("splits"))),
+    "training": Stage("simclr", "train cradl", (Path("seed0"),), ("--resume",)),
+    "em": Stage("density", "fit densities", (*MIXTURE, *FLOW)),
+    "flow": Stage("density", "flow:", FLOW),
+    "evaluation": Stage("evaluate", "score", EVALUATION),
+}
 
 
 def get_config():
@@ -60,3 +84,19 @@ def wait_for(text: str, log: Path, process: multiprocessing.Process) -> None:
     """Until the process has said `text`, or has ended."""
     while process.is_alive() and not (log.exists() and text in log.read_text()):
         time.sleep(0.002)
+
+
+def finish(process: multiprocessing.Process) -> int:
+    """Wait for its end; its exit status."""
+    process.join(300)
+    assert process.exitcode is not None, "hangs"
+    return process.exitcode
+
+
+def without(study: Path, stage: Stage, place: Path) -> Path:
+    """A copy of the study before a stage."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(study, place)
+    for path in stage.makes:
+        shutil.rmtree(place / path) if (place / path).is_dir() else (place / path).unlink()
+    return place

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import stages
 import tiny_study
+from stages import RUN, STAGES, Stage, finish, without
 
 from cradl_jax.checkpoints import Checkpoints
 from cradl_jax.methods import initial_variables
@@ -26,28 +26,6 @@ from experiments.interruption import REQUEUE
 
 QUICK = pytest.mark.parametrize("study", [stages.QUICK], indirect=True, ids=["quick"])
 FULL = pytest.mark.parametrize("study", [""], indirect=True, ids=["full"])
-RUN = Path("seed0", "cradl")
-
-
-class Stage(NamedTuple):
-    """A command to be killed from when it says `begins`; `makes` is what it writes."""
-
-    command: str
-    begins: str
-    makes: tuple[Path, ...]
-    arguments: tuple[str, ...] = ()
-
-
-EVALUATION = (RUN / "evaluation", Path("seed0", "baseline", "evaluation"))
-MIXTURE = (RUN / "densities" / "gmm2.npz", RUN / "densities" / "gmm2.json")
-FLOW = tuple(RUN / "densities" / name for name in ("flow.npz", "flow.json", "diagnostics.json"))
-STAGES = {
-    "preprocessing": Stage("preprocess", "slicing", (Path("slices"), Path("splits"))),
-    "training": Stage("simclr", "train cradl", (Path("seed0"),), ("--resume",)),
-    "em": Stage("density", "fit densities", (*MIXTURE, *FLOW)),
-    "flow": Stage("density", "flow:", FLOW),
-    "evaluation": Stage("evaluate", "score", EVALUATION),
-}
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +38,6 @@ def study(request, tmp_path_factory):
     for command in ("preprocess", "simclr", "density", "thresholds", "evaluate"):
         assert finish(stages.start(command, workdir, workdir / "log")) == 0
     return workdir
-
-
-def finish(process) -> int:
-    process.join(300)
-    assert process.exitcode is not None, "hangs"
-    return process.exitcode
-
-
-def without(study: Path, stage: Stage, place: Path) -> Path:
-    """A copy of the study before a stage."""
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(study, place)
-    for path in stage.makes:
-        shutil.rmtree(place / path) if (place / path).is_dir() else (place / path).unlink()
-    return place
 
 
 def duration(study: Path, stage: Stage, place: Path) -> float:

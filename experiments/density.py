@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cradl_jax import densities, metrics
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.files import write_json
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.runs import parts
 from experiments import app, runs, settings
 from experiments.preprocess import stores
@@ -35,7 +36,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
     write_manifest(folder, settings.of_densities(config), model.identity)
-    if (folder / "diagnostics.json").exists():
+    if is_sealed(folder):
         return
     healthy = next(iter(stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
@@ -60,6 +61,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
             "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         },
     )
+    seal(folder)
 
 
 def fit_one(

@@ -21,12 +21,14 @@ from cradl_jax import intervals, metrics, report, scoring
 from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
 from cradl_jax.files import replacing
+from cradl_jax.integrity import check, is_sealed, seal
 from cradl_jax.runs.folder import read_known
 from experiments import app, runs, thresholds
 from experiments.preprocess import HEALTHY, stores
 from experiments.scores import score, voxels
 
 SPLITS = ("val", "test")
+AGAIN = "run python -m experiments.evaluate again"
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
@@ -36,8 +38,10 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     scorers, identity = runs.scorers(config, workdir, method)
     data_sets = stores(config, workdir)
     known = known_thresholds(config, workdir, method, data_sets[HEALTHY], identity)
-    fingerprints = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
-    write_manifest(folder, {"method": method, "data": fingerprints}, identity)
+    write_manifest(folder, settings(data_sets, method), identity)
+    if is_sealed(folder):
+        check(folder, AGAIN)
+        return
     del data_sets[HEALTHY]
     parts = []
     for dataset, store in data_sets.items():
@@ -52,6 +56,26 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
                 report.write_csv(part, rows)
             parts += report.read_csv(part)
     report.write_csv(folder / "results.csv", parts)
+    seal(folder)
+
+
+def settings(data_sets: Mapping[str, SliceStore], method: str) -> dict:
+    """What the evaluation of a method depends on, as plain values."""
+    data = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
+    return {"method": method, "data": data}
+
+
+def results(config: ConfigDict, workdir: Path, method: str) -> list[report.Result]:
+    """What the evaluation of one method and seed found.
+
+    Raises:
+        InputError: it was not evaluated, with other models or data, or a file was changed.
+    """
+    folder = runs.folder(workdir, config.seed, method) / "evaluation"
+    _, identity = runs.scorers(config, workdir, method)
+    check_manifest(folder, settings(stores(config, workdir), method), identity)
+    check(folder, AGAIN)
+    return report.read_csv(folder / "results.csv")
 
 
 def known_thresholds(
@@ -63,7 +87,7 @@ def known_thresholds(
         InputError: they are missing, damaged, or of other models or scans.
     """
     run = runs.folder(workdir, config.seed, method)
-    found = read_known(run, identity)
+    found = read_known(run, identity, healthy.manifest["fingerprint"])
     check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
     slices = {name: usual.thresholds for name, usual in found.slices.items()}
     return {"slice": slices, "voxel": found.heatmaps}

@@ -24,6 +24,7 @@ from cradl_jax.data.splits import (
     write_splits,
 )
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import seal
 from experiments import app
 
 HEALTHY = "healthy"
@@ -39,6 +40,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     raise_faults(faults + faults_of(config, workdir, data_sets, workers))
     for name, scans in found.items():
         write_splits(workdir / "splits" / f"{name}.csv", scans)
+    seal(workdir / "splits")
     for name, scans in data_sets.items():
         store = build_store(
             store_path(workdir, name), scans, **slicing(config, name), workers=workers

@@ -14,6 +14,7 @@ from cradl_jax.report import BASELINE
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.runs import parts
 from experiments import settings
+from experiments.preprocess import HEALTHY, stores
 
 
 def folder(workdir: Path, seed: int, method: str) -> Path:
@@ -25,10 +26,11 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> parts.Model:
     """The best checkpoint of a run.
 
     Raises:
-        InputError: it is not trained, or of another method or model than the config's.
+        InputError: it is not trained, or of another method, model or data than the config's.
     """
     run = folder(workdir, config.seed, method)
-    checkpoints.check_manifest(run, settings.of_run(config, method))
+    data = stores(config, workdir)[HEALTHY].manifest["fingerprint"]
+    checkpoints.check_manifest(run, settings.of_run(config, method), data)
     return run_folder.read_model(run)
 
 

@@ -21,6 +21,7 @@ from cradl_jax import scoring, thresholds
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import write_json
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.report import BASELINE
 from experiments import app, preprocess, runs
 from experiments.scores import score, voxels
@@ -34,7 +35,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     healthy = next(iter(preprocess.stores(config, workdir).values()))
     how = settings(config, healthy, method)
     write_manifest(folder, how, identity)
-    if (folder / thresholds.FILE).exists():
+    if is_sealed(folder):
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
@@ -44,6 +45,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     training = reference(config, workdir, healthy)
     known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
     write_json(folder / thresholds.FILE, thresholds.plain(known))
+    seal(folder, "manifest.json", thresholds.FILE)
 
 
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:

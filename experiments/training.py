@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_text
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.methods import initial_variables
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
@@ -55,6 +56,12 @@ def read_history(run: Path) -> list[dict]:
     return history
 
 
+def seal_run(run: Path) -> None:
+    """Write the hashes of a finished training, unless they are there."""
+    if not is_sealed(run):
+        seal(run, "manifest.json", "metrics.jsonl", "checkpoints")
+
+
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
@@ -84,6 +91,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
         if done and not resume:
             raise InputError(f"{run}: already holds checkpoints; add --resume to continue")
         if done == total:
+            seal_run(run)
             return
         if done:
             state = checkpoints.latest(state)
@@ -119,3 +127,4 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             bar.update(done - before)
         bar.close()
         log.close()
+    seal_run(run)

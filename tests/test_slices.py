@@ -16,6 +16,7 @@ from cradl_jax.data.preprocess import moments, normalize, slice_volume
 from cradl_jax.data.slices import ARRAYS, anomalous, build_store, find_store, open_store
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import seal
 
 HOW = {"size": 12, "offset": 2}
 
@@ -74,6 +75,8 @@ def test_the_median_pixel_of_a_split_and_stores_that_knew_no_other_center(tmp_pa
     assert all(record["center_mm"] == [0, 0] for record in store.records)
     older = [{k: v for k, v in r.items() if k != "center_mm"} for r in store.records]
     (path / "scans.json").write_text(json.dumps(older))
+    assert find_store(path, scans, **HOW) is None, "it was changed since it was written"
+    seal(path)
     assert find_store(path, scans, **HOW).pixel_mm("train") == 48 / 12
 
 

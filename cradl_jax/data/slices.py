@@ -2,7 +2,7 @@
 
 A folder with `images.npy` float32, `brains.npy` and `masks.npy` bool, each [N, H, W]; `index.csv`
 with a row a slice; `scans.json` with files, affine, geometry and intensity moments of each scan;
-`manifest.json` with the fingerprint of what it was made from.
+`manifest.json` with the fingerprint of what it was made from; `SHA256SUMS`, see `integrity`.
 """
 
 import csv
@@ -19,9 +19,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from numpy.lib.format import open_memmap
+from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax.data.fingerprint import fingerprint
+from cradl_jax.data.fingerprint import contents_of, fingerprint
 from cradl_jax.data.layouts import Scan
 from cradl_jax.data.preprocess import (
     SliceGeometry,
@@ -32,9 +33,11 @@ from cradl_jax.data.preprocess import (
 from cradl_jax.data.volumes import read_grid, read_mask, read_volume
 from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import SUMS, check, seal
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
-FILES = {*(f"{name}.npy" for name in ARRAYS), "index.csv", "scans.json", "manifest.json"}
+TABLES = ("index.csv", "scans.json", "manifest.json")
+FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, SUMS}
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class SliceStore:
     position: np.ndarray
     """[N] float32 in [0, 1], height of the slice within its brain."""
     records: list[dict]
-    """For each scan: subject, split, image and mask (relative to `path`), mean and standard
-    deviation of its brain, affine in RAS orientation, and the fields of `SliceGeometry`."""
+    """For each scan: subject, split, image and mask (relative to `path`) and their digests, mean
+    and standard deviation of its brain, affine in RAS orientation, and the fields of
+    `SliceGeometry`."""
     manifest: dict
 
     def rows(self, split: str) -> np.ndarray:
@@ -155,12 +159,13 @@ def find_store(
 
 
 def open_store(path: Path) -> SliceStore:
-    """Open a slice store for reading.
+    """Open a slice store for reading; the arrays' sizes are checked, not their contents.
 
     Raises:
         InputError: If there is none, or one that is incomplete or damaged.
     """
     try:
+        check(path, "build the store again", TABLES)
         manifest = json.loads((path / "manifest.json").read_text())
         arrays = {
             name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -230,6 +235,7 @@ def _write_store(
         for name, array in arrays.items():
             array[stops[number] - geometry.n_slices : stops[number]] = getattr(slices, name)
         files = {"image": _relative(scan.image, path), "mask": _relative(scan.mask, path)}
+        files |= dict(zip(("image_digest", "mask_digest"), contents_of(scan), strict=True))
         record = {"subject": scan.subject, "split": scan.split, **files, **facts}
         index = zip(slices.z_index, slices.position, strict=True)
         return record | asdict(geometry), [(number, scan.subject, scan.split, *i) for i in index]
@@ -245,6 +251,8 @@ def _write_store(
     (folder / "scans.json").write_text(json.dumps(records, indent=1))
     manifest = _manifest(scans, settings, shape[0])
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    with tqdm(desc=f"hashing {path.name}", unit="B", unit_scale=True) as bar:
+        seal(folder, progress=bar.update)
 
 
 def _slice_scan(scan: Scan, settings: dict) -> tuple[Slices, dict]:

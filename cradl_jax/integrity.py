@@ -16,6 +16,7 @@ from cradl_jax.files import write_text
 SUMS = "SHA256SUMS"
 OWN = "sha256"  # the field of a JSON file's own hash
 HEAD = "# sha256 of the lines below: "
+HALF_WRITTEN = ("partial_", ".partial_")  # see `files.replacing`
 BLOCK = 1 << 20
 Progress = Callable[[int], object]
 """Called with the number of bytes that were hashed since the last call."""
@@ -29,19 +30,19 @@ class Fault(NamedTuple):
 
 
 def seal(folder: Path, *parts: str, progress: Progress | None = None) -> None:
-    """Write the hashes of finished files: those of `parts` of the folder, or all that it holds.
+    """Write the hashes of finished files: those of `parts` of the folder, or all that lie in it.
 
     Args:
         folder: where `SHA256SUMS` is written, and where names start.
-        parts: names of files and of folders in it.
+        parts: names of files, and of folders whose every file counts.
         progress: see `Progress`.
     """
-    tops = [folder / part for part in parts] or [folder]
-    files = [path for top in tops for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
+    tops = [folder / part for part in parts] or list(folder.iterdir())
+    inner = [path for top in tops if parts and top.is_dir() for path in top.rglob("*")]
     hashes = {
         path.relative_to(folder).as_posix(): sha256(path, progress)
-        for path in files
-        if path.is_file() and path != folder / SUMS
+        for path in [*tops, *inner]
+        if path.is_file() and path.name != SUMS and not path.name.startswith(HALF_WRITTEN)
     }
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
     write_text(folder / SUMS, HEAD + hashlib.sha256(lines.encode()).hexdigest() + "\n" + lines)

@@ -21,7 +21,10 @@ AGAIN = "bring it back from a copy, or remove {} and run its command again"
 FINISH = "the command that makes it was interrupted or never ran; run it"
 LEFT_OVER = "left by an interrupted write, if no command is at work; remove it"
 PARTS = ("densities", "thresholds", "evaluation")
-TEMPORARY = ("partial_*", "*.partial", "*.orbax-checkpoint-tmp*", "*/tmp????????")
+TEMPORARY = (
+    *(f"{start}*" for start in integrity.HALF_WRITTEN),
+    *("*.partial", "*.orbax-checkpoint-tmp*", "*/tmp????????"),
+)
 PACKED = (".gz", ".mgz")
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 

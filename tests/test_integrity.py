@@ -15,9 +15,11 @@ from cradl_jax.errors import InputError
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "in").mkdir()
-    for name in ("a.txt", "in/b  c.txt", "in/empty"):
+    for name in ("a.txt", "in/b  c.txt", "in/empty", "partial_d.txt"):
         (tmp_path / name).write_text(name if "." in name else "")
     integrity.seal(tmp_path)
+    assert list(integrity.sums(tmp_path)) == ["a.txt"], "what lies in it, but nothing half written"
+    integrity.seal(tmp_path, "a.txt", "in", "missing")
     return tmp_path
 
 

@@ -77,7 +77,7 @@ def n_bytes(path: Path) -> int:
 def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
     stores, wrong = {}, False
     for place in sorted((path / "slices").iterdir()):
-        if place.suffix != ".partial":
+        if place.is_dir() and place.suffix != ".partial":
             for check in _until_fault(str(place), _store(place, stores, progress)):
                 wrong |= bool(check.faults)
                 yield check

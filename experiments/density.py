@@ -21,6 +21,7 @@ from cradl_jax.files import write_json
 from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.runs import parts
 from experiments import app, runs, settings
+from experiments.alone import stage
 from experiments.preprocess import stores
 
 
@@ -31,6 +32,7 @@ def representations(config: ConfigDict, model: parts.Model, store, split: str) -
     return np.concatenate(list(batches))
 
 
+@stage("densities of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"

@@ -24,6 +24,7 @@ from cradl_jax.files import replacing
 from cradl_jax.integrity import check, is_sealed, seal
 from cradl_jax.runs.folder import read_known
 from experiments import app, runs, thresholds
+from experiments.alone import stage
 from experiments.preprocess import HEALTHY, stores
 from experiments.scores import score, voxels
 
@@ -32,6 +33,7 @@ AGAIN = "run python -m experiments.evaluate again"
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
+@stage("evaluation of {}, seed {seed}")
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"

@@ -28,6 +28,7 @@ from cradl_jax.files import replacing, write_text
 from cradl_jax.integrity import seal
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, evaluate, runs
+from experiments.alone import stage
 from experiments.evaluate import SPLITS
 from experiments.preprocess import HEALTHY, stores
 from experiments.training import read_history
@@ -42,6 +43,7 @@ SUMMARY = (
 )
 
 
+@stage("the report")
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
     rows = [

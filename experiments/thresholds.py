@@ -24,10 +24,12 @@ from cradl_jax.files import write_json
 from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.report import BASELINE
 from experiments import app, preprocess, runs
+from experiments.alone import stage
 from experiments.scores import score, voxels
 from experiments.training_scans import reference
 
 
+@stage("thresholds of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"

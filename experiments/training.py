@@ -17,6 +17,7 @@ from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.methods import initial_variables
 from cradl_jax.train import adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
+from experiments.alone import stage
 from experiments.preprocess import stores
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
@@ -62,6 +63,7 @@ def seal_run(run: Path) -> None:
         seal(run, "manifest.json", "metrics.jsonl", "checkpoints")
 
 
+@stage("training of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 

@@ -14,16 +14,18 @@ from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_json
 from cradl_jax.integrity import with_hash, without_hash
+from experiments.alone import alone
 
 
 def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> familiarity.Reference:
     """What is usual among the training scans; they are read once, for all methods and seeds."""
     path, data = workdir / "training_scans.json", healthy.manifest["fingerprint"]
-    kept = read(path) if path.exists() else {}
-    if kept.get("data") != data:
-        found = familiarity.summarize(descriptions(config, healthy))
-        kept = {"data": data, "usual": found._asdict()}
-        write_json(path, with_hash(kept))
+    with alone(workdir, "the training scans"):
+        kept = read(path) if path.exists() else {}
+        if kept.get("data") != data:
+            found = familiarity.summarize(descriptions(config, healthy))
+            kept = {"data": data, "usual": found._asdict()}
+            write_json(path, with_hash(kept))
     return familiarity.Reference(**kept["usual"])
 
 

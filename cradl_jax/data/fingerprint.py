@@ -46,12 +46,9 @@ def content_of(path: Path) -> str:
     Raises:
         InputError: If it cannot be read.
     """
-    halves = [path]
-    if path.suffix in (".hdr", ".img"):
-        halves = [path.with_suffix(".hdr"), path.with_suffix(".img")]
     digest = blake2b(digest_size=16)
     try:
-        for half in halves:
+        for half in files_of(path):
             size = half.stat().st_size
             with half.open("rb") as file:
                 if half.suffix in (".gz", ".mgz"):
@@ -62,3 +59,10 @@ def content_of(path: Path) -> str:
     except OSError as fault:
         raise InputError(f"{path}: expected a file that can be read, found {fault}") from fault
     return digest.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or both halves of a pair .hdr/.img."""
+    if path.suffix in (".hdr", ".img"):
+        return [path.with_suffix(".hdr"), path.with_suffix(".img")]
+    return [path]

@@ -10,6 +10,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from cradl_jax.scoring import Batch, baseline, post_processed
 from experiments import app, evaluate, preprocess, report, reproduce, runs, thresholds
 
 REPOSITORY = Path(__file__).parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}
 VAE = {
     "slice": DENSITIES | {"elbo", "kl", "rec"},
@@ -133,6 +135,17 @@ def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_pa
     assert manifest["settings"]["data"] == {
         name: store.manifest["fingerprint"] for name, store in stores.items()
     }
+
+
+def test_golden_figures_have_not_changed(study):
+    """How to renew them knowingly is said in golden.py."""
+    found = golden.figures(study)
+    if os.environ.get("RENEW_GOLDEN"):
+        golden.write(GOLDEN, found)
+    assert golden.differences(GOLDEN, found) == []
+    name = "0 baseline area synth test slice auroc"
+    assert golden.differences(GOLDEN, found | {name: (found[name][0] + 0.01, 0)})
+    assert golden.differences(GOLDEN, {k: v for k, v in found.items() if k != name})
 
 
 def test_the_study_verifies_and_other_results_than_its_runs_are_named(study):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from cradl_jax import checkpoints, integrity, report
 from cradl_jax.data import fingerprint
 from cradl_jax.data.slices import SliceStore, open_store
+from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
 from cradl_jax.integrity import Progress
 from cradl_jax.runs import file, folder, parts
@@ -67,10 +69,10 @@ def n_bytes(path: Path) -> int:
     total = 0
     for sums in path.rglob(integrity.SUMS):
         try:
-            files = [sums.parent / name for name in integrity.sums(sums.parent)]
+            sealed = [sums.parent / name for name in integrity.sums(sums.parent)]
         except InputError:
             continue
-        total += sum(file.stat().st_size for file in files if file.is_file())
+        total += sum(one.stat().st_size for one in sealed if one.is_file())
     return total
 
 
@@ -117,7 +119,7 @@ def _files(place: Path, progress: Progress | None) -> Check:
     again = AGAIN.format(place)
     try:
         faults = list(integrity.faults(place, progress=progress))
-        return Check(what, [f"{file}: found {found}; {again}" for file, found in faults])
+        return Check(what, [f"{wrong}: found {found}; {again}" for wrong, found in faults])
     except InputError as fault:
         return Check(what, [str(fault)])
 
@@ -136,10 +138,8 @@ def _store(
     contents = [
         (r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in store.records
     ]
-    found, known = (
-        fingerprint.of_contents(contents, store.manifest["settings"]),
-        store.manifest["fingerprint"],
-    )
+    found = fingerprint.of_contents(contents, store.manifest["settings"])
+    known = store.manifest["fingerprint"]
     other = f"{place}: expected scans of fingerprint {known}, found {found}; preprocess again"
     yield Check(f"{place}: is of its scans and settings", [other] if found != known else [])
     stores[place.name] = store
@@ -155,11 +155,18 @@ def _sources(store: SliceStore) -> Iterator[str]:
         if record[what] is not None
     ]
     if any(path.exists() for path, _ in files):
-        for path, digest in files:
-            if not path.exists():
-                yield f"{path.resolve()}: moved or removed; bring it back, or preprocess anew"
-            elif fingerprint.content_of(path) != digest or _damaged(path):
-                yield f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess"
+        label = f"scans of {store.path.name}"
+        yield from filter(None, map_scans(_source, files, os.cpu_count() or 1, label))
+
+
+def _source(file: tuple[Path, str]) -> str | None:
+    """What is wrong with a file, given its digest when it was sliced."""
+    path, digest = file
+    if not path.exists():
+        return f"{path.resolve()}: moved or removed; bring it back, or preprocess anew"
+    if fingerprint.content_of(path) != digest or _damaged(path):
+        return f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess anew"
+    return None
 
 
 def _damaged(path: Path) -> bool:

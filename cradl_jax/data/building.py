@@ -111,7 +111,9 @@ def build_store(
         raise InputError(
             f"{path}: expected a slice store or nothing, found other files; choose another folder"
         )
-    job = Job(path, scans, settings, [_geometry(scan, settings) for scan in scans])
+    geometry = partial(_geometry, settings=settings)
+    headers = map_scans(geometry, scans, workers, f"headers of {path.name}")
+    job = Job(path, scans, settings, list(headers))
     with job.lock():
         _prepare(job)
         merging = shard is None and journal.shards_begun(path) > 1

@@ -4,7 +4,8 @@
     run/checkpoints/      the latest state and the one with the smallest validation loss; a state
                           saved between two epochs has no validation loss and is never the best
 
-Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
+Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code. Each
+checkpoint says of which run it is, and carries fingerprints that are compared when it is read.
 """
 
 import errno
@@ -27,12 +28,14 @@ import orbax.checkpoint as ocp
 import cradl_jax
 from cradl_jax.errors import InputError
 from cradl_jax.files import naming, require_space, write_json
+from cradl_jax.integrity import check, is_sealed, sums
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import across_processes
 from cradl_jax.train import TrainState
 
-FORMAT = 1
+FORMAT = 2
 """Of run folders and exported runs; another number means that this version cannot read them."""
+MANIFEST = "manifest.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")
 
 
@@ -76,30 +79,38 @@ def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
     Raises:
         InputError: the folder was made with others; the message names what differs.
     """
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST).exists():
         check_manifest(folder, settings, fingerprint)
         return
     about = {"versions": versions(), "git_commit": git_commit()}
     content = {"format": FORMAT, "settings": settings, "fingerprint": fingerprint, **about}
-    write_json(folder / "manifest.json", content)
+    write_json(folder / MANIFEST, content)
 
 
 def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
     """Raise an InputError if `folder` was made with other settings, data or weights."""
     known = read_manifest(folder)
-    found, expected = flat(known["settings"]), flat(json.loads(json.dumps(settings)))
-    differing = [
-        f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
-        for name in sorted(found.keys() | expected.keys())
-        if found.get(name) != expected.get(name)
-    ]
+    differing = _differing(known["settings"], settings)
     if fingerprint not in (None, known["fingerprint"]):
-        differing.append("the data or weights it was made from")
+        differing.append(
+            f"the data or weights it was made from: expected {fingerprint}, "
+            f"found {known['fingerprint']}"
+        )
     if differing:
         raise InputError(
             f"{folder}: was made with other settings ({'; '.join(differing)}); "
             "choose another folder (--workdir), or remove that one to make it anew"
         )
+
+
+def _differing(found: dict, expected: dict) -> list[str]:
+    """Where nested settings differ, in words."""
+    found, expected = flat(found), flat(json.loads(json.dumps(expected)))
+    return [
+        f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
+    ]
 
 
 def flat(settings: dict, prefix: str = "") -> dict:
@@ -117,7 +128,7 @@ def read_manifest(folder: Path) -> dict:
     Raises:
         InputError: there is none, it cannot be read, or another version wrote it.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
@@ -126,6 +137,11 @@ def read_manifest(folder: Path) -> dict:
             "run the stages before this one"
         ) from fault
     check_format(path, manifest)
+    if not isinstance(manifest.get("settings"), dict) or "fingerprint" not in manifest:
+        raise InputError(
+            f"{path}: expected settings and a fingerprint, found {', '.join(manifest)}; bring the "
+            "file back from a copy, or make what it is of anew"
+        )
     return manifest
 
 
@@ -173,6 +189,7 @@ class Checkpoints:
             cleanup_tmp_directories=create,  # what a killed process had not finished
             multiprocessing_options=ocp.options.MultiprocessingOptions() if create else alone,
         )
+        self.run = run
         self.folder = (run / "checkpoints").absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -197,10 +214,16 @@ class Checkpoints:
         require_space(self.folder, needed, "a checkpoint")
         variables = ocp.args.StandardSave(across_processes(state.variables))
         optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
+        origin = {
+            "run": _made_from(self.run),
+            "variables": fingerprint(state.variables),
+            "optimizer": fingerprint(state.optimizer),
+        }
+        items = {"variables": variables, "optimizer": optimizer}
         with self._full_disk_named():
             self.manager.save(
                 int(state.step),
-                args=ocp.args.Composite(variables=variables, optimizer=optimizer),
+                args=ocp.args.Composite(**items, origin=ocp.args.JsonSave(origin)),
                 metrics={} if val_loss is None else {"val_loss": val_loss},
             )
 
@@ -232,22 +255,59 @@ class Checkpoints:
     def latest(self, template: TrainState) -> TrainState:
         """The latest state; `template` gives its structure and shapes."""
         step = self.manager.latest_step()
-        items = self._restore(step, variables=template.variables, optimizer=template.optimizer)
+        items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
         return TrainState(template.step + step, items.variables, items.optimizer)
 
     def best(self, template: Variables) -> Variables:
         """`params` and `batch_stats` with the smallest validation loss."""
-        return self._restore(self.best_step(), variables=template).variables
+        return self.restore(self.best_step(), variables=template).variables
 
-    def _restore(self, step: int, **templates):
+    def restore(self, step: int, **templates):
+        """The parts of the checkpoint of a step that `templates` give the structure of, by name.
+
+        Raises:
+            InputError: it is of another run or model, or was changed since it was saved.
+        """
         args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
+        place = self.folder / str(step)
         try:
-            return self.manager.restore(step, args=ocp.args.Composite(**args))
-        except (ValueError, KeyError, FileNotFoundError) as fault:
+            origin = ocp.args.Composite(origin=ocp.args.JsonRestore())
+            known = self.manager.restore(step, args=origin).origin
+            self._check_run(step, known["run"])
+            items = self.manager.restore(step, args=ocp.args.Composite(**args))
+        except InputError:
+            raise
+        except (ValueError, KeyError, FileNotFoundError, AttributeError, TypeError) as fault:
             raise InputError(
-                f"{self.folder / str(step)}: does not fit the configured model ({fault}); "
+                f"{place}: is damaged, or does not fit the configured model ({fault}); "
                 "use the config that the run was trained with"
             ) from fault
+        for name in templates:
+            if fingerprint(items[name]) != known[name]:
+                raise InputError(
+                    f"{place}: expected the {name} that were saved, found others; bring the "
+                    "checkpoint back from a copy, or remove its folder and train on with --resume"
+                )
+        return items
+
+    def _check_run(self, step: int, found: dict | None) -> None:
+        """Raise an InputError unless a checkpoint was saved by this run."""
+        expected = _made_from(self.run)
+        if found != expected:
+            differing = "; ".join(_differing(found or {}, expected or {}))
+            raise InputError(
+                f"{self.folder / str(step)}: expected a checkpoint of {self.run / MANIFEST}, found "
+                f"one of another run ({differing}); bring back the run's own, or remove the run "
+                "and train it again"
+            )
+
+
+def _made_from(run: Path) -> dict | None:
+    """The settings and the data's fingerprint that a run's manifest names; None without one."""
+    if not (run / MANIFEST).exists():
+        return None
+    manifest = read_manifest(run)
+    return {name: manifest[name] for name in ("settings", "fingerprint")}
 
 
 def read_best(run: Path, template: Variables) -> Variables:
@@ -262,16 +322,37 @@ def read_best(run: Path, template: Variables) -> Variables:
     Raises:
         InputError: the run is not trained, or has other shapes.
     """
+    with _trained(run) as kept:
+        return kept.best(_here(template))
+
+
+def read_all(run: Path, template: Variables) -> list[Variables]:
+    """`params` and `batch_stats` of every checkpoint; otherwise as `read_best`."""
+    with _trained(run) as kept:
+        steps = kept.manager.all_steps()
+        return [kept.restore(step, variables=_here(template)).variables for step in steps]
+
+
+def _here(template: Variables) -> Variables:
+    """The template on one device of this machine."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    template = jax.tree.map(
+    return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
+
+
+@contextmanager
+def _trained(run: Path) -> Iterator[Checkpoints]:
+    """The checkpoints of a run that has some."""
     untrained = InputError(
         f"{run / 'checkpoints'}: holds no checkpoint of a whole epoch; train the run first"
     )
     if not (run / "checkpoints").is_dir():
         raise untrained
+    if is_sealed(run):  # which checkpoint is the best rests on these
+        metrics = [name for name in sums(run) if name.endswith("metrics/metrics")]
+        check(run, "train it again", metrics)
     with Checkpoints(run, create=False) as kept:
         if kept.best_step() is None:
             raise untrained
-        return kept.best(template)
+        yield kept

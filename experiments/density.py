@@ -20,8 +20,10 @@ from tqdm import tqdm
 from cradl_jax import densities, metrics, processes
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.files import require_space, write_json
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.runs import parts
 from experiments import app, distributed, runs, settings
+from experiments.alone import stage
 
 
 def representations(config: ConfigDict, model: parts.Model, store, split: str) -> np.ndarray:
@@ -31,13 +33,14 @@ def representations(config: ConfigDict, model: parts.Model, store, split: str) -
     return np.concatenate(list(batches))
 
 
+@stage("densities of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
     about = settings.of_densities(config), model.identity
     processes.from_first(lambda: write_manifest(folder, *about))
-    if processes.from_first((folder / "diagnostics.json").exists):
+    if processes.from_first(lambda: is_sealed(folder)):
         return
     processes.from_first(lambda: require_room(config, folder, method))
     healthy = next(iter(runs.data_sets(config, workdir).values()))
@@ -90,6 +93,7 @@ def fit_all(
             "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         },
     )
+    seal(folder)
 
 
 def fit_one(

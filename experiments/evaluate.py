@@ -20,24 +20,29 @@ from cradl_jax import intervals, metrics, processes, report, scoring
 from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
 from cradl_jax.files import replacing
+from cradl_jax.integrity import check, is_sealed, seal
 from cradl_jax.runs.folder import read_known
 from experiments import app, distributed, runs, thresholds
+from experiments.alone import stage
 from experiments.preprocess import HEALTHY
 from experiments.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
+AGAIN = "run python -m experiments.evaluate again"
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
+@stage("evaluation of {}, seed {seed}")
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
     data_sets = runs.data_sets(config, workdir)
     known = known_thresholds(config, workdir, method, data_sets[HEALTHY], identity)
-    fingerprints = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
-    about = {"method": method, "data": fingerprints}
-    processes.from_first(lambda: write_manifest(folder, about, identity))
+    processes.from_first(lambda: write_manifest(folder, settings(data_sets, method), identity))
+    if processes.from_first(lambda: is_sealed(folder)):
+        check(folder, AGAIN)
+        return
     del data_sets[HEALTHY]
     parts = []
     for dataset, store in data_sets.items():
@@ -53,12 +58,33 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
             ]
             if processes.is_first():
                 report.write_csv(part, rows)
-    processes.from_first(lambda: gather(parts, folder / "results.csv"))
+    processes.from_first(lambda: gather(parts, folder))
 
 
-def gather(parts: Sequence[Path], results: Path) -> None:
-    """Write the results of all data sets and splits to one file."""
-    report.write_csv(results, [row for part in parts for row in report.read_csv(part)])
+def gather(parts: Sequence[Path], folder: Path) -> None:
+    """Write the results of all data sets and splits to one file, which finishes the folder."""
+    found = [row for part in parts for row in report.read_csv(part)]
+    report.write_csv(folder / "results.csv", found)
+    seal(folder)
+
+
+def settings(data_sets: Mapping[str, SliceStore], method: str) -> dict:
+    """What the evaluation of a method depends on, as plain values."""
+    data = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
+    return {"method": method, "data": data}
+
+
+def results(config: ConfigDict, workdir: Path, method: str) -> list[report.Result]:
+    """What the evaluation of one method and seed found.
+
+    Raises:
+        InputError: it was not evaluated, with other models or data, or a file was changed.
+    """
+    folder = runs.folder(workdir, config.seed, method) / "evaluation"
+    _, identity = runs.scorers(config, workdir, method)
+    check_manifest(folder, settings(runs.data_sets(config, workdir), method), identity)
+    check(folder, AGAIN)
+    return report.read_csv(folder / "results.csv")
 
 
 def known_thresholds(
@@ -70,7 +96,7 @@ def known_thresholds(
         InputError: they are missing, damaged, or of other models or scans.
     """
     run = runs.folder(workdir, config.seed, method)
-    found = read_known(run, identity)
+    found = read_known(run, identity, healthy.manifest["fingerprint"])
     check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
     slices = {name: usual.thresholds for name, usual in found.slices.items()}
     return {"slice": slices, "voxel": found.heatmaps}

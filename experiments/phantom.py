@@ -19,6 +19,7 @@ from cradl_jax.data import anomalies, bids, phantom
 from cradl_jax.data.atlas import Atlas, load_atlas
 from cradl_jax.data.workers import map_scans
 from experiments import app
+from experiments.alone import alone
 
 INTENSITY = 1000  # of fluid, in the integers of the files
 
@@ -59,11 +60,18 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
+    root = Path(config.data.root or workdir / "data")
+    with alone(root, "the phantom"):
+        write(config, root)
+
+
+def write(config: ConfigDict, folder: Path) -> None:
+    """Write the data sets under `folder`."""
     settings = config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
     jobs, atlas = [], None
     for index, (name, sample) in enumerate(DATA_SETS.items()):
-        root = Path(config.data.root or workdir / "data") / name
+        root = folder / name
         counts = settings.subjects[name].to_dict()
         made_with = {"spacing_mm": settings.spacing_mm, "subjects": counts}
         made_with["generator"] = phantom.GENERATOR

@@ -1,21 +1,27 @@
 """Check every scan of a study and cut it into slices, a store for each data set.
 
-    python -m experiments.preprocess --config=configs/phantom.py --workdir=runs/phantom
+    python -m experiments.preprocess --config=configs/phantom.py [--workdir=runs/phantom]
 
 Reads the data sets `config.data.sets`; writes for each `<workdir>/splits/<name>.csv`, which subject
 is in which split, and `<workdir>/slices/<name>`. Stores that were made from the same scans with the
 same settings are kept. A list of splits, of an earlier run or another group, is used again by
-`--config.data.sets.<name>.split_file=list.csv`.
+`--config.data.sets.<name>.split_file=list.csv`. A killed command goes on with the scan it was at.
+
+With --shard=3/8 it slices the third, eleventh, ... scan of each data set, for job arrays; whichever
+of the eight ends last completes the stores, as does the command without --shard after them.
 """
 
 import os
 from pathlib import Path
 
+from absl import flags
 from ml_collections import ConfigDict
 
+from cradl_jax.data.building import build_store
 from cradl_jax.data.checks import scan_faults
+from cradl_jax.data.journal import Shard, sliced
 from cradl_jax.data.layouts import HELD_OUT, Scan, list_scans, raise_faults
-from cradl_jax.data.slices import SliceStore, anomalous, build_store, find_store, open_store
+from cradl_jax.data.slices import SliceStore, anomalous, find_store, open_store
 from cradl_jax.data.splits import (
     assign_splits,
     listed_splits,
@@ -24,31 +30,66 @@ from cradl_jax.data.splits import (
     write_splits,
 )
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import seal
 from experiments import app
+from experiments.alone import alone
 
 HEALTHY = "healthy"
 """The data set that models and densities learn from; every other one is anomalous."""
 
 
-def main(config: ConfigDict, workdir: Path) -> None:
-    """Build the slice store of every data set, after all scans were found to be sound."""
+def main(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
+    """Build the slice store of every data set, after all scans were found to be sound.
+
+    Of a shard only its share of the scans is read.
+    """
     workers = config.data.workers or os.cpu_count() or 1
     found, faults = find_data_sets(config, workdir)
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
     faults += missing_splits(data_sets) + leaks(config, found)
-    raise_faults(faults + faults_of(config, workdir, data_sets, workers))
-    for name, scans in found.items():
-        write_splits(workdir / "splits" / f"{name}.csv", scans)
-    for name, scans in data_sets.items():
-        store = build_store(
-            store_path(workdir, name), scans, **slicing(config, name), workers=workers
-        )
-        for split in dict.fromkeys(store.splits):
-            rows = store.rows(split)
-            print(
-                f"{name} {split}: {len(set(store.scans[rows]))} scans, {len(rows)} slices, "
-                f"{anomalous(store.masks[rows]).mean():.1%} of them anomalous"
+    raise_faults(faults + faults_of(config, workdir, data_sets, workers, shard))
+    with alone(workdir, "lists of splits"):
+        for name, scans in found.items():
+            write_splits(workdir / "splits" / f"{name}.csv", scans)
+        seal(workdir / "splits")
+    with alone(workdir, "preprocessing" if shard is None else f"preprocessing, shard {shard}"):
+        for name, scans in data_sets.items():
+            how = slicing(config, name)
+            print_store(
+                name,
+                build_store(store_path(workdir, name), scans, **how, workers=workers, shard=shard),
             )
+
+
+def print_store(name: str, store: SliceStore | None) -> None:
+    """Say what is in a store, or that other shards have to end."""
+    if store is None:
+        print(f"{name}: this shard is done; the last one completes the store")
+        return
+    for split in dict.fromkeys(store.splits):
+        rows = store.rows(split)
+        print(
+            f"{name} {split}: {len(set(store.scans[rows]))} scans, {len(rows)} slices, "
+            f"{anomalous(store.masks[rows]).mean():.1%} of them anomalous"
+        )
+
+
+def shard_named(text: str | None) -> Shard | None:
+    """The shard that --shard names, such as 3/8; None for the whole.
+
+    Raises:
+        InputError: it is no number of 1 to the count, and the count.
+    """
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    sound = all(part.isascii() and part.isdigit() for part in (number, count))
+    if not sound or not 1 <= int(number) <= int(count):
+        raise InputError(
+            f"--shard: expected i/n with i from 1 to n, such as 3/8, found {text!r}; number the "
+            "tasks of a job array from 1"
+        )
+    return Shard(int(number), int(count))
 
 
 def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
@@ -185,13 +226,19 @@ def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
 
 
 def faults_of(
-    config: ConfigDict, workdir: Path, data_sets: dict[str, list[Scan]], workers: int
+    config: ConfigDict,
+    workdir: Path,
+    data_sets: dict[str, list[Scan]],
+    workers: int,
+    shard: Shard | None = None,
 ) -> list[str]:
     """All that is wrong with the scans; those whose slices are there already are not read again."""
     faults = []
     for name, scans in data_sets.items():
-        how = slicing(config, name)
-        if scans and find_store(store_path(workdir, name), scans, **how) is None:
+        how, path = slicing(config, name), store_path(workdir, name)
+        if scans and find_store(path, scans, **how) is None:
+            done = sliced(path, scans, how)
+            numbers = (shard or Shard()).share(len(scans))
             annotated = "some" if config.data.sets[name].layout == "csv" else "all"
             faults += scan_faults(
                 scans,
@@ -200,9 +247,11 @@ def faults_of(
                 offset=how["offset"],
                 slice_spacing_mm=how["slice_spacing_mm"],
                 label=f"checking {name}",
+                read=[scans[number] for number in numbers if number not in done],
             )
     return faults
 
 
 if __name__ == "__main__":
-    app.run(main)
+    SHARD = flags.DEFINE_string("shard", None, "i/n: slice the i-th of n shares of the scans.")
+    app.run(lambda config, workdir: main(config, workdir, shard_named(SHARD.value)))

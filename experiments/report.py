@@ -25,8 +25,10 @@ from cradl_jax import (
 )
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import replacing, write_text
+from cradl_jax.integrity import seal
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
-from experiments import app, runs
+from experiments import app, evaluate, runs
+from experiments.alone import stage
 from experiments.evaluate import SPLITS
 from experiments.preprocess import HEALTHY, stores
 from experiments.training_log import read_history
@@ -41,15 +43,14 @@ SUMMARY = (
 )
 
 
+@stage("the report")
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
     rows = [
         row
         for seed in config.seeds
         for method in (*config.methods, BASELINE)
-        for row in report.read_csv(
-            runs.folder(workdir, seed, method) / "evaluation" / "results.csv"
-        )
+        for row in evaluate.results(ConfigDict({**config, "seed": seed}), workdir, method)
     ]
     report.write_csv(workdir / "results.csv", rows)
     anomalous = stores(config, workdir)
@@ -81,6 +82,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     save_figures(workdir / "figures", sections)
     page = workdir / "report.html"
     write_text(page, report.html_page("CRADL: anomalies in brain MRI", sections))
+    seal(workdir, "results.csv", "tables.md", "figures", page.name)
     return page
 
 

@@ -2,7 +2,8 @@
 
     python -m experiments.reproduce --config=configs/phantom.py [--workdir=runs/phantom]
 
-Stages that are done are skipped, so that the same command continues an interrupted study.
+Stages that are done are skipped, so that the same command continues an interrupted study. One that
+another command works on is waited for.
 """
 
 import os

@@ -33,10 +33,11 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> parts.Model:
     """The best checkpoint of a run.
 
     Raises:
-        InputError: it is not trained, or of another method or model than the config's.
+        InputError: it is not trained, or of another method, model or data than the config's.
     """
     run = folder(workdir, config.seed, method)
-    checkpoints.check_manifest(run, settings.of_run(config, method))
+    data = preprocess.stores(config, workdir)[preprocess.HEALTHY].manifest["fingerprint"]
+    checkpoints.check_manifest(run, settings.of_run(config, method), data)
     return run_folder.read_model(run)
 
 

@@ -20,12 +20,15 @@ from cradl_jax import processes, scoring, thresholds
 from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import write_json
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.report import BASELINE
 from experiments import app, distributed, preprocess, runs
+from experiments.alone import stage
 from experiments.scores import HeatmapFiles, score, voxels
 from experiments.training_scans import reference
 
 
+@stage("thresholds of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
@@ -33,7 +36,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     healthy = next(iter(runs.data_sets(config, workdir).values()))
     how = settings(config, healthy, method)
     processes.from_first(lambda: write_manifest(folder, how, identity))
-    if processes.from_first((folder / thresholds.FILE).exists):
+    if processes.from_first(lambda: is_sealed(folder)):
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
@@ -45,6 +48,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         training = reference(config, workdir, healthy)
         known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
         write_json(folder / thresholds.FILE, thresholds.plain(known))
+        seal(folder, "manifest.json", thresholds.FILE)
 
     processes.from_first(write)
 

@@ -16,10 +16,12 @@ from cradl_jax.data.selected import Selected
 from cradl_jax.errors import Diverged, InputError
 from cradl_jax.feeds import Feed, resident, room
 from cradl_jax.files import require_space, write_json
+from cradl_jax.integrity import is_sealed, seal
 from cradl_jax.methods import initial_variables
 from cradl_jax.parallel import anywhere
 from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
 from experiments import runs, settings
+from experiments.alone import stage
 from experiments.interruption import Terminated, deferred
 from experiments.training_log import Log
 
@@ -59,6 +61,13 @@ def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
     return streamed
 
 
+def seal_run(run: Path) -> None:
+    """Write the hashes of a finished training, unless they are there."""
+    if not is_sealed(run):
+        seal(run, "manifest.json", "metrics.jsonl", "checkpoints")
+
+
+@stage("training of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
@@ -85,32 +94,31 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
         done = checkpoints.latest_step() or 0
         if done and not resume:
             raise InputError(f"{run}: already holds checkpoints; add --resume to continue")
-        if done == total:
-            return
-        if done:
-            state = checkpoints.latest(state)
-        missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
-        processes.from_first(lambda: require_space(run, missing, "the checkpoints"))
-        progress = train(
-            state,
-            objective,
-            optimizer,
-            *data,
-            epochs=how.epochs,
-            batch_size=how.batch_size,
-            seed=config.seed,
-            devices=jax.devices(),
-            place=chosen_place(config.data.stream, data),
-        )
-        bar = {"total": total, "initial": done, "unit": "step", "desc": f"train {method}"}
-        bar = tqdm(**bar, disable=not processes.is_first())
-        log = closing(Log(run, done)) if processes.is_first() else nullcontext()
-        try:
-            with bar, log as log, deferred() as stopping:
-                follow(progress, checkpoints, log, bar, how.batch_size, stopping)
-        except Diverged as fault:
-            batch = healthy.subjects[data[0].rows[fault.rows]]
-            raise _diverged(run, fault, batch, checkpoints.latest_step()) from fault
+        if done < total:
+            state = checkpoints.latest(state) if done else state
+            missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
+            processes.from_first(lambda: require_space(run, missing, "the checkpoints"))
+            progress = train(
+                state,
+                objective,
+                optimizer,
+                *data,
+                epochs=how.epochs,
+                batch_size=how.batch_size,
+                seed=config.seed,
+                devices=jax.devices(),
+                place=chosen_place(config.data.stream, data),
+            )
+            bar = {"total": total, "initial": done, "unit": "step", "desc": f"train {method}"}
+            bar = tqdm(**bar, disable=not processes.is_first())
+            log = closing(Log(run, done)) if processes.is_first() else nullcontext()
+            try:
+                with bar, log as log, deferred() as stopping:
+                    follow(progress, checkpoints, log, bar, how.batch_size, stopping)
+            except Diverged as fault:
+                batch = healthy.subjects[data[0].rows[fault.rows]]
+                raise _diverged(run, fault, batch, checkpoints.latest_step()) from fault
+    processes.from_first(lambda: seal_run(run))
 
 
 def follow(

@@ -11,18 +11,36 @@ from cradl_jax.data.description import Description, describe, states_orientation
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.data.workers import map_scans
+from cradl_jax.errors import InputError
 from cradl_jax.files import write_json
+from cradl_jax.integrity import with_hash, without_hash
+from experiments.alone import alone
 
 
 def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> familiarity.Reference:
     """What is usual among the training scans; they are read once, for all methods and seeds."""
     path, data = workdir / "training_scans.json", healthy.manifest["fingerprint"]
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if kept.get("data") != data:
-        found = familiarity.summarize(descriptions(config, healthy))
-        kept = {"data": data, "usual": found._asdict()}
-        write_json(path, kept)
+    with alone(workdir, "the training scans"):
+        kept = read(path) if path.exists() else {}
+        if kept.get("data") != data:
+            found = familiarity.summarize(descriptions(config, healthy))
+            kept = {"data": data, "usual": found._asdict()}
+            write_json(path, with_hash(kept))
     return familiarity.Reference(**kept["usual"])
+
+
+def read(path: Path) -> dict:
+    """The content of training_scans.json.
+
+    Raises:
+        InputError: it was changed since it was written.
+    """
+    try:
+        return without_hash(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as fault:
+        raise InputError(
+            f"{path}: expected what the training scans look like, found {fault}; remove the file"
+        ) from fault
 
 
 def descriptions(config: ConfigDict, healthy: SliceStore) -> list[Description]:

@@ -10,10 +10,12 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 
 from configs import phantom, scans
+from cradl_jax import integrity, verification
 from cradl_jax.data.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.report import read_csv
@@ -21,6 +23,7 @@ from cradl_jax.scoring import Batch, baseline, post_processed
 from experiments import app, evaluate, preprocess, report, reproduce, runs, thresholds
 
 REPOSITORY = Path(__file__).parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}
 VAE = {
     "slice": DENSITIES | {"elbo", "kl", "rec"},
@@ -134,6 +137,32 @@ def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_pa
     }
 
 
+def test_golden_figures_have_not_changed(study):
+    """How to renew them knowingly is said in golden.py."""
+    found = golden.figures(study)
+    if os.environ.get("RENEW_GOLDEN"):
+        golden.write(GOLDEN, found)
+    assert golden.differences(GOLDEN, found) == []
+    name = "0 baseline area synth test slice auroc"
+    assert golden.differences(GOLDEN, found | {name: (found[name][0] + 0.01, 0)})
+    assert golden.differences(GOLDEN, {k: v for k, v in found.items() if k != name})
+
+
+def test_the_study_verifies_and_other_results_than_its_runs_are_named(study):
+    found = list(verification.checks(study))
+    assert len(found) > 30 and not [check for check in found if check.faults]
+    text = (study / "results.csv").read_text()
+    try:
+        (study / "results.csv").write_text(text.replace("synth", "sinth", 1))
+        faults = [fault for check in verification.checks(study) for fault in check.faults]
+        assert len(faults) == 1 and faults[0].startswith(f"{study / 'results.csv'}: found another")
+        integrity.seal(study, "results.csv")
+        faults = [fault for check in verification.checks(study) for fault in check.faults]
+        assert len(faults) == 1 and f"{study / 'results.csv'}: expected the results" in faults[0]
+    finally:
+        report.write(tiny_config(), study)
+
+
 def test_second_run_skips_what_is_done_and_changes_nothing(study):
     before = {p: p.stat().st_mtime_ns for p in (study / "seed0").rglob("*.npz")}
     results = (study / "results.csv").read_bytes()
@@ -162,11 +191,12 @@ def test_run_of_another_method_is_refused(study, tmp_path):
 
 def test_checkpoint_of_another_size_is_refused(study, tmp_path):
     config = tiny_config()
+    shutil.copytree(study / "slices", tmp_path / "slices")
     shutil.copytree(study / "seed0" / "cradl", tmp_path / "seed0" / "cradl")
     config.model.features = 8
     manifest = tmp_path / "seed0" / "cradl" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"features": 4', '"features": 8'))
-    with pytest.raises(InputError, match="does not fit the configured model"):
+    with pytest.raises(InputError, match=r"another run .*model\.features: expected 8, found 4"):
         runs.trained(config, tmp_path, "cradl")
 
 

@@ -62,7 +62,7 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
 
 def test_lists_of_splits_are_written_and_used(config, tmp_path):
     main(config, tmp_path / "run")
-    lists = {path.name: path.read_text() for path in (tmp_path / "run" / "splits").iterdir()}
+    lists = {path.name: path.read_text() for path in (tmp_path / "run" / "splits").glob("*.csv")}
     assert lists["healthy.csv"] == "subject,split\nh0,train\nh1,train\nh2,train\nh3,val\n"
     assert lists.keys() == {"healthy.csv", "lesion.csv"}
     main(config, tmp_path / "again")

@@ -17,6 +17,7 @@ from tiny_study import make, tiny_config
 import cradl_jax
 from cradl_jax import densities
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import with_hash
 from cradl_jax.postprocess import postprocess
 from cradl_jax.runs import file
 from experiments import preprocess
@@ -68,8 +69,9 @@ def with_json(change):
 
     def changed(members):
         content = json.loads(members[file.ABOUT])
+        content.pop("sha256")
         change(content)
-        return members | {file.ABOUT: json.dumps(content).encode()}
+        return members | {file.ABOUT: json.dumps(with_hash(content)).encode()}
 
     return changed
 
@@ -139,6 +141,32 @@ def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
         assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
 
 
+def places(values, path=()):
+    """Where the plain values of nested ones lie."""
+    if not isinstance(values, dict | list) or not values:
+        return [path]
+    inner = values.items() if isinstance(values, dict) else enumerate(values)
+    return [place for name, value in inner for place in places(value, (*path, name))]
+
+
+def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
+    """Every field but long lists' further items, changed to another number or text."""
+    with zipfile.ZipFile(exported) as source:
+        content = json.loads(source.read(file.ABOUT))
+    chosen = [p for p in places(content) if not any(isinstance(i, int) and i > 1 for i in p)]
+    assert {("thresholds", "slicing", "pixel_mm"), ("chosen", "score")} <= set(chosen)
+    for *path, last in chosen:
+        changed = json.loads(json.dumps(content))
+        inner = changed
+        for name in path:
+            inner = inner[name]
+        inner[last] = "other" if inner[last] != "other" else "another"
+        changed = {file.ABOUT: json.dumps(changed).encode()}
+        damaged = rewritten(exported, tmp_path / "run.zip", lambda m, c=changed: m | c)
+        with pytest.raises(InputError, match=r"other than those that were written|expected format"):
+            cradl_jax.load_run(damaged)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -148,7 +176,7 @@ def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
         (lambda m: m | {file.VARIABLES: m[file.DENSITIES]}, "weights of another network"),
         (lambda m: m | {file.VARIABLES: m[file.VARIABLES][:-1] + b"\x11"}, "other than those"),
         (lambda m: m | {file.ABOUT: b"{"}, "run written by"),
-        (with_json(lambda c: c.update(format=99)), "expected format 1.*found 99"),
+        (with_json(lambda c: c.update(format=99)), "expected format 2.*found 99"),
         (with_json(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
         (with_json(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
         (with_json(lambda c: c.pop("thresholds")), "run written by"),

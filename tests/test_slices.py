@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from scans import brain, write
 
+from cradl_jax.data.building import build_store
+from cradl_jax.data.journal import sliced
 from cradl_jax.data.layouts import Scan
 from cradl_jax.data.preprocess import moments, normalize, slice_volume
-from cradl_jax.data.slices import ARRAYS, anomalous, build_store, find_store, open_store
+from cradl_jax.data.slices import ARRAYS, anomalous, find_store, open_store
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import seal
 
 HOW = {"size": 12, "offset": 2}
 
@@ -74,6 +77,8 @@ def test_the_median_pixel_of_a_split_and_stores_that_knew_no_other_center(tmp_pa
     assert all(record["center_mm"] == [0, 0] for record in store.records)
     older = [{k: v for k, v in r.items() if k != "center_mm"} for r in store.records]
     (path / "scans.json").write_text(json.dumps(older))
+    assert find_store(path, scans, **HOW) is None, "it was changed since it was written"
+    seal(path)
     assert find_store(path, scans, **HOW).pixel_mm("train") == 48 / 12
 
 
@@ -140,13 +145,14 @@ def test_a_damaged_store_is_refused_and_built_again(tmp_path, scans, damage):
     np.testing.assert_array_equal(build_store(path, scans, **HOW, workers=1).images, whole)
 
 
-def test_a_bad_scan_leaves_the_former_store_and_nothing_else(tmp_path, scans):
+def test_a_bad_scan_leaves_the_former_store_and_what_is_sliced(tmp_path, scans):
     path = tmp_path / "slices" / "set"
     build_store(path, scans, **HOW, workers=1)
     truncate(scans[2].image)
     with pytest.raises(InputError, match=r"2\.nii\.gz: expected a complete volume"):
-        build_store(path, scans, **HOW, workers=2)
-    assert [p.name for p in path.parent.iterdir()] == ["set"]
+        build_store(path, scans, **HOW, workers=1)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["set", "set.partial"]
+    assert sliced(path, scans, {**HOW, "slice_spacing_mm": None}) == {0, 1}
     assert len(open_store(path).z) == 36
 
 
@@ -174,7 +180,7 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
     script = (
         "import json, sys; from pathlib import Path\n"
         "from cradl_jax.data.layouts import Scan\n"
-        "from cradl_jax.data.slices import build_store\n"
+        "from cradl_jax.data.building import build_store\n"
         "scans = [Scan(a, Path(b), None, c) for a, b, c in json.load(sys.stdin)]\n"
         f"build_store(Path({str(path)!r}), scans, size=12, offset=2, workers=1)\n"
     )
@@ -186,14 +192,14 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
     )
     process.stdin.write(json.dumps(many).encode())
     process.stdin.close()
-    partial = tmp_path / "set.partial" / "masks.npy"
+    partial = tmp_path / "set.partial" / "work" / "plan.json"
     while not partial.exists() and process.poll() is None:
         time.sleep(0.01)
     time.sleep(0.1)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert partial.exists() and not path.exists()
-    for place in (path, partial.parent):
+    for place in (path, path.with_name("set.partial")):
         with pytest.raises(InputError):
             open_store(place)
     assert len(build_store(path, scans, **HOW, workers=1).z) == 36

@@ -11,7 +11,7 @@ from cradl_jax.checkpoints import Checkpoints, write_manifest
 from cradl_jax.methods import initial_variables
 from cradl_jax.parallel import everywhere
 from cradl_jax.train import adam, create_state
-from experiments import density, preprocess, runs, settings, thresholds
+from experiments import density, preprocess, runs, settings, thresholds, training
 
 SHAPE = (30, 36, 28)
 SCANS = {"healthy": {"train": 4, "val": 3}, "lesion": {"val": 1, "test": 2}}
@@ -59,6 +59,7 @@ def keep_initial_weights(config, workdir):
     state = everywhere(create_state(variables, adam(1e-3, 0.0, 1, 10)), jax.devices())
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state, val_loss=0.0)
+    training.seal_run(run)
 
 
 def make(workdir: Path) -> Path:

@@ -18,17 +18,19 @@ def scan_faults(
     offset: int = 0,
     slice_spacing_mm: float | None = None,
     label: str = "checking",
+    read: Sequence[Scan] | None = None,
 ) -> list[str]:
     """Every fault of the files of a data set.
 
     Args:
-        scans: The scans to read.
+        scans: The scans of the data set.
         workers: Number of scans read at once.
         annotated: Which scans need a mask of their anomalies: none (a healthy data set, whose
             masks must be empty), some (a scan without one is healthy) or all.
         offset: See `slice_geometry`, as for the next one.
         slice_spacing_mm: Distance of neighboring slices in millimeters.
         label: Label of the progress bar.
+        read: Those to read; None: all.
     """
 
     how = {"size": 1, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
@@ -36,7 +38,8 @@ def scan_faults(
     def faults_of(scan: Scan) -> list[str]:
         return _faults(scan, annotated == "none", how)
 
-    faults = [fault for found in map_scans(faults_of, scans, workers, label) for fault in found]
+    read = scans if read is None else read
+    faults = [fault for found in map_scans(faults_of, read, workers, label) for fault in found]
     without = [scan for scan in scans if scan.mask is None]
     if annotated == "all":
         faults += [

@@ -2,40 +2,27 @@
 
 A folder with `images.npy` float32, `brains.npy` and `masks.npy` bool, each [N, H, W]; `index.csv`
 with a row a slice; `scans.json` with files, affine, geometry and intensity moments of each scan;
-`manifest.json` with the fingerprint of what it was made from.
+`manifest.json` with the fingerprint of what it was made from; `SHA256SUMS`, see `integrity`.
 """
 
 import csv
 import json
 import mmap
-import os
-import platform
-import shutil
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from numpy.lib.format import open_memmap
 
-import cradl_jax
 from cradl_jax.data.fingerprint import fingerprint
 from cradl_jax.data.layouts import Scan
-from cradl_jax.data.preprocess import (
-    SliceGeometry,
-    Slices,
-    normalized_slices,
-    slice_geometry,
-)
-from cradl_jax.data.volumes import read_grid, read_mask, read_volume
-from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
-from cradl_jax.files import require_space
+from cradl_jax.integrity import SUMS, check
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
-FILES = {*(f"{name}.npy" for name in ARRAYS), "index.csv", "scans.json", "manifest.json"}
+TABLES = ("index.csv", "scans.json", "manifest.json")
+WORK = "work"  # of a store that is being built, see `building`
+FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, SUMS, WORK}
 
 
 @dataclass(frozen=True)
@@ -60,8 +47,9 @@ class SliceStore:
     position: np.ndarray
     """[N] float32 in [0, 1], height of the slice within its brain."""
     records: list[dict]
-    """For each scan: subject, split, image and mask (relative to `path`), mean and standard
-    deviation of its brain, affine in RAS orientation, and the fields of `SliceGeometry`."""
+    """For each scan: subject, split, image and mask (relative to `path`) and their digests, mean
+    and standard deviation of its brain, affine in RAS orientation, and the fields of
+    `SliceGeometry`."""
     manifest: dict
 
     def rows(self, split: str) -> np.ndarray:
@@ -90,55 +78,6 @@ def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:
     return np.concatenate([np.zeros(0, int), *counts]) > 5
 
 
-def build_store(
-    path: Path,
-    scans: Sequence[Scan],
-    *,
-    size: int,
-    offset: int,
-    slice_spacing_mm: float | None = None,
-    workers: int,
-) -> SliceStore:
-    """The slice store at `path`, made from the scans unless it is there already.
-
-    It is written to `<path>.partial` and renamed when it is complete.
-
-    Args:
-        path: Folder of the store.
-        scans: The data set.
-        size: See `slice_geometry`, as for the next two.
-        offset: Number of slices left out at each end of a volume.
-        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
-        workers: Number of scans sliced at once.
-
-    Raises:
-        InputError: If a scan cannot be used, the disk is too small, or `path` is another folder.
-    """
-    settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
-    store = find_store(path, scans, **settings)
-    if store is not None:
-        return store
-    if path.exists() and not (path.is_dir() and {f.name for f in path.iterdir()} <= FILES):
-        raise InputError(
-            f"{path}: expected a slice store or nothing, found other files; choose another folder"
-        )
-    geometries = [_geometry(scan, settings) for scan in scans]
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        n_slices = sum(geometry.n_slices for geometry in geometries)
-        require_space(path.parent, _bytes(n_slices, size), f"{n_slices} slices")
-        _write_store(partial, path, scans, geometries, settings, workers)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return open_store(path)
-
-
 def find_store(
     path: Path,
     scans: Sequence[Scan],
@@ -157,12 +96,13 @@ def find_store(
 
 
 def open_store(path: Path) -> SliceStore:
-    """Open a slice store for reading.
+    """Open a slice store for reading; the arrays' sizes are checked, not their contents.
 
     Raises:
         InputError: If there is none, or one that is incomplete or damaged.
     """
     try:
+        check(path, "build the store again", TABLES)
         manifest = json.loads((path / "manifest.json").read_text())
         arrays = {
             name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -190,82 +130,3 @@ def open_store(path: Path) -> SliceStore:
             f"({type(fault).__name__}: {fault}); build it again"
         ) from fault
     return store
-
-
-def _geometry(scan: Scan, settings: dict) -> SliceGeometry:
-    try:
-        return slice_geometry(*read_grid(scan.image), **settings)
-    except InputError as fault:
-        raise InputError(f"{scan.image}: {fault}") from fault
-
-
-def _bytes(n_slices: int, size: int) -> int:
-    """What the arrays of so many slices take on disk."""
-    return n_slices * size**2 * sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
-
-
-def _write_store(
-    folder: Path,
-    path: Path,
-    scans: Sequence[Scan],
-    geometries: Sequence[SliceGeometry],
-    settings: dict,
-    workers: int,
-) -> None:
-    """Fill `folder` with the store that will be moved to `path`, the manifest last."""
-    stops = np.cumsum([geometry.n_slices for geometry in geometries])
-    shape = (int(stops[-1]), settings["size"], settings["size"])
-    arrays = {
-        name: open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        for name, dtype in ARRAYS.items()
-    }
-
-    def write_scan(number: int) -> tuple[dict, list[tuple]]:
-        scan, geometry = scans[number], geometries[number]
-        slices, facts = _slice_scan(scan, settings)
-        for name, array in arrays.items():
-            array[stops[number] - geometry.n_slices : stops[number]] = getattr(slices, name)
-        files = {"image": _relative(scan.image, path), "mask": _relative(scan.mask, path)}
-        record = {"subject": scan.subject, "split": scan.split, **files, **facts}
-        index = zip(slices.z_index, slices.position, strict=True)
-        return record | asdict(geometry), [(number, scan.subject, scan.split, *i) for i in index]
-
-    written = map_scans(write_scan, range(len(scans)), workers, f"slicing {path.name}")
-    records, rows = zip(*written, strict=True)
-    for array in arrays.values():
-        array.flush()
-    with (folder / "index.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["scan", "subject", "split", "z", "position"])
-        writer.writerows(row for of_scan in rows for row in of_scan)
-    (folder / "scans.json").write_text(json.dumps(records, indent=1))
-    manifest = _manifest(scans, settings, shape[0])
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _slice_scan(scan: Scan, settings: dict) -> tuple[Slices, dict]:
-    """The slices of one scan, and its affine and the moments of its intensity."""
-    volume = read_volume(scan.image)
-    mask = None if scan.mask is None else read_mask(scan.mask, volume)
-    slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **settings)
-    return slices, {"mean": mean, "std": std, "affine": volume.affine.tolist()}
-
-
-def _manifest(scans: Sequence[Scan], settings: dict, n_slices: int) -> dict:
-    return {
-        "fingerprint": fingerprint(scans, settings),
-        "settings": settings,
-        "scans": dict(Counter(str(scan.split) for scan in scans)),
-        "slices": n_slices,
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "nibabel": nibabel.__version__,
-            "cradl_jax": cradl_jax.__version__,
-        },
-    }
-
-
-def _relative(file: Path | None, store: Path) -> str | None:
-    """Path of a scan's file seen from the store, so that both can be moved together."""
-    return None if file is None else os.path.relpath(file.absolute(), store.resolve())

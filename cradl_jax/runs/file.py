@@ -1,6 +1,6 @@
 """A run in one portable file: a zip of JSON and safetensors, without the optimizer's state.
 
-    run.json                 format, manifest, thresholds, chosen scores, fingerprint
+    run.json                 format, manifest, thresholds, chosen scores, fingerprints
     variables.safetensors    the network, a tensor a parameter
     densities.safetensors    `<density>/<parameter>`
 
@@ -25,6 +25,7 @@ from cradl_jax import densities, methods, thresholds
 from cradl_jax.checkpoints import FORMAT, check_format
 from cradl_jax.errors import InputError
 from cradl_jax.files import replacing
+from cradl_jax.integrity import with_hash, without_hash
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import parts
 
@@ -52,7 +53,7 @@ def write(path: Path, run: parts.Parts) -> None:
     }
     fitted = {name: densities.arrays(density) for name, density in run.densities.items()}
     members = {
-        ABOUT: json.dumps(content, indent=1).encode(),
+        ABOUT: json.dumps(with_hash(content), indent=1).encode(),
         VARIABLES: safetensors.numpy.save(_flat(run.variables)),
         DENSITIES: safetensors.numpy.save(_flat(fitted)),
     }
@@ -76,6 +77,7 @@ def read(path: Path) -> parts.Parts:
         members = _members(path)
         content = json.loads(members[ABOUT])
         check_format(path, content)
+        content = without_hash(content)
         manifest = content["manifest"]
         variables = _variables(manifest["settings"], members[VARIABLES])
         fitted = _densities(content["densities"], members[DENSITIES])

@@ -4,19 +4,26 @@ manifest.json          settings, fingerprint of the training data, versions
 checkpoints/           the latest and the best, by orbax
 densities/             one .npz a density, and a manifest of its own
 thresholds/            thresholds.json, and a manifest of its own
-evaluation/            results.csv, from which the scores are chosen
+evaluation/            results.csv, from which the scores are chosen, and a manifest of its own
+
+Each of the last three holds the hashes of its files (`integrity`), which are compared here.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from cradl_jax import checkpoints, densities, methods, report
 from cradl_jax.errors import InputError
+from cradl_jax.integrity import check
+from cradl_jax.objectives import Variables
 from cradl_jax.runs import parts
 from cradl_jax.thresholds import FILE, Thresholds, from_plain
+
+AGAIN = "run python -m experiments.{} with the study's --config and --workdir"
 
 
 def read(folder: Path) -> parts.Parts:
@@ -34,9 +41,11 @@ def read(folder: Path) -> parts.Parts:
     manifest = checkpoints.read_manifest(folder)
     model = read_model(folder)
     fitted = read_densities(folder, model)
-    known = read_known(folder, parts.identity_of(model.variables, fitted))
-    results = folder / "evaluation" / "results.csv"
-    rows = report.read_csv(results) if results.exists() else []
+    identity = parts.identity_of(model.variables, fitted)
+    known = read_known(folder, identity, manifest["fingerprint"])
+    rows = []
+    if (folder / "evaluation" / "results.csv").exists():
+        rows = read_results(folder, identity, manifest["fingerprint"])
     method = manifest["settings"]["method"]
     chosen = {
         "score": chosen_score(rows, method, "slice", list(known.slices)),
@@ -58,11 +67,15 @@ def read_model(folder: Path) -> parts.Model:
         InputError: it is not trained, or its checkpoint is of another network.
     """
     settings = checkpoints.read_manifest(folder)["settings"]
+    return parts.model(settings, checkpoints.read_best(folder, template(settings)))
+
+
+def template(settings: Mapping[str, Any]) -> Variables:
+    """Structure and shapes of the variables of a run with these settings."""
     network = parts.network(settings)
-    template = jax.eval_shape(
+    return jax.eval_shape(
         lambda: methods.initial_variables(network, settings["seed"], settings["size"])
     )
-    return parts.model(settings, checkpoints.read_best(folder, template))
 
 
 def read_densities(folder: Path, model: parts.Model) -> dict[str, densities.Density]:
@@ -75,31 +88,61 @@ def read_densities(folder: Path, model: parts.Model) -> dict[str, densities.Dens
     settings = checkpoints.read_manifest(place)["settings"]
     checkpoints.check_manifest(place, settings, model.identity)
     names = parts.density_names(settings["gmm"]["components"])
-    return {name: densities.load(place / f"{name}.npz") for name in names}
+    fitted = {name: densities.load(place / f"{name}.npz") for name in names}
+    check(place, AGAIN.format("density"))
+    return fitted
 
 
-def read_known(folder: Path, identity: str) -> Thresholds:
-    """The thresholds of a run whose network and densities have this fingerprint.
+def read_known(folder: Path, identity: str, data: str) -> Thresholds:
+    """The thresholds of a run.
+
+    Args:
+        folder: of the run.
+        identity: fingerprint of its network and densities.
+        data: fingerprint of the healthy data.
 
     Raises:
-        InputError: there are none, they are damaged, or they are of other models.
+        InputError: there are none, they are damaged, or they are of other models or data.
     """
     place = folder / "thresholds"
-    again = "run python -m experiments.thresholds with the study's --config and --workdir"
+    again = AGAIN.format("thresholds")
     if not (place / FILE).exists():
         raise InputError(f"{place / FILE}: expected thresholds, found no such file; {again}")
-    if checkpoints.read_manifest(place)["fingerprint"] != identity:
-        raise InputError(
-            f"{place}: expected thresholds of this run's models, found those of others; remove "
-            f"that folder and {again}"
-        )
+    _check_origin(place, "thresholds", identity, data)
     try:
-        return from_plain(json.loads((place / FILE).read_text(encoding="utf-8")))
+        known = from_plain(json.loads((place / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise InputError(
             f"{place / FILE}: expected thresholds, found a damaged file ({fault}); remove that "
             f"folder and {again}"
         ) from fault
+    check(place, again)
+    return known
+
+
+def read_results(folder: Path, identity: str, data: str) -> list[report.Result]:
+    """The results of a run's evaluation; see `read_known`, also for what is raised."""
+    place = folder / "evaluation"
+    _check_origin(place, "evaluate", identity, data)
+    check(place, AGAIN.format("evaluate"), ["manifest.json", "results.csv"])
+    return report.read_csv(place / "results.csv")
+
+
+def _check_origin(place: Path, command: str, identity: str, data: str) -> None:
+    """Raise an InputError unless what `command` wrote to `place` is of these models and data."""
+    manifest = checkpoints.read_manifest(place)
+    known = manifest["settings"].get("data")  # of the healthy data set, or of each by name
+    healthy = known.get("healthy") if isinstance(known, dict) else known
+    for what, expected, found in (
+        ("models", identity, manifest["fingerprint"]),
+        ("healthy data", data, healthy),
+    ):
+        if found != expected:
+            raise InputError(
+                f"{place}: expected what experiments.{command} found with the {what} of "
+                f"{place.parent} ({expected}), found those of others ({found}); remove that folder "
+                f"and {AGAIN.format(command)}"
+            )
 
 
 def chosen_score(

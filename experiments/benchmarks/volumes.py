@@ -17,8 +17,8 @@ from configs import default
 from cradl_jax import augment
 from cradl_jax.data import bids, phantom
 from cradl_jax.data.atlas import load_atlas
+from cradl_jax.data.building import build_store
 from cradl_jax.data.layouts import find_scans
-from cradl_jax.data.slices import build_store
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, Probe, cores, memory
 from experiments.benchmarks.training import random_slices

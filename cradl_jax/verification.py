@@ -1,0 +1,263 @@
+"""Check again all that a study, a run or an exported run consists of; nothing is written."""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cradl_jax import checkpoints, integrity, report
+from cradl_jax.data import fingerprint
+from cradl_jax.data.slices import SliceStore, open_store
+from cradl_jax.data.workers import map_scans
+from cradl_jax.errors import InputError
+from cradl_jax.integrity import Progress
+from cradl_jax.runs import file, folder, parts
+
+AGAIN = "bring it back from a copy, or remove {} and run its command again"
+FINISH = "the command that makes it was interrupted or never ran; run it"
+LEFT_OVER = "left by an interrupted write, if no command is at work; remove it"
+PARTS = ("densities", "thresholds", "evaluation")
+TEMPORARY = (
+    *(f"{start}*" for start in integrity.HALF_WRITTEN),
+    *("*.partial", "*.orbax-checkpoint-tmp*", "*/tmp????????"),
+)
+PACKED = (".gz", ".mgz")
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
+
+
+class Check(NamedTuple):
+    """What was checked, and what is wrong with it, in sentences that say what to do."""
+
+    what: str
+    faults: list[str]
+
+
+def checks(path: Path, progress: Progress | None = None) -> Iterator[Check]:
+    """All checks of an exported run, a run's folder, or a study's working directory.
+
+    What rests on something that is wrong is not checked.
+
+    Args:
+        path: a file or folder.
+        progress: called with the number of bytes hashed since the last call.
+
+    Raises:
+        InputError: there is nothing to check.
+    """
+    if path.is_file():
+        yield from _until_fault(str(path), _exported(path))
+    elif (path / "checkpoints").is_dir() or (path / PARTS[-1]).is_dir():
+        yield from _run(path, progress)
+        yield _leftovers(path)
+    elif (path / "slices").is_dir():
+        yield from _study(path, progress)
+    else:
+        raise InputError(
+            f"{path}: expected an exported run, the folder of a run, or a study's working "
+            "directory, found none; check the path"
+        )
+
+
+def n_bytes(path: Path) -> int:
+    """Number of bytes that `checks` hashes."""
+    total = 0
+    for sums in path.rglob(integrity.SUMS):
+        try:
+            sealed = [sums.parent / name for name in integrity.sums(sums.parent)]
+        except InputError:
+            continue
+        total += sum(one.stat().st_size for one in sealed if one.is_file())
+    return total
+
+
+def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
+    stores, wrong = {}, False
+    for place in sorted((path / "slices").iterdir()):
+        if place.is_dir() and place.suffix != ".partial":
+            for check in _until_fault(str(place), _store(place, stores, progress)):
+                wrong |= bool(check.faults)
+                yield check
+    yield _files(path / "splits", progress)
+    for place in sorted(place for place in path.glob("seed*/*") if place.is_dir()):
+        for check in _run(place, progress):
+            wrong |= bool(check.faults)
+            yield check
+        if not wrong:
+            yield from _until_fault(str(place), _belongs(place, stores))
+    place = path / "training_scans.json"
+    if place.exists():
+        yield from _until_fault(str(place), _training_scans(place, {} if wrong else stores))
+    yield (written := _files(path, progress))
+    if not (wrong or written.faults):
+        yield from _until_fault(str(path / "results.csv"), _results(path))
+    yield _leftovers(path)
+
+
+def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
+    """The checks up to the first that finds a fault; one that cannot be made is one."""
+    try:
+        for check in found:
+            yield check
+            if check.faults:
+                return
+    except (InputError, *DAMAGED) as fault:
+        known = str(fault) if isinstance(fault, InputError) else f"{what}: damaged ({fault!r})"
+        yield Check(what, [known])
+
+
+def _files(place: Path, progress: Progress | None) -> Check:
+    """The files of a finished folder are as they were written."""
+    what = f"{place}: files as they were written"
+    if not integrity.is_sealed(place):
+        return Check(what, [f"{place}: no {integrity.SUMS}; {FINISH}"])
+    again = AGAIN.format(place)
+    try:
+        faults = list(integrity.faults(place, progress=progress))
+        return Check(what, [f"{wrong}: found {found}; {again}" for wrong, found in faults])
+    except InputError as fault:
+        return Check(what, [str(fault)])
+
+
+def _leftovers(path: Path) -> Check:
+    found = sorted({left for pattern in TEMPORARY for left in path.rglob(pattern)})
+    return Check(f"{path}: nothing half written", [f"{left}: {LEFT_OVER}" for left in found])
+
+
+def _store(
+    place: Path, stores: dict[str, SliceStore], progress: Progress | None
+) -> Iterator[Check]:
+    """The checks of a slice store, which is added to `stores`."""
+    yield _files(place, progress)
+    store = open_store(place)
+    contents = [
+        (r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in store.records
+    ]
+    found = fingerprint.of_contents(contents, store.manifest["settings"])
+    known = store.manifest["fingerprint"]
+    other = f"{place}: expected scans of fingerprint {known}, found {found}; preprocess again"
+    yield Check(f"{place}: is of its scans and settings", [other] if found != known else [])
+    stores[place.name] = store
+    yield Check(f"{place}: scans are as they were sliced", list(_sources(store)))
+
+
+def _sources(store: SliceStore) -> Iterator[str]:
+    """What is wrong with the scans of a store; nothing where none of them is here any more."""
+    files = [
+        (store.path / record[what], record[f"{what}_digest"])
+        for record in store.records
+        for what in ("image", "mask")
+        if record[what] is not None
+    ]
+    if any(path.exists() for path, _ in files):
+        label = f"scans of {store.path.name}"
+        yield from filter(None, map_scans(_source, files, os.cpu_count() or 1, label))
+
+
+def _source(file: tuple[Path, str]) -> str | None:
+    """What is wrong with a file, given its digest when it was sliced."""
+    path, digest = file
+    if not path.exists():
+        return f"{path.resolve()}: moved or removed; bring it back, or preprocess anew"
+    if fingerprint.content_of(path) != digest or _damaged(path):
+        return f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess anew"
+    return None
+
+
+def _damaged(path: Path) -> bool:
+    """Whether a packed file's content is not that of its checksum."""
+    if path.suffix not in PACKED:
+        return False
+    try:
+        with gzip.open(path) as content:
+            while content.read(integrity.BLOCK):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return True
+    return False
+
+
+def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
+    """The checks of a run: first of all its files, then of what is in them."""
+    trained = place.name != report.BASELINE
+    sealed = [place, *(place / part for part in PARTS)]
+    sealed = sealed if trained else sealed[2:]  # the baselines learn nothing
+    files = [_files(one, progress) for one in sealed]
+    yield from files
+    if not any(check.faults for check in files):
+        yield from _until_fault(str(place), _content(place) if trained else _baseline(place))
+
+
+def _content(place: Path) -> Iterator[Check]:
+    """Manifests, checkpoints, densities, thresholds and results of a run fit together."""
+    manifest = checkpoints.read_manifest(place)
+    model = folder.read_model(place)
+    states = checkpoints.read_all(place, folder.template(manifest["settings"]))
+    yield _finite(f"{place / 'checkpoints'}: of this run, finite", place, states)
+    fitted = folder.read_densities(place, model)
+    yield _finite(f"{place / 'densities'}: of this network, finite", place / "densities", fitted)
+    identity, data = parts.identity_of(model.variables, fitted), manifest["fingerprint"]
+    folder.read_known(place, identity, data)
+    yield Check(f"{place / 'thresholds'}: of these densities and data", [])
+    folder.read_results(place, identity, data)
+    yield Check(f"{place / 'evaluation'}: of these densities and data", [])
+
+
+def _baseline(place: Path) -> Iterator[Check]:
+    """Thresholds and results of the trivial baselines fit together."""
+    data = checkpoints.read_manifest(place / "thresholds")["settings"]["data"]
+    folder.read_known(place, report.BASELINE, data)
+    folder.read_results(place, report.BASELINE, data)
+    yield Check(f"{place}: thresholds and evaluation of the same data", [])
+
+
+def _exported(path: Path) -> Iterator[Check]:
+    run = file.read(path)
+    yield _finite(f"{path}: as it was exported, finite", path, [run.variables, run.densities])
+
+
+def _finite(what: str, place: Path, tree: Any) -> Check:
+    broken = sum(not np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tree)))
+    fault = f"{place}: expected finite numbers, found {broken} arrays with others; train again"
+    return Check(what, [fault] if broken else [])
+
+
+def _belongs(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
+    """A run's data are those of the stores beside it."""
+    known = checkpoints.read_manifest(place / "evaluation")["settings"]["data"]
+    faults = [
+        f"{place}: expected the data of {store.path} ({store.manifest['fingerprint']}), found "
+        f"others ({known.get(name)}); bring back the store, or run the study anew"
+        for name, store in stores.items()
+        if known.get(name) != store.manifest["fingerprint"]
+    ]
+    yield Check(f"{place}: of the slices of this study", faults)
+
+
+def _training_scans(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
+    """What the training scans look like is as it was written, and of one of the stores, if any."""
+    try:
+        known = integrity.without_hash(json.loads(place.read_text(encoding="utf-8")))
+    except ValueError as fault:
+        raise InputError(f"{place}: found {fault}; {AGAIN.format('it')}") from fault
+    prints = {store.manifest["fingerprint"] for store in stores.values()}
+    foreign = bool(stores) and known["data"] not in prints
+    other = f"{place}: expected training scans of this study, found others; remove it"
+    yield Check(f"{place}: as it was written", [other] if foreign else [])
+
+
+def _results(path: Path) -> Iterator[Check]:
+    """The study's results are those of its runs."""
+    place = path / "results.csv"
+    rows = report.read_csv(place)
+    runs = dict.fromkeys((row.seed, row.method) for row in rows)
+    parts = [path / f"seed{seed}" / method / "evaluation" for seed, method in runs]
+    found = [row for part in parts for row in report.read_csv(part / "results.csv")]
+    other = f"{place}: expected the results of {', '.join(map(str, parts))}, found others; report"
+    same = list(map(repr, rows)) == list(map(repr, found))  # NaN is not equal to itself
+    yield Check(f"{place}: the results of its runs", [] if same else [f"{other} again"])

@@ -1,0 +1,41 @@
+"""Check again that a study is whole, unchanged, and that its parts belong together.
+
+    python -m experiments.verify --run=RUN
+
+RUN is a study's working directory, the folder of a run, or a file that experiments.export wrote.
+Prints a line a check: ok, or wrong with the files and what to do. Exit status 0 if all is well, 1
+if something is wrong. Nothing is written.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from cradl_jax import verification
+from experiments import command
+
+RUN = flags.DEFINE_string("run", None, "A working directory, a run's folder, or an exported run.")
+flags.mark_flag_as_required("run")
+
+
+def main() -> None:
+    """Entry point."""
+    path, wrong, done = Path(RUN.value).expanduser(), 0, 0
+    size = verification.n_bytes(path)
+    with tqdm(desc="hashing", total=size, unit="B", unit_scale=True, leave=False) as bar:
+        for check in verification.checks(path, bar.update):
+            done += 1
+            wrong += bool(check.faults)
+            tqdm.write(f"{'wrong' if check.faults else 'ok   '} {check.what}")
+            for fault in check.faults:
+                tqdm.write(f"      {fault}")
+    if wrong:
+        print(f"{wrong} of {done} checks found faults; what rests on these parts was not checked")
+        sys.exit(1)
+    print(f"all {done} checks are well")
+
+
+if __name__ == "__main__":
+    command.run(main)

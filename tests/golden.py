@@ -1,0 +1,94 @@
+"""A study's figures beside those of an earlier one, each with the tolerance that is stated there.
+
+    python -m tests.golden runs/ci tests/golden/smoke.csv            # compare: exit status 0 or 1
+    python -m tests.golden runs/ci tests/golden/smoke.csv --renew    # keep these from now on
+
+`smoke.csv` is of the command that `.ci/run` runs; `tiny.csv` of the study in
+tests/test_end_to_end.py, which renews it by `RENEW_GOLDEN=1 python -m pytest -n 0
+tests/test_end_to_end.py -k golden`. Renew them only after a change that is meant to change
+figures, and say in the commit which and why.
+
+Slices and prevalences are integers divided by integers and may move by a voxel at a rounding; the
+trivial baselines are means over voxels. Scores of networks move with the order of sums, which
+another number of devices, another CPU or another version changes. Between one and two devices the
+smoke study's slices and baselines did not move at all, the terms of the VAEs' losses by 0.008 at
+most, densities of one to eight Gaussians by 0.017, and flows, which 60 epochs of training make
+sensitive, by 0.061 on their two validation scans (median over all 0.0002). The tolerances are two
+and a half times that, or more.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cradl_jax.data.slices import open_store
+from cradl_jax.report import BASELINE, Result, is_density, read_csv
+
+TOLERANCES = {"count": 0.0, "mean": 1e-4, "share": 2e-4}  # of the slices
+RESULTS = {"baseline": 2e-3, "terms": 0.02, "mixtures": 0.05, "flows": 0.15}
+METRICS = ("auprc", "auroc")
+
+
+def figures(workdir: Path) -> dict[str, tuple[float, float]]:
+    """Figures of a study by name, with their tolerances."""
+    found = {}
+    for place in sorted((workdir / "slices").iterdir()):
+        store = open_store(place)
+        found[f"{place.name} slices"] = len(store.z), TOLERANCES["count"]
+        mean, masks = float(np.abs(store.images).mean(dtype=float)), float(store.masks.mean())
+        found[f"{place.name} mean absolute intensity"] = mean, TOLERANCES["mean"]
+        found[f"{place.name} share of anomalous voxels"] = masks, TOLERANCES["share"]
+    for row in read_csv(workdir / "results.csv"):
+        name = " ".join(map(str, row[:-1]))
+        if row.metric == "prevalence":
+            found[name] = row.value, RESULTS["baseline"]
+        elif row.metric in METRICS:
+            found[name] = row.value, RESULTS[kind(row)]
+    return found
+
+
+def kind(row: Result) -> str:
+    """What a score is, of those in `RESULTS`."""
+    if row.method == BASELINE:
+        return "baseline"
+    if not is_density(row.score):
+        return "terms"
+    return "flows" if row.score == "flow" else "mixtures"
+
+
+def write(path: Path, found: dict[str, tuple[float, float]]) -> None:
+    """Keep figures with their tolerances."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["figure", "value", "tolerance"])
+        writer.writerows([name, f"{value:.6g}", limit] for name, (value, limit) in found.items())
+
+
+def differences(path: Path, found: dict[str, tuple[float, float]]) -> list[str]:
+    """Where figures differ from those that were kept by more than their tolerance."""
+    with path.open(newline="") as file:
+        kept = {row["figure"]: row for row in csv.DictReader(file)}
+    differing = [f"{name}: only in one of both" for name in kept.keys() ^ found.keys()]
+    for name in kept.keys() & found.keys():
+        expected, limit = float(kept[name]["value"]), float(kept[name]["tolerance"])
+        value = found[name][0]
+        if not abs(value - expected) <= limit + 1e-6:
+            differing.append(f"{name}: expected {expected:.4f} within {limit}, found {value:.4f}")
+    return sorted(differing)
+
+
+def main(workdir: str, path: str, *options: str) -> int:
+    """Compare, or keep with --renew; returns the exit status."""
+    found = figures(Path(workdir))
+    if options == ("--renew",):
+        write(Path(path), found)
+        return 0
+    differing = differences(Path(path), found)
+    print("\n".join(differing) or f"{workdir}: {len(found)} figures as in {path}")
+    return bool(differing)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""Hashes of finished files, against sha256sum."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cradl_jax import integrity
+from cradl_jax.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.txt", "in/b  c.txt", "in/empty", "partial_d.txt"):
+        (tmp_path / name).write_text(name if "." in name else "")
+    integrity.seal(tmp_path)
+    assert list(integrity.sums(tmp_path)) == ["a.txt"], "what lies in it, but nothing half written"
+    integrity.seal(tmp_path, "a.txt", "in", "missing")
+    return tmp_path
+
+
+def test_sums_are_those_of_sha256sum_and_name_what_changed(folder):
+    tool = shutil.which("sha256sum")
+    if tool:
+        assert subprocess.run([tool, "-c", integrity.SUMS], cwd=folder, check=False).returncode == 0
+    assert list(integrity.faults(folder)) == [] and len(integrity.sums(folder)) == 3
+    (folder / "in" / "b  c.txt").write_text("other")
+    (folder / "in" / "empty").unlink()
+    found = {fault.path.name: fault.found for fault in integrity.faults(folder)}
+    assert found == {
+        "b  c.txt": "another content (SHA-256)",
+        "empty": "No such file or directory",
+    }
+    integrity.check(folder, "again", ["a.txt"])
+    with pytest.raises(InputError, match=r"b  c\.txt: .*or remove .* and make it"):
+        integrity.check(folder, "make it")
+    with pytest.raises(InputError, match=r"new\.txt: .*without a hash"):
+        integrity.check(folder, "make it", ["new.txt"])
+
+
+def test_every_byte_of_the_sums_counts(folder):
+    path = folder / integrity.SUMS
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=integrity.SUMS):
+            integrity.sums(folder)
+    path.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        integrity.check(folder, "make it")
+
+
+def test_parts_are_sealed_alone_and_progress_counts_their_bytes(folder):
+    seen = []
+    integrity.seal(folder, "in", progress=seen.append)
+    assert list(integrity.sums(folder)) == ["in/b  c.txt", "in/empty"]
+    assert sum(seen) == len("in/b  c.txt")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(st.text(max_size=5).filter(lambda name: name != "sha256"), VALUES))
+def test_values_with_their_hash_come_back_from_json(values):
+    read = json.loads(json.dumps(integrity.with_hash(values)))
+    assert repr(integrity.without_hash(read)) == repr(values)
+    with pytest.raises(ValueError, match="other than"):
+        integrity.without_hash(read | {"one more": 1})

@@ -7,11 +7,15 @@
 Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
 """
 
+import errno
 import hashlib
 import json
 import math
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ import orbax.checkpoint as ocp
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.files import require_space, write_json
+from cradl_jax.files import naming, require_space, write_json
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import across_processes
 from cradl_jax.train import TrainState
@@ -155,7 +159,12 @@ class Checkpoints:
             primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"alone{index}"
         )
         policies = ocp.checkpoint_managers
-        best = policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1)
+        best = policies.BestN(
+            get_metric_fn=_val_loss,
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,  # a process was killed removing them
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
             best_fn=_val_loss,
@@ -173,7 +182,8 @@ class Checkpoints:
 
     def __exit__(self, *_):
         """Wait for what is being saved."""
-        self.manager.close()
+        with self._full_disk_named():
+            self.manager.close()
 
     def save(self, state: TrainState, val_loss: float | None) -> None:
         """Save in the background; a partly written checkpoint is never taken for a whole one.
@@ -187,11 +197,24 @@ class Checkpoints:
         require_space(self.folder, needed, "a checkpoint")
         variables = ocp.args.StandardSave(across_processes(state.variables))
         optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
-        self.manager.save(
-            int(state.step),
-            args=ocp.args.Composite(variables=variables, optimizer=optimizer),
-            metrics={} if val_loss is None else {"val_loss": val_loss},
-        )
+        with self._full_disk_named():
+            self.manager.save(
+                int(state.step),
+                args=ocp.args.Composite(variables=variables, optimizer=optimizer),
+                metrics={} if val_loss is None else {"val_loss": val_loss},
+            )
+
+    @contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        """A disk that filled up while a checkpoint was written is an error of the system."""
+        try:
+            with naming(self.folder):
+                yield
+        except ValueError as fault:
+            if os.strerror(errno.ENOSPC) not in str(fault):
+                raise
+            message = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, message, str(self.folder)) from fault
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, in order."""

@@ -21,24 +21,27 @@ def replacing(path: Path) -> Iterator[Path]:
     It has the same ending, and folders are made. What was at `path` stays until then, also if the
     process is killed or the machine loses power: what is left aside then is a hidden file
     `.partial_*`, which nothing reads. Processes that write one file at once do not meet.
-
-    Raises:
-        OSError: names `path` if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".partial_{uuid4().hex[:8]}_{path.name}")
     try:
-        yield aside
-        with aside.open("r+b") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as fault:
-        aside.unlink(missing_ok=True)
-        if fault.errno in FULL:
-            raise OSError(fault.errno, fault.strerror, str(path)) from fault
-        raise
+        with naming(path):
+            yield aside
+            with aside.open("r+b") as file:
+                os.fsync(file.fileno())
+            aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system that do not say which file they are about, as a full disk's, say so."""
+    try:
+        yield
+    except OSError as fault:
+        fault.filename = fault.filename or str(path)
         raise
 
 

@@ -15,12 +15,11 @@ from absl import app, flags, logging
 from cradl_jax.errors import InputError
 from cradl_jax.files import no_space
 from experiments import compiled
-from experiments.interruption import Terminated, end_at_once
+from experiments.interruption import REQUEUE, Terminated, end_at_once
 
 INTERRUPTED = "interrupted; the same command (training: with --resume) continues from what is kept"
 OTHER_MACHINE = "use a device or a machine with more"
 EXHAUSTED = "RESOURCE_EXHAUSTED"  # XLA's word for memory that a device does not have
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def run(
@@ -35,16 +34,16 @@ def run(
     """
 
     def guarded(_: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.FATAL)  # what a library logs as an error it raises, too
         compiled.keep()
-        end_at_once()
+        end_at_once(interrupted)
         try:
             main()
         except (KeyboardInterrupt, Terminated) as signal:
             print(interrupted, file=sys.stderr)
             sys.exit(REQUEUE if isinstance(signal, Terminated) else 130)
         except Exception as fault:
-            said = _in_words(fault, smaller)
+            said = in_words(fault, smaller)
             if said is None:
                 raise
             _refuse(said)
@@ -67,14 +66,15 @@ def _parse(arguments: Sequence[str]) -> Sequence[str]:
     return rest
 
 
-def _in_words(fault: Exception, smaller: str) -> str | None:
+def in_words(fault: Exception, smaller: str) -> str | None:
     """What to say of a fault that is not a mistake of the program, None of one that is."""
     if isinstance(fault, InputError):
         return str(fault)
     if isinstance(fault, MemoryError) or (
         isinstance(fault, jax.errors.JaxRuntimeError) and EXHAUSTED in str(fault)
     ):
-        return f"not enough memory ({str(fault).partition(chr(10))[0]}); {smaller}"
+        found = (str(fault) or type(fault).__name__).splitlines()[0]
+        return f"not enough memory ({found}); {smaller}"
     return no_space(fault)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from cradl_jax import processes, scoring
 from cradl_jax.data.slices import SliceStore
-from cradl_jax.files import require_space
+from cradl_jax.files import naming, require_space
 from experiments import runs
 
 BLOCK = 512  # slices read at once for the voxel metrics
@@ -40,7 +40,8 @@ class HeatmapFiles(ExitStack):
                 file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115, the stack closes it
                 self.named[name] = self.enter_context(file)
         for name, values in heatmaps.items():
-            self.named[name].write(values.tobytes())
+            with naming(self.folder / name):
+                self.named[name].write(values.tobytes())
 
 
 def score(

@@ -8,7 +8,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from cradl_jax.files import write_text
+from cradl_jax.files import naming, write_text
 
 
 class Log:
@@ -23,28 +23,32 @@ class Log:
         self.path = run / "metrics.jsonl"
         kept = [line for line in read_history(run) if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        board = run / "tensorboard"
-        board.mkdir(exist_ok=True)
-        self.board = EventsWriter(str(board / "events"), f".from{step}")
+        self.folder = run / "tensorboard"
+        self.folder.mkdir(exist_ok=True)
+        with naming(self.folder):
+            self.board = EventsWriter(str(self.folder / "events"), f".from{step}")
         self._event(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         """Log `values`, named `train/loss` and so on, at `step`."""
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._event(step, summary=scalar(name, value))
 
     def _event(self, step: int, **content) -> None:
-        self.board.write_event(Event(wall_time=time.time(), step=step, **content))
+        with naming(self.folder):
+            self.board.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def flush(self) -> None:
         """Hand over to the system what was logged, before a checkpoint says that it happened."""
-        self.board.flush()
+        with naming(self.folder):
+            self.board.flush()
 
     def close(self) -> None:
         """Close TensorBoard's events."""
-        self.board.close()
+        with naming(self.folder):
+            self.board.close()
 
 
 def read_history(run: Path) -> list[dict]:

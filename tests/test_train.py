@@ -1,4 +1,7 @@
+import shutil
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -6,7 +9,7 @@ import pytest
 from cradl_jax import augment, objectives
 from cradl_jax import train as training
 from cradl_jax.checkpoints import Checkpoints, read_best
-from cradl_jax.errors import InputError
+from cradl_jax.errors import Diverged, InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.parallel import AXIS, share_out
@@ -126,6 +129,26 @@ def test_the_best_checkpoint_survives_a_later_one_within_an_epoch(tmp_path):
         assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 2)
 
 
+@pytest.mark.parametrize("lost", ["metrics", "variables", "_CHECKPOINT_METADATA", "*"])
+def test_a_checkpoint_that_was_being_removed_is_never_taken(tmp_path, lost):
+    """Of the first of three, by a process that was killed."""
+    state, folder = initial_state(), tmp_path / "run" / "checkpoints"
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(state.replace(step=state.step + 1), 3.0)
+    shutil.copytree(folder / "1", tmp_path / "1")
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for step, loss in ((2, 1.0), (3, 2.0)):
+            checkpoints.save(state.replace(step=state.step + step), loss)
+    assert not (folder / "1").exists()
+    shutil.copytree(tmp_path / "1", folder / "1")
+    for path in list((folder / "1").glob(lost)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 3)
+        checkpoints.save(state.replace(step=state.step + 4), None)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "4"]
+
+
 def test_a_run_without_a_whole_epoch_has_no_best_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(initial_state(), None)
@@ -211,3 +234,61 @@ def test_validation_needs_a_slice_for_each_device(slices):
                 devices=jax.devices(),
             )
         )
+
+
+def diverging(objective, images, variables, seed=3):
+    """What training raises, with batches of 16 of 48 slices in chunks of three steps."""
+    optimizer = adam(1e-3, 0.0, warmup_steps=0, total_steps=6)
+    chunks = train(
+        create_state(variables, optimizer),
+        objective,
+        optimizer,
+        images,
+        images[:16],
+        epochs=2,
+        batch_size=16,
+        seed=seed,
+        devices=jax.devices()[:1],
+    )
+    with pytest.raises(Diverged) as raised:
+        list(chunks)
+    batches = np.random.default_rng([seed, 0]).permutation(48).reshape(3, 16)
+    return raised.value, batches
+
+
+def slope(variables, images, keys, training):
+    """A loss whose value or gradient is not finite for some means of a batch."""
+    loss = jnp.sqrt(variables["params"]["w"].sum() * jnp.square(images).mean())
+    return loss, (variables["batch_stats"], {})
+
+
+SLOPE = {"params": {"w": np.ones((2, 2), np.float32)}, "batch_stats": {}}
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_loss_that_is_not_finite_names_its_step_and_slices(failing):
+    images = np.ones((48, 4, 4), np.float32)
+    batch = np.random.default_rng([3, 0]).permutation(48).reshape(3, 16)[failing]
+    images[batch[5]] = np.nan
+    fault, batches = diverging(slope, images, SLOPE)
+    assert fault.step == failing + 1 and "loss of nan" in str(fault)
+    np.testing.assert_array_equal(np.sort(fault.rows), np.sort(batches[failing]))
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_gradient_that_is_not_finite_names_its_step_and_slices(failing):
+    """The loss of a batch of zeros is 0, its gradient is infinite."""
+    images = np.ones((48, 4, 4), np.float32)
+    images[np.random.default_rng([3, 0]).permutation(48).reshape(3, 16)[failing]] = 0
+    fault, batches = diverging(slope, images, SLOPE)
+    assert fault.step == failing + 1 and "gradient" in str(fault)
+    np.testing.assert_array_equal(np.sort(fault.rows), np.sort(batches[failing]))
+
+
+def test_a_validation_loss_that_is_not_finite_is_named():
+    def in_validation(variables, images, keys, training):
+        loss, rest = slope(variables, images, keys, training)
+        return loss if training else loss / 0, rest
+
+    fault, _ = diverging(in_validation, np.ones((48, 4, 4), np.float32), SLOPE)
+    assert fault.step == 3 and "validation" in str(fault) and not len(fault.rows)

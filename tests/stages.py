@@ -1,0 +1,62 @@
+"""Commands of a tiny study as processes to be killed, forked with everything imported."""
+
+import multiprocessing
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import tiny_study
+
+from cradl_jax import train
+from experiments import app, interruption, training
+
+CONTEXT = multiprocessing.get_context("forkserver")
+HERE = Path(__file__).resolve()
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+xla_flags = ""
+
+
+def get_config():
+    """The study's config; this file is the commands' --config."""
+    config = tiny_study.tiny_config()
+    config.train.update({"epochs": 3, "warmup_epochs": 1, "batch_size": 16})
+    config.gmm.update({"components": (2,), "restarts": 20, "tolerance": 1e-3})
+    config.flow.update({"blocks": 2, "hidden": 8, "epochs": 40, "batch_size": 16})
+    config.data.workers = 2
+    return config
+
+
+def serve() -> None:
+    """Import once what the forked processes need, but do not start JAX; each has one CPU device."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
+    CONTEXT.set_forkserver_preload(["stages", "experiments.reproduce", "experiments.simclr"])
+
+
+def start(command: str, workdir: Path, log: Path, *arguments: str) -> multiprocessing.Process:
+    """Start `experiments.<command>` on the study; what it says goes to `log`."""
+    log.unlink(missing_ok=True)
+    process = CONTEXT.Process(target=_run, args=(command, workdir, log, arguments, xla_flags))
+    process.start()
+    return process
+
+
+def _run(
+    command: str, workdir: Path, log: Path, arguments: tuple[str, ...], xla_flags: str
+) -> None:
+    os.environ["XLA_FLAGS"] = xla_flags
+    train.LONGEST_CHUNK = 2  # several an epoch, and a checkpoint after each
+    training.SAVE_SECONDS = 0
+    interruption.GRACE = 1
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = [command, f"--config={HERE}", f"--workdir={workdir}", *arguments]
+    app.run(import_module(f"experiments.{command}").main)
+
+
+def wait_for(text: str, log: Path, process: multiprocessing.Process) -> None:
+    """Until the process has said `text`, or has ended."""
+    while process.is_alive() and not (log.exists() and text in log.read_text()):
+        time.sleep(0.002)

@@ -10,6 +10,7 @@ A single process takes the same path and talks to nobody.
 import inspect
 import itertools
 import json
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,7 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
     joining = threading.Thread(target=join, daemon=True)  # past its time-out JAX aborts, nameless
     joining.start()
     joining.join(seconds)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # which JAX took for itself
     if joining.is_alive():
         raise InputError(
             f"{distributed.global_state.coordinator_address}: expected all processes to meet at "

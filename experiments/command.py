@@ -4,12 +4,16 @@
 """
 
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
+from cradl_jax.reading import check_file
 from experiments import compiled
 
 INTERRUPTED = "interrupted; the same command continues from what is finished"
@@ -22,6 +26,7 @@ def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
         main: the command.
         interrupted: what to say after Ctrl-C.
     """
+    warnings.filterwarnings("ignore", module="nibabel")  # a fault is one message
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -38,18 +43,43 @@ def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Sequence[str]:
+    config = next((a for a in arguments if a.startswith("--config=")), "").partition("=")[2]
     try:
+        if config:  # what is no file may never end
+            check_file(Path(config.partition(":")[0]), "a config's file")
         rest = flags.FLAGS(arguments)
-    except (flags.Error, TypeError) as fault:
-        _refuse(f"{fault}; see --help")
-    except (AttributeError, KeyError) as fault:  # what ml_collections raises
-        found = str(fault).strip("\"'")
-        _refuse(f"--config: expected a setting that the config has, found {found}")
+    except InputError as fault:
+        _refuse(str(fault))
     except SystemExit:  # --help, after which absl exits with 1
         sys.exit(0)
+    except flags.Error as fault:
+        _refuse(f"{InputError(_last_line(fault))}; see --help")
+    except Exception as fault:  # a config is code, which may raise anything
+        _refuse(str(_of_config(config, fault)))
     if len(rest) > 1:
-        _refuse(f"unknown argument {rest[1]!r}; every option starts with --")
+        _refuse(str(InputError(f"unknown argument {rest[1]!r}; every option starts with --")))
     return rest
+
+
+def _last_line(fault: Exception) -> str:
+    """The message; of a traceback, in which ml_collections wraps some, its end."""
+    first, *_, last = (str(fault).strip() or repr(fault)).splitlines() * 2
+    return f"{first} {last}" if "Traceback" in str(fault) else str(fault)
+
+
+def _of_config(config: str, fault: Exception) -> InputError:
+    """What the config's own code, or an override of a setting that it lacks, raised."""
+    lines = [f.lineno for f in traceback.extract_tb(fault.__traceback__) if f.filename == config]
+    if lines or isinstance(fault, SyntaxError) or "get_config" in str(fault):
+        place = f", line {lines[-1]}" if lines else ""
+        return InputError(
+            f"{config}{place}: expected a Python file whose get_config() gives the settings, found "
+            f"{cause(fault)}; start from configs/default.py"
+        )
+    found = str(fault).strip("\"'")
+    return InputError(
+        f"--config: expected a setting that the config has, found {found}; see --help"
+    )
 
 
 def _refuse(fault: str) -> NoReturn:

@@ -218,8 +218,8 @@ def _find_csv(path: Path) -> Found:
         if "image" in files:
             if files["image"] == files.get("mask"):
                 faults.append(
-                    f"{path}, line {line}: expected a mask beside the image, found the image itself; "
-                    "name the mask, or leave it empty for a healthy scan"
+                    f"{path}, line {line}: expected a mask beside the image, found the image "
+                    "itself; name the mask, or leave it empty for a healthy scan"
                 )
             scans.append(Scan(row["subject"], files["image"], files.get("mask"), row["split"]))
     return scans, faults

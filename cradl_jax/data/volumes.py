@@ -92,8 +92,8 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
     if least < 0 or uneven > 1e-3:
         found = f"{least:g}" if least < 0 else "fractions"
         raise InputError(
-            f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the labels "
-            "again, and resample masks by nearest neighbor"
+            f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the "
+            "labels again, and resample masks by nearest neighbor"
         )
     return mask.data > 0
 

@@ -22,6 +22,7 @@ import cradl_jax
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_json
 from cradl_jax.objectives import Variables
+from cradl_jax.reading import read_json
 from cradl_jax.train import TrainState
 
 FORMAT = 1
@@ -107,7 +108,7 @@ def read_manifest(folder: Path) -> dict:
     """
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (OSError, ValueError) as fault:
         raise InputError(
             f"{path}: expected the manifest of a finished run, found {fault}; "
@@ -121,7 +122,7 @@ def check_format(path: Path, manifest: Any) -> None:
     """Raise an InputError unless the manifest at `path` is of the format of this version."""
     known = manifest if isinstance(manifest, dict) else {}
     if known.get("format") != FORMAT:
-        by = known.get("versions", {}).get("cradl_jax", "unknown")
+        by = dict(known.get("versions") or {}).get("cradl_jax", "unknown")
         raise InputError(
             f"{path}: expected format {FORMAT}, which cradl_jax {cradl_jax.__version__} writes, "
             f"found {known.get('format')!r} of cradl_jax {by}; make it anew, or use the version "

@@ -67,21 +67,20 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, expected: str, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file that `numpy.savez` wrote: plain numbers and text, not compressed.
 
     Raises:
-        InputError: it is missing or damaged, or holds anything else, such as pickled objects.
+        InputError: it is missing or damaged, or holds anything else, such as pickled objects. The
+            message says what was `expected`, and the `remedy`.
     """
-    check_file(path, "arrays of this package (.npz)")
     try:
+        if found := no_file(path):
+            raise ValueError(found)
         with zipfile.ZipFile(path) as file:
             if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
                 raise ValueError("compressed members")
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except DAMAGED_ARRAYS as fault:
-        raise InputError(
-            f"{path}: expected arrays of this package (.npz), found a damaged file "
-            f"({cause(fault)}); remove it and run the stage that writes it again"
-        ) from fault
+        raise InputError(f"{path}: expected {expected}, found {cause(fault)}; {remedy}") from fault

@@ -105,7 +105,7 @@ def read_csv(path: Path) -> list[Result]:
     Raises:
         InputError: other columns than those of `Result`, or a seed or value that is no number.
     """
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
         if header != Result._fields:

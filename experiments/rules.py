@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cradl_jax.data.layouts import LAYOUTS
 from cradl_jax.errors import InputError
-from cradl_jax.methods import METHODS
+from cradl_jax.methods import DTYPES, METHODS
 from cradl_jax.rules import (
     Rule,
     flag,
@@ -42,7 +42,7 @@ STUDY: dict[str, Rule] = {
     "model.features": COUNT,
     "model.latent": number(2, 2**16, whole=True),
     "model.head": several(COUNT, distinct=False),
-    "model.dtype": one_of(("auto", "float32", "bfloat16", "float16")),
+    "model.dtype": one_of(DTYPES),
     "augment.mirror": SHARE,
     "augment.shift": SHARE,
     "augment.scale": interval(0, above=True),

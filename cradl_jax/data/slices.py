@@ -31,9 +31,11 @@ from cradl_jax.data.preprocess import (
 )
 from cradl_jax.data.volumes import read_grid, read_mask, read_volume
 from cradl_jax.data.workers import map_scans
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
+from cradl_jax.reading import DAMAGED_ARRAYS
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
+DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)
 FILES = {*(f"{name}.npy" for name in ARRAYS), "index.csv", "scans.json", "manifest.json"}
 
 
@@ -182,10 +184,14 @@ def open_store(path: Path) -> SliceStore:
         shape = (len(index), manifest["settings"]["size"], manifest["settings"]["size"])
         if manifest["slices"] != len(index) or any(a.shape != shape for a in arrays.values()):
             raise ValueError(f"{len(index)} slices in index.csv, another number elsewhere")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as fault:
+        if any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
+            raise ValueError("arrays of another type")
+        if not np.isin(store.scans, np.arange(len(store.records))).all():
+            raise ValueError("slices of scans that scans.json lacks")
+    except DAMAGED as fault:
         raise InputError(
             f"{path}: expected a complete slice store, found none or a damaged one "
-            f"({type(fault).__name__}: {fault}); build it again"
+            f"({cause(fault)}); build it again"
         ) from fault
     return store
 

@@ -41,8 +41,14 @@ def no_file(path: Path) -> str | None:
 
 
 def check_file(path: Path, expected: str) -> None:
-    """Raise an InputError, which says what was `expected`, unless `path` is a file."""
-    if found := no_file(path):
+    """Raise an InputError, which says what was `expected`, unless `path` is a file to read."""
+    found = no_file(path)
+    if not found:
+        try:
+            path.open("rb").close()
+        except OSError as fault:
+            found = f"one that cannot be read ({cause(fault)})"
+    if found:
         raise InputError(f"{path}: expected {expected}, found {found}; check the path")
 
 
@@ -52,17 +58,8 @@ def read_json(path: Path) -> Any:
     Raises:
         OSError, ValueError: it cannot be read, is no JSON, or is nested too deeply.
     """
-    return parse_json(path.read_text(encoding="utf-8"))
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The content of JSON.
-
-    Raises:
-        ValueError: it is no JSON, or is nested too deeply.
-    """
     try:
-        return json.loads(text)
+        return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -10,6 +10,7 @@ from cradl_jax.errors import InputError
 
 TOLERANCE = 0.02  # of voxel sizes that a header states twice
 LEAST_COSINE = 0.5  # between an axis by the qform and by the sform: 60 degrees
+LEAST_VOLUME = 0.1  # of a voxel with edges of length 1; a cube has 1, a flat one 0
 MILLIMETERS = (0, 2)  # codes of xyzt_units; 0 says nothing
 
 
@@ -38,9 +39,10 @@ def check_placement(path: Path, image: SpatialImage) -> None:
 
 
 def _places(affine: np.ndarray | None) -> bool:
-    if affine is None or not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
+    if affine is None or not np.isfinite(affine).all():
         return False
-    return bool(np.isfinite(nib.io_orientation(affine)).all())
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.all()) and abs(np.linalg.det(affine[:3, :3] / lengths)) > LEAST_VOLUME
 
 
 def _stated_spacing(image: SpatialImage) -> np.ndarray:

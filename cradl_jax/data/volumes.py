@@ -28,6 +28,7 @@ UNREADABLE = (
 """What nibabel raises on damaged files."""
 FAST = 1  # level of gzip
 MOST_VOXELS = 1 << 30  # a head at 0.2 mm has fewer
+HIGHEST_RATIO = 1032  # at which deflate packs
 MOST_TRAILING = 1 << 24  # bytes after the voxels, such as FreeSurfer's tags
 LEAST_BACKGROUND = 0.2
 """A smaller share of zero voxels is no brain-extracted scan: a ball leaves 0.48 of its box."""
@@ -222,13 +223,15 @@ def _complete(path: Path, image: SerializableImage) -> SerializableImage:
     Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it; and
     a small file that unpacks to much more than its header promises is not unpacked.
     """
-    proxy = image.dataobj
+    proxy, zipped = image.dataobj, path.suffix.lower() in (".gz", ".mgz")
     expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
-    unpacking = gzip.open if path.suffix.lower() in (".gz", ".mgz") else open
-    with unpacking(path, "rb") as file:
-        content = file.read(expected + MOST_TRAILING + 1)
+    most = path.stat().st_size * (HIGHEST_RATIO if zipped else 1)
+    content = b""
+    if expected <= most:
+        with (gzip.open if zipped else open)(path, "rb") as file:
+            content = file.read(expected + MOST_TRAILING + 1)
     if not expected <= len(content) <= expected + MOST_TRAILING:
-        found = "more" if len(content) > expected else len(content)
+        found = "more" if len(content) > expected else "less"
         raise EOFError(f"the header promises {expected} bytes, the file holds {found}")
     return type(image).from_bytes(content)
 

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import corpus
-import nibabel as nib
 import numpy as np
 import pytest
 from absl import flags

@@ -78,6 +78,9 @@ def read_arrays(path: Path, expected: str, remedy: str) -> dict[str, np.ndarray]
             if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
                 raise ValueError("compressed members")
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            arrays = dict(file)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("members that are no arrays")
     except DAMAGED_ARRAYS as fault:
         raise InputError(f"{path}: expected {expected}, found {cause(fault)}; {remedy}") from fault
+    return arrays

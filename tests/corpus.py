@@ -163,6 +163,13 @@ VOLUMES: dict[str, tuple[Maker, str]] = {
     "more voxels than data": (saying(dim=(3, 20, 24, 999, 1, 1, 1, 1)), LIE),
     "gigabytes of voxels": (saying(dim=(3, 1000, 1000, 1000, 1, 1, 1, 1)), LIE),
     "terabytes of voxels": (saying(dim=(3, 30000, 30000, 30000, 1, 1, 1, 1)), "at most 1073741824"),
+    "more voxels than 64 bits count": (
+        file(
+            "scan.nii",
+            lambda: nifti(header=nib.Nifti2Header(), dim=(3, 2**32, 2**32, 2, 1, 1, 1, 1)),
+        ),
+        "at most 1073741824",
+    ),
     "no voxel": (saying(dim=(3, 20, 0, 16, 1, 1, 1, 1)), "expected a 3-D volume"),
     "a negative number of voxels": (saying(dim=(3, 20, -24, 16, 1, 1, 1, 1)), "expected a 3-D vol"),
     "no dimensions": (saying(dim=(0, 0, 0, 0, 0, 0, 0, 0)), "cannot be read|3-D"),

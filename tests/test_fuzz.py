@@ -90,7 +90,9 @@ def check_volume(folder: Path, name: str, damages: list) -> None:
     if path.suffix == ".hdr":
         path.with_suffix(".img").write_bytes(corpus.plain().tobytes(order="F"))
     try:
-        volume = read_volume(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            volume = read_volume(path)
         oriented = states_orientation(path)
         slices, mean, std = normalized_slices(
             volume.data, None, volume.spacing_mm, size=16, offset=1

@@ -50,7 +50,7 @@ def find_scans(path: Path) -> list[Named]:
             f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
             f"column image, found {'none in it' if held else kind}; check the path"
         )
-    raise_faults(_unfit_names(found))
+    check_names(found)
     return found
 
 
@@ -76,8 +76,8 @@ def _listed(path: Path) -> list[Named]:
     return found
 
 
-def _unfit_names(scans: Sequence[Named]) -> list[str]:
-    """What is wrong with the names: results of two scans must never share a file."""
+def check_names(scans: Sequence[Named]) -> None:
+    """Raise an InputError unless results of each scan get files of their own, in their folder."""
     faults, images = [], {}
     for name, image in scans:
         unfit = name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN
@@ -92,4 +92,4 @@ def _unfit_names(scans: Sequence[Named]) -> list[str]:
                 f"{image}: expected a name of its own, found {name!r}, which {other} has too; "
                 "rename one, or list the scans in a CSV file with a subject each"
             )
-    return faults
+    raise_faults(faults)

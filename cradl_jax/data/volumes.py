@@ -160,7 +160,7 @@ def canonical_grid(
     Raises:
         InputError: If the image at `path` is no 3-D volume of real numbers placed in space.
     """
-    shape, affine = image.shape, image.affine
+    shape, affine = tuple(map(int, image.shape)), image.affine  # numpy's integers overflow
     if not shape or min(shape) < 1:
         raise InputError(
             f"{path}: expected a 3-D volume, found an empty one of shape {shape}; export it again"
@@ -217,7 +217,7 @@ def _complete(path: Path, image: SerializableImage) -> SerializableImage:
     a small file that unpacks to much more than its header promises is not unpacked.
     """
     proxy, zipped = image.dataobj, path.suffix.lower() in (".gz", ".mgz")
-    expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
+    expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
     most = path.stat().st_size * (HIGHEST_RATIO if zipped else 1)
     content = b""
     if expected <= most:

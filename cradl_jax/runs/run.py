@@ -12,7 +12,7 @@ import numpy as np
 from cradl_jax.checkpoints import versions
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import describe, states_orientation
-from cradl_jax.data.named import Named, scan_name
+from cradl_jax.data.named import Named, check_names, scan_name
 from cradl_jax.data.native import to_scan_grid
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.data.volumes import Volume, read_volume
@@ -157,14 +157,15 @@ class Run:
             name: of the results; None: that of the file.
 
         Raises:
-            InputError: the scan cannot be used.
+            InputError: the scan cannot be used, or its name is not fit for a file.
         """
         path = Path(scan).expanduser()
+        named = Named(name or scan_name(path), path)
+        check_names([named])
         volume = read_volume(path)
         described = describe(volume, oriented=states_orientation(path))
         warnings = familiarity.warnings(described, self.parts.thresholds.training)
         found = predict_volume(self.score_slices, volume, self.slicing)
-        named = Named(name or scan_name(path), path)
         return Finding(named, volume, found, self._judgement, warnings)
 
     @property
@@ -226,7 +227,7 @@ def load_run(path: Path | str) -> Run:
         return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+    except Exception as fault:  # orbax raises bare ones on damaged checkpoints
         raise InputError(
             f"{path}: expected a run whose parts fit together, found a damaged one "
             f"({cause(fault)}); bring it back from a copy, or make it anew"

@@ -67,12 +67,12 @@ def study() -> tuple[ConfigDict, Path]:
     """
     config = loaded()
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    if isinstance(methods := config.get("methods"), tuple):
+        config.methods = tuple(method for part in methods for method in str(part).split(","))
+    rules.check(config)
     if config.get("smoke"):
         config.update(config.smoke_settings)
         name += "-smoke"
-    if isinstance(methods := config.get("methods"), tuple):
-        config.methods = tuple(name for part in methods for name in str(part).split(","))
-    rules.check(config)
     if "healthy" in config.data:
         config.data.sets = listed_sets(config)
     workdir = Path(WORKDIR.value or Path("runs") / name)

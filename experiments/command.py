@@ -3,6 +3,7 @@
 0: done; 1: done, but not for all that was asked; 2: something given is wrong; 130: interrupted.
 """
 
+import re
 import sys
 import traceback
 import warnings
@@ -43,10 +44,10 @@ def run(main: Callable[[], None], interrupted: str = INTERRUPTED) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Sequence[str]:
-    config = next((a for a in arguments if a.startswith("--config=")), "").partition("=")[2]
+    config = re.search(r"(?:^|\0)--?config[=\0]([^\0]*)", "\0".join(arguments))
     try:
         if config:  # what is no file may never end
-            check_file(Path(config.partition(":")[0]), "a config's file")
+            check_file(Path(config[1].partition(":")[0]), "a config's file")
         rest = flags.FLAGS(arguments)
     except InputError as fault:
         _refuse(str(fault))
@@ -55,7 +56,7 @@ def _parse(arguments: Sequence[str]) -> Sequence[str]:
     except flags.Error as fault:
         _refuse(f"{InputError(_last_line(fault))}; see --help")
     except Exception as fault:  # a config is code, which may raise anything
-        _refuse(str(_of_config(config, fault)))
+        _refuse(str(_of_config(config[1] if config else "", fault)))
     if len(rest) > 1:
         _refuse(str(InputError(f"unknown argument {rest[1]!r}; every option starts with --")))
     return rest

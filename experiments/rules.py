@@ -100,10 +100,16 @@ FIT_NAME = re.compile(r"\w[\w .+-]*")  # of a data set: a folder is named after 
 def check(config: ConfigDict) -> None:
     """Raise an InputError that names every setting that is unknown, missing or unfit."""
     content = config.to_dict()
-    sets = content.get("data", {}).pop("sets", {})
+    data = content.get("data")
+    sets = data.pop("sets", {}) if isinstance(data, dict) else {}
     flat = dict(_flat(content))
     faults = [_fault(path, value) for path, value in flat.items()]
     faults += [_line(path, "expected a value, found none") for path in STUDY if path not in flat]
+    if "smoke" in flat and "smoke_settings" not in content:
+        faults.append(_line("smoke_settings", "expected settings of the smoke run, found none"))
+    if not isinstance(sets, dict):
+        faults.append(_line("data.sets", f"expected data sets by name, found {sets!r}"))
+        sets = {}
     faults += [fault for name, one in sets.items() for fault in _of_data_set(name, one)]
     if found := list(filter(None, faults)):
         raise InputError(*found)

@@ -411,6 +411,10 @@ CONFIGS: dict[str, tuple[str, str]] = {
         BASE + "    del config.flow.clip\n    return config\n",
         "config.flow.clip",
     ),
+    "smoke without settings": (
+        BASE + "    del config.smoke_settings\n    return config\n",
+        "smoke_",
+    ),
     "data set with a path as name": (
         BASE + "    config.data.sets['a/b'] = config.data.sets.lesion\n    return config\n",
         r"a data set's name",
@@ -489,6 +493,9 @@ ODDITIES: dict[str, Maker] = {
     "SAR": oriented("SAR"),
     "oblique": oblique,
     "bytes": saved(nib.Nifti1Image, "scan.nii", lambda: plain().astype(np.uint8)),
+    "signed bytes": file(
+        "scan.nii", lambda: nifti((plain() - 64).astype(np.int8), scl_slope=1, scl_inter=64)
+    ),
     "unsigned": saved(nib.Nifti1Image, "scan.nii", lambda: plain().astype(np.uint16)),
     "double precision": saved(nib.Nifti1Image, "scan.nii", lambda: plain().astype(np.float64)),
     "4-D of one volume": saved(nib.Nifti1Image, "scan.nii", lambda: plain()[..., None]),

@@ -250,9 +250,11 @@ def test_configs_that_are_no_files(tmp_path, monkeypatch, capsys):
         (tmp_path, "a folder"),
         (tmp_path / "pipe.py", "a pipe"),
     ):
-        assert f"{path}: expected a config's file, found {found}" in refused(
-            monkeypatch, capsys, f"--config={path}"
-        )
+        for arguments in ([f"--config={path}"], ["--config", f"{path}"], [f"-config={path}:x"]):
+            message = refused(monkeypatch, capsys, *arguments)
+            assert f"{path}: expected a config's file, found {found}" in message
+    assert "found a folder" in refused(monkeypatch, capsys, "--config=")
+    assert "must have a value" in refused(monkeypatch, capsys)
 
 
 def test_working_directories_that_cannot_be_written_to(tmp_path, monkeypatch, capsys):

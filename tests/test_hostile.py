@@ -266,25 +266,19 @@ SETTINGS = {
     "model.dtype": ("object", "int8", "float128", None, 4),
     "model": ({}, None, []),
     "loss.beta": (NAN, INF, -1, "1", None),
-    "loss": ({}, None, 3),
+    "loss": ({}, None, "x"),
 }
 
 
 @pytest.mark.parametrize("path", SETTINGS)
-def test_settings_of_other_types_and_ranges(run, members, tmp_path, path):
+def test_settings_of_other_types_and_ranges(members, tmp_path, path):
     content = json.loads(members[file.ABOUT])
     settings = content["manifest"]["settings"]
     for value in SETTINGS[path]:
-        spoiled = put(settings, path, value)
-        if path.startswith("loss"):
-            with pytest.raises((InputError, TypeError, KeyError)):
-                parts.model(spoiled, run.parts.variables)
-        else:
-            assert path.split(".")[0] in refusal(parts.network, spoiled)
+        assert path.split(".")[0] in refusal(parts.network, put(settings, path, value))
     about = put(content, f"manifest.settings.{path}", SETTINGS[path][0])
     spoiled = packed(tmp_path / "run.zip", members | {file.ABOUT: json.dumps(about).encode()})
-    if not path.startswith("loss"):  # which CRADL has none of
-        refusal(cradl_jax.load_run, spoiled)
+    refusal(cradl_jax.load_run, spoiled)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ NETWORK = {
             "dtype": one_of(methods.DTYPES),
         }
     ),
+    "loss": lambda value: number(0)(value.get("beta") if isinstance(value, Mapping) else value),
 }
-"""Rules for those settings of a run that its network is built from."""
+"""Rules for those settings of a run that its network and scores are built from."""
 
 
 class Model(NamedTuple):
@@ -96,10 +97,7 @@ def model(settings: Mapping[str, Any], variables: Variables) -> Model:
         InputError: they are not those of a network.
     """
     built = network(settings)
-    beta = settings["loss"]["beta"]
-    if fault := number(0)(beta):
-        raise InputError(f"the run's manifest, settings.loss.beta: {fault}; make the run anew")
-    scorer = methods.own_scorer(built, beta)
+    scorer = methods.own_scorer(built, settings["loss"]["beta"])
     return Model(methods.encoder_of(built), scorer, variables)
 
 

@@ -43,8 +43,8 @@ class Judgement(NamedTuple):
         return self.usual.thresholds[self.rate]
 
 
-def claim_folder(folder: Path, option: str = "--out") -> None:
-    """Make the folder of the results, which `option` of the command names.
+def claim_folder(folder: Path) -> None:
+    """Make the folder of the results.
 
     Raises:
         InputError: it cannot be made or written to.
@@ -56,7 +56,7 @@ def claim_folder(folder: Path, option: str = "--out") -> None:
     except OSError as fault:
         raise InputError(
             f"{folder}: expected a folder that can be written to, found {fault}; name another "
-            f"with {option}"
+            "with --out"
         ) from fault
 
 

@@ -1,15 +1,12 @@
 """Nothing in a run, an exported run, a list or a header executes or writes beside the output."""
 
-import ast
 import gc
 import io
 import json
 import os
 import shutil
 import struct
-import subprocess
 import zipfile
-from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,18 +14,18 @@ import corpus
 import nibabel as nib
 import numpy as np
 import pytest
+from refusals import put, refusal
 from scans import brain, write
 from tiny_study import make
 
 import cradl_jax
-from cradl_jax import densities, reading, thresholds
+from cradl_jax import densities, reading
 from cradl_jax.data.slices import open_store
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import LONGEST, InputError
-from cradl_jax.runs import file, parts
+from cradl_jax.runs import file
 from experiments import predict
 
-REPOSITORY = Path(__file__).parents[1]
 SCRIPT = "<script>alert(1)<img src=x onerror=alert(2)>"
 
 
@@ -75,14 +72,6 @@ def objects(marker: Path) -> np.ndarray:
     array = np.empty(1, object)
     array[0] = Attack(marker)
     return array
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(InputError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert message.isprintable() and len(message) <= LONGEST
-    return message
 
 
 def test_the_attack_works_where_pickle_is_allowed(marker, tmp_path):
@@ -209,78 +198,6 @@ def test_json_nested_too_deeply(folder, members, study, tmp_path):
     refusal(open_store, store)
 
 
-def put(content: dict, path: str, value) -> dict:
-    """A copy of nested values with another one at a dotted path."""
-    copy = deepcopy(content)
-    *outer, last = path.split(".")
-    inner = copy
-    for name in outer:
-        inner = inner[name]
-    inner[last] = value
-    return copy
-
-
-NAN, INF, HUGE = float("nan"), float("inf"), 10**400
-SPOILED = {
-    "slicing.size": (0, -32, 33, 1e9, 2**40, "32", None, True, [32], HUGE),
-    "slicing.offset": (-1, 1.5, "3", None, NAN),
-    "slicing.slice_spacing_mm": (0, -1, NAN, INF, "1", []),
-    "slicing.pixel_mm": (0, -1, NAN, INF, None, "1"),
-    "slicing": ({}, [], None, {"size": 32}),
-    "slices": ({}, [], None, "gmm1", {"gmm1": {}}),
-    "slices.gmm1.thresholds": ({}, [], {"0.05": 1.0}, None),
-    "slices.gmm1.thresholds.0.05": (),
-    "slices.gmm1.by_height": ([], [[0.0] * 101] * 9, [[0.0] * 100] * 10, [["1"] * 101] * 10, 3),
-    "slices.gmm1.scans": ({}, {"max": [1.0]}, []),
-    "slices.gmm1.scans.max": ([], [NAN], ["1"], 3, [[1.0]], [HUGE]),
-    "slices.gmm1.n_slices": (0, -1, 1.5, "9", None),
-    "heatmaps": ({}, None, {"gmm1": {"0.05": 1.0}}),
-    "heatmaps.gmm1": ({}, {"0.01": "1", "0.05": 1.0, "0.1": 1.0}, [1.0]),
-    "training": ({}, None, []),
-    "training.n": (0, -3, "7", NAN),
-    "training.means.histogram": ([], [0.0] * 59, [NAN] * 60, ["a"] * 60),
-    "training.limits": ({}, {"contrast": 1.0}),
-    "training.limits.shape": (NAN, INF, -1, "0.5"),
-    "training.ranges.brain_ml": ([1.0], [1.0, NAN], [[1.0, 2.0]], None),
-    "training.ranges.extent_mm": ([1.0, 2.0], [[1.0], [2.0]]),
-}
-
-
-@pytest.mark.parametrize("path", SPOILED)
-def test_thresholds_of_other_types_and_ranges(run, path):
-    content = json.loads(json.dumps(thresholds.plain(run.parts.thresholds)))
-    assert thresholds.from_plain(content) == run.parts.thresholds
-    for value in SPOILED[path]:
-        with pytest.raises(ValueError, match=path.split(".")[0]) as caught:
-            thresholds.from_plain(put(content, path, value))
-        assert len(str(caught.value)) < LONGEST
-
-
-SETTINGS = {
-    "method": ("gan", "", None, 3, ["cradl"], "../x"),
-    "seed": (-1, 2**40, 0.5, "0", None),
-    "size": (0, 31, -32, 2**30, 32.0, "32", None),
-    "model.features": (0, -1, 10**9, 4.0, "4"),
-    "model.latent": (0, 10**9, None),
-    "model.head": ([], [0], [-8], "88", None, [4.5]),
-    "model.dtype": ("object", "int8", "float128", None, 4),
-    "model": ({}, None, []),
-    "loss.beta": (NAN, INF, -1, "1", None),
-    "loss": ({}, None, "x"),
-}
-
-
-@pytest.mark.parametrize("path", SETTINGS)
-def test_settings_of_other_types_and_ranges(members, tmp_path, path):
-    content = json.loads(members[file.ABOUT])
-    settings = content["manifest"]["settings"]
-    for value in SETTINGS[path]:
-        assert path.split(".")[0] in refusal(parts.network, put(settings, path, value))
-    about = put(content, f"manifest.settings.{path}", SETTINGS[path][0])
-    spoiled = packed(tmp_path / "run.zip", members | {file.ABOUT: json.dumps(about).encode()})
-    refusal(cradl_jax.load_run, spoiled)
-
-
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -292,6 +209,10 @@ def test_settings_of_other_types_and_ranges(members, tmp_path, path):
         ("densities.gmm1", ["GMM"]),
         ("manifest", []),
         ("manifest", None),
+        ("manifest.settings", None),
+        ("manifest.settings.size", 2**30),
+        ("manifest.settings.model.features", 10**9),
+        ("manifest.settings.loss", {}),
         ("format", "1"),
         ("identity", None),
         ("thresholds", []),
@@ -306,7 +227,9 @@ def test_fields_of_an_exported_run(members, tmp_path, path, value):
     try:
         cradl_jax.load_run(spoiled)
     except InputError as fault:
-        assert "run.zip" in str(fault) or str(fault).startswith(("score:", "heatmap:"))
+        assert "run.zip" in str(fault) or str(fault).startswith(
+            ("score:", "heatmap:", "the run's manifest")
+        )
     else:
         assert path == "versions", "which nothing rests on"
 
@@ -375,33 +298,3 @@ def test_names_of_scans_do_not_lead_outside(run, tmp_path, name):
     (tmp_path / "list.csv").write_text(f'image,subject\nscan.nii,"{name}"\n')
     assert "fit for a file" in refusal(predict.find_scans, tmp_path / "list.csv")
     assert tree(tmp_path) == before | {tmp_path / "list.csv"}
-
-
-FORBIDDEN = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml"}
-CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "load_module"}
-STARTS_PROCESSES = {"cradl_jax/checkpoints.py"}  # git rev-parse
-
-
-def test_no_code_unpickles_or_executes_what_it_reads():
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.split()
-    ours = [name for name in tracked if not name.startswith("tests/")]
-    assert len(ours) > 80
-    for name in ours:
-        for node in ast.walk(ast.parse((REPOSITORY / name).read_text(encoding="utf-8"))):
-            modules = []
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                modules = [node.module or ""]
-            tops = {module.split(".")[0] for module in modules}
-            assert not tops & FORBIDDEN, f"{name} imports {tops}"
-            assert "subprocess" not in tops or name in STARTS_PROCESSES, name
-            if isinstance(node, ast.Call):
-                called = getattr(node.func, "id", None)
-                assert called not in CALLS, f"{name}, line {node.lineno}: {called}"
-                assert getattr(node.func, "attr", None) not in {"system", "popen"}, name
-                for keyword in node.keywords:
-                    unsafe = keyword.arg in ("allow_pickle", "shell")
-                    assert not unsafe or ast.literal_eval(keyword.value) is False, name

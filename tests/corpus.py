@@ -199,6 +199,10 @@ VOLUMES: dict[str, tuple[Maker, str]] = {
         "at most",
     ),
     "truncated mgz": (surfer(lambda content: content[:2000]), "cannot be read"),
+    "mgz without voxels": (
+        surfer(lambda content: gzip.compress(gzip.decompress(content)[:4] + bytes(9000))),
+        "non-zero",
+    ),
     "text as mgz": (surfer(lambda _: b"subject,split\n"), "cannot be read"),
     "NaN": (holding(changed((3, 4, 5), np.nan)), "1 of 7680 NaN"),
     "infinity": (holding(changed((3, 4, 5), -np.inf)), "NaN or infinite"),

@@ -31,6 +31,7 @@ from cradl_jax.files import naming, require_space, write_json
 from cradl_jax.integrity import check, is_sealed, sums
 from cradl_jax.objectives import Variables
 from cradl_jax.parallel import across_processes
+from cradl_jax.reading import read_json
 from cradl_jax.train import TrainState
 
 FORMAT = 2
@@ -130,7 +131,7 @@ def read_manifest(folder: Path) -> dict:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (OSError, ValueError) as fault:
         raise InputError(
             f"{path}: expected the manifest of a finished run, found {fault}; "
@@ -149,7 +150,7 @@ def check_format(path: Path, manifest: Any) -> None:
     """Raise an InputError unless the manifest at `path` is of the format of this version."""
     known = manifest if isinstance(manifest, dict) else {}
     if known.get("format") != FORMAT:
-        by = known.get("versions", {}).get("cradl_jax", "unknown")
+        by = dict(known.get("versions") or {}).get("cradl_jax", "unknown")
         raise InputError(
             f"{path}: expected format {FORMAT}, which cradl_jax {cradl_jax.__version__} writes, "
             f"found {known.get('format')!r} of cradl_jax {by}; make it anew, or use the version "
@@ -277,7 +278,7 @@ class Checkpoints:
             items = self.manager.restore(step, args=ocp.args.Composite(**args))
         except InputError:
             raise
-        except (ValueError, KeyError, FileNotFoundError, AttributeError, TypeError) as fault:
+        except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
                 f"{place}: is damaged, or does not fit the configured model ({fault}); "
                 "use the config that the run was trained with"

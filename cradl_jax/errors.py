@@ -2,12 +2,23 @@
 
 import numpy as np
 
+LONGEST = 800  # characters of one fault; a longer one loses its middle
+LONGEST_CAUSE = 200
+
 
 class InputError(ValueError):
     """Names the file or setting, what was expected, what was found, and what to do.
 
-    Entry points print it without a traceback and exit with status 2.
+    A fault is one line, whatever the names in it hold; several are a list. Entry points print it
+    without a traceback and exit with status 2.
     """
+
+    def __init__(self, *faults: str):
+        """One fault, or several that were found at once."""
+        lines = [_one_line(fault) for fault in faults]
+        if len(lines) > 1:
+            lines = [f"{len(lines)} faults:", *(f"  - {line}" for line in lines)]
+        super().__init__("\n".join(lines))
 
 
 class Diverged(InputError):
@@ -23,3 +34,17 @@ class Diverged(InputError):
         super().__init__(f"step {step}: expected finite numbers, found {found}")
         self.step = step
         self.rows = rows
+
+
+def cause(fault: BaseException) -> str:
+    """An exception of another package in one line that fits into a fault."""
+    text = " ".join(f"{type(fault).__name__}: {fault}".split())
+    return text if len(text) <= LONGEST_CAUSE else text[: LONGEST_CAUSE - 3] + "..."
+
+
+def _one_line(fault: str) -> str:
+    """The text with what is no printable character escaped, and without its middle if too long."""
+    half = LONGEST // 2 - 3
+    if len(fault) > LONGEST:
+        fault = f"{fault[:half]} ... {fault[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in fault)

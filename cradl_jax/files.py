@@ -57,14 +57,15 @@ def write_json(path: Path, content: dict | list) -> None:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Raise an `InputError` unless the disk of `folder`, which is there, has room for more.
+    """Raise an `InputError` unless the disk has room for more.
 
     Args:
-        folder: where it will be written.
+        folder: where it will be written; it may still have to be made.
         needed: bytes.
         what: that they are for, e.g. "36 slices".
     """
-    free = shutil.disk_usage(folder).free
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(place).free
     if needed > free:
         raise InputError(
             f"{folder}: expected {in_words(needed)} of free disk space for {what}, found "

@@ -14,6 +14,7 @@ from cradl_jax.objectives import Variables
 from cradl_jax.parallel import AXIS
 
 METHODS = ("cradl", "vae", "cevae")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 Network = SimCLR | VAE
 
 
@@ -34,7 +35,7 @@ def network(
         features: nf of Table 10.
         latent: nz of Table 10, length of z.
         head: widths of SimCLR's projection head.
-        dtype: of the products; "auto" is float32 on CPU and bfloat16 elsewhere.
+        dtype: of the products, one of `DTYPES`; "auto" is float32 on CPU, bfloat16 elsewhere.
 
     Raises:
         InputError: no such method.

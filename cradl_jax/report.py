@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from cradl_jax.errors import InputError
 from cradl_jax.files import replacing
+from cradl_jax.reading import check_file
 
 BASELINE = "baseline"
 METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
@@ -103,9 +104,10 @@ def read_csv(path: Path) -> list[Result]:
     """The rows of a results.csv.
 
     Raises:
-        InputError: other columns than those of `Result`, or a seed or value that is no number.
+        InputError: no file, other columns than those of `Result`, or a seed or value no number.
     """
-    with path.open(newline="", encoding="utf-8") as file:
+    check_file(path, "results of experiments.evaluate")
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
         if header != Result._fields:
@@ -284,8 +286,7 @@ caption { text-align: left; padding-bottom: .5rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem .2rem; border-bottom: 1px solid var(--line); }
 th { vertical-align: bottom; border-bottom-width: 2px; }
 .number { text-align: right; } td.number { white-space: nowrap; }
-.bold { font-weight: 700; }
-.cited td { font-style: italic; opacity: .7; }
+.bold { font-weight: 700; } .cited td { font-style: italic; opacity: .7; }
 .note { font-size: .92rem; margin: 0 0 .3rem; }
 p { max-width: 50rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.4rem; }

@@ -50,6 +50,8 @@ class Scored(NamedTuple):
 
 
 Scorer = Callable[[Any, Batch], Scored]
+OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
+"""Names of what `vae` gives."""
 
 
 def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:

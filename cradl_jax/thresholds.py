@@ -5,13 +5,15 @@ anomaly takes part. What lies above it is called anomalous. `Usual` keeps what i
 slice score in plain values, for JSON.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cradl_jax.data.familiarity import Reference
+from cradl_jax.data.familiarity import REFERENCE, Reference
 from cradl_jax.errors import InputError
+from cradl_jax.rules import array, image_size, named, number, optional, table
 
 FILE = "thresholds.json"
 RATES = ("0.01", "0.05", "0.1")
@@ -54,6 +56,35 @@ class Thresholds(NamedTuple):
     training: Reference
 
 
+AT_RATES = table(dict.fromkeys(RATES, number(-math.inf)))
+QUANTITIES = ("max", "mean", "p95", *(f"share_above_{rate}" for rate in RATES))
+CONTENT = table(
+    {
+        "slicing": table(
+            {
+                "size": image_size,
+                "offset": number(0, whole=True),
+                "slice_spacing_mm": optional(number(0, above=True)),
+                "pixel_mm": number(0, above=True),
+            }
+        ),
+        "slices": named(
+            table(
+                {
+                    "thresholds": AT_RATES,
+                    "by_height": array(BINS, len(PERCENTS)),
+                    "scans": table(dict.fromkeys(QUANTITIES, array(None))),
+                    "n_slices": number(1, whole=True),
+                }
+            )
+        ),
+        "heatmaps": named(AT_RATES),
+        "training": REFERENCE,
+    }
+)
+"""The rule for the plain values of `Thresholds`."""
+
+
 def plain(known: Thresholds) -> dict[str, Any]:
     """Plain values, for JSON."""
     slices = {name: usual._asdict() for name, usual in known.slices.items()}
@@ -64,8 +95,10 @@ def from_plain(content: Mapping[str, Any]) -> Thresholds:
     """From the values that `plain` gave.
 
     Raises:
-        KeyError, TypeError, AttributeError: they are others.
+        ValueError: they are others, or lie beyond what they can be.
     """
+    if fault := CONTENT(content):
+        raise ValueError(fault)
     slices = {name: Usual(**usual) for name, usual in content["slices"].items()}
     training = Reference(**content["training"])
     return Thresholds(content["slicing"], slices, content["heatmaps"], training)

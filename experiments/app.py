@@ -1,13 +1,14 @@
 """What the commands of a study share: its config and its working directory."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cradl_jax.errors import InputError
-from experiments import command
+from cradl_jax.errors import InputError, cause
+from experiments import command, rules
 
 flags.disclaim_key_flags()  # they are those of the command that calls `run`, in its --help
 CONFIG = config_flags.DEFINE_config_file(
@@ -39,6 +40,8 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
         )
     files = {"healthy": Path(healthy).absolute()}
     for path in map(Path, anomalous.split(",")):
+        if fault := rules.check_name(path.stem):
+            raise InputError(f"{path}: {fault}; rename the file")
         if path.stem in files:
             raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
         files[path.stem] = path.absolute()
@@ -50,28 +53,53 @@ def loaded() -> ConfigDict:
     """The config that the command line names.
 
     Raises:
-        InputError: its file cannot be read or run.
+        InputError: it is no config.
     """
+    config = CONFIG.value
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: expected "
+            f"get_config() to return a ConfigDict, found {config!r}; start from configs/default.py"
+        )
+    return config.lock()
+
+
+def study() -> tuple[ConfigDict, Path]:
+    """The config and the working directory that the command line names, both checked.
+
+    Raises:
+        InputError: a setting is unknown, missing or unfit, or the directory cannot be written to.
+    """
+    config = loaded()
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    if isinstance(methods := config.get("methods"), tuple):
+        config.methods = tuple(method for part in methods for method in str(part).split(","))
+    rules.check(config)
+    if config.get("smoke"):
+        config.update(config.smoke_settings)
+        name += "-smoke"
+    if "healthy" in config.data:
+        config.data.sets = listed_sets(config)
+    workdir = Path(WORKDIR.value or Path("runs") / name)
+    _check_writable(workdir)
+    return config, workdir
+
+
+def _check_writable(workdir: Path) -> None:
+    """Raise an InputError unless the working directory can be made and written to."""
+    place = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
     try:
-        return CONFIG.value.lock()
-    except (OSError, AttributeError) as fault:
-        raise InputError(f"--config: expected a config's file, found {fault}") from fault
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as fault:
+        raise InputError(
+            f"{workdir}: expected a folder that can be written to, found {cause(fault)}; name "
+            "another with --workdir"
+        ) from fault
 
 
 def run(main: Callable[[ConfigDict, Path], None]) -> None:
     """Parse flags, then call `main(config, workdir)`; see `command.run`."""
     flags.declare_key_flag("config")
     flags.declare_key_flag("workdir")
-
-    def with_config() -> None:
-        config = loaded()
-        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        if config.get("smoke"):
-            config.update(config.smoke_settings)
-            name += "-smoke"
-        config.methods = tuple(name for part in config.methods for name in part.split(","))
-        if "healthy" in config.data:
-            config.data.sets = listed_sets(config)
-        main(config, Path(WORKDIR.value or Path("runs") / name))
-
-    command.run(with_config, smaller=SMALLER)
+    command.run(lambda: main(*study()), smaller=SMALLER)

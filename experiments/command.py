@@ -5,15 +5,20 @@ do not suffice; 75: ended by SIGTERM before it was done, the same command contin
 by Ctrl-C.
 """
 
+import re
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.files import no_space
+from cradl_jax.reading import check_file
 from experiments import compiled
 from experiments.interruption import REQUEUE, Terminated, end_at_once
 
@@ -32,6 +37,7 @@ def run(
         interrupted: what to say after SIGTERM and Ctrl-C.
         smaller: what to do where memory does not suffice.
     """
+    warnings.filterwarnings("ignore", module="nibabel")  # a fault is one message
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it raises, too
@@ -52,17 +58,21 @@ def run(
 
 
 def _parse(arguments: Sequence[str]) -> Sequence[str]:
+    config = re.search(r"(?:^|\0)--?config[=\0]([^\0]*)", "\0".join(arguments))
     try:
+        if config:  # what is no file may never end
+            check_file(Path(config[1].partition(":")[0]), "a config's file")
         rest = flags.FLAGS(arguments)
-    except (flags.Error, TypeError) as fault:
-        _refuse(f"{fault}; see --help")
-    except (AttributeError, KeyError) as fault:  # what ml_collections raises
-        found = str(fault).strip("\"'")
-        _refuse(f"--config: expected a setting that the config has, found {found}")
+    except InputError as fault:
+        _refuse(str(fault))
     except SystemExit:  # --help, after which absl exits with 1
         sys.exit(0)
+    except flags.Error as fault:
+        _refuse(f"{InputError(_last_line(fault))}; see --help")
+    except Exception as fault:  # a config is code, which may raise anything
+        _refuse(str(_of_config(config[1] if config else "", fault)))
     if len(rest) > 1:
-        _refuse(f"unknown argument {rest[1]!r}; every option starts with --")
+        _refuse(str(InputError(f"unknown argument {rest[1]!r}; every option starts with --")))
     return rest
 
 
@@ -76,6 +86,27 @@ def in_words(fault: Exception, smaller: str) -> str | None:
         found = (str(fault) or type(fault).__name__).splitlines()[0]
         return f"not enough memory ({found}); {smaller}"
     return no_space(fault)
+
+
+def _last_line(fault: Exception) -> str:
+    """The message; of a traceback, in which ml_collections wraps some, its end."""
+    first, *_, last = (str(fault).strip() or repr(fault)).splitlines() * 2
+    return f"{first} {last}" if "Traceback" in str(fault) else str(fault)
+
+
+def _of_config(config: str, fault: Exception) -> InputError:
+    """What the config's own code, or an override of a setting that it lacks, raised."""
+    lines = [f.lineno for f in traceback.extract_tb(fault.__traceback__) if f.filename == config]
+    if lines or isinstance(fault, SyntaxError) or "get_config" in str(fault):
+        place = f", line {lines[-1]}" if lines else ""
+        return InputError(
+            f"{config}{place}: expected a Python file whose get_config() gives the settings, found "
+            f"{cause(fault)}; start from configs/default.py"
+        )
+    found = str(fault).strip("\"'")
+    return InputError(
+        f"--config: expected a setting that the config has, found {found}; see --help"
+    )
 
 
 def _refuse(fault: str) -> NoReturn:

@@ -26,6 +26,7 @@ from cradl_jax import (
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import replacing, write_text
 from cradl_jax.integrity import seal
+from cradl_jax.reading import read_arrays
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, evaluate, runs
 from experiments.alone import stage
@@ -34,6 +35,7 @@ from experiments.preprocess import HEALTHY, stores
 from experiments.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
+EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
 OWN_MAPS = ("rec", "kl_grad", "combi")  # of the VAEs, in Figure 1b
 SUMMARY = (
     "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
@@ -102,8 +104,8 @@ def bootstrap(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> n
     draws = []
     for seed in config.seeds:
         folder = runs.folder(workdir, seed, choice.method) / "evaluation"
-        with np.load(folder / f"{choice.dataset}_test_draws.npz", allow_pickle=False) as file:
-            draws.append(file[f"{choice.level}-{name}"])
+        file = read_arrays(folder / f"{choice.dataset}_test_draws.npz", *EVALUATED)
+        draws.append(file[f"{choice.level}-{name}"])
     return np.mean(draws, axis=0)
 
 
@@ -160,8 +162,8 @@ def curves(
                 continue
             evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
             name = f"{paper.method_name(method)} {paper.score_name(score)}"
-            with np.load(evaluation / f"{dataset}_test_slices.npz", allow_pickle=False) as file:
-                pairs[name] = file[score], file["labels"]
+            file = read_arrays(evaluation / f"{dataset}_test_slices.npz", *EVALUATED)
+            pairs[name] = file[score], file["labels"]
             if method != BASELINE:
                 figure = figures.score_histogram(*pairs[name], name)
                 yield Picture(

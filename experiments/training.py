@@ -26,7 +26,6 @@ from experiments.interruption import Terminated, deferred
 from experiments.training_log import Log
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
-STREAM = ("auto", "always", "never")
 SAVE_SECONDS = 600  # between two checkpoints within an epoch
 CHECKPOINTS = 3  # the latest, the best, and one that is being written
 SHOWN = 5  # scans named in a message
@@ -38,12 +37,7 @@ def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
     Args:
         stream: "auto", or "always" or "never" from disk.
         data: the slices of training and validation.
-
-    Raises:
-        InputError: `stream` is something else.
     """
-    if stream not in STREAM:
-        raise InputError(f"config.data.stream: expected one of {STREAM}, found {stream!r}")
     needed, free = sum(len(images) * images[:1].nbytes for images in data), room(jax.devices())
     streams = stream == "always" or (stream == "auto" and needed > free)
     streams = any(processes.gathered(streams))

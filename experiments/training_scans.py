@@ -1,6 +1,5 @@
 """What the healthy training scans of a study look like, for the check of a new scan."""
 
-import json
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
 from cradl_jax.files import write_json
 from cradl_jax.integrity import with_hash, without_hash
+from cradl_jax.reading import read_json
 from experiments.alone import alone
 
 
@@ -36,7 +36,7 @@ def read(path: Path) -> dict:
         InputError: it was changed since it was written.
     """
     try:
-        return without_hash(json.loads(path.read_text(encoding="utf-8")))
+        return without_hash(read_json(path))
     except ValueError as fault:
         raise InputError(
             f"{path}: expected what the training scans look like, found {fault}; remove the file"

@@ -68,7 +68,7 @@ def test_the_object_is_the_generators_own_in_ras(tmp_path):
 
 
 def test_a_brain_without_room_is_refused(tmp_path):
-    tiny = np.pad(brain((8, 8, 8)), 26)  # 20 mm wide
+    tiny = np.pad(brain((8, 8, 8)), 12)  # 20 mm wide
     tiny = write(tmp_path / "tiny.nii", tiny, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(InputError, match=r"tiny\.nii: expected a brain with room"):
         pasting.write_pasted(jax.random.key(0), tiny, tmp_path / "out", "x")

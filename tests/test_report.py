@@ -106,6 +106,11 @@ def test_a_foreign_csv_is_refused(tmp_path, content, message):
         read_csv(path)
 
 
+def test_results_that_are_missing_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"results\.csv: expected results .*no such file"):
+        read_csv(tmp_path / "results.csv")
+
+
 def test_selection_is_by_validation_auprc_per_level_and_never_by_test():
     rows = [
         result("gmm1", 0.3),

@@ -1,6 +1,8 @@
 """The exact versions of requirements.txt against the ranges of pyproject.toml."""
 
 import tomllib
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -27,3 +29,21 @@ def test_every_dependency_is_pinned_within_its_range():
         assert name in BY_DISTRAX or exact.version in ranges[name].specifier, (
             f"{pin}, but pyproject.toml has {ranges[name]}"
         )
+
+
+def test_an_audit_fails_for_what_can_be_mended():
+    """On a report in the form of pip-audit 2.10."""
+    loader = SourceFileLoader("audit", str(REPOSITORY / ".ci" / "audit"))
+    audit = module_from_spec(spec_from_loader("audit", loader))
+    loader.exec_module(audit)
+    known = {"id": "PYSEC-2018-28", "fix_versions": ["2.20.0"], "aliases": [], "description": ""}
+    report = {
+        "dependencies": [
+            {"name": "requests", "version": "2.19.0", "vulns": [known]},
+            {"name": "flask", "version": "0.5", "vulns": [known | {"fix_versions": []}]},
+            {"name": "numpy", "version": "2.4.6", "vulns": []},
+            {"name": "tfp-nightly", "skip_reason": "Dependency not found on PyPI"},
+        ],
+        "fixes": [],
+    }
+    assert audit.fixable(report) == ["requests 2.19.0: PYSEC-2018-28, mended in 2.20.0"]

@@ -232,7 +232,7 @@ def _unfinished(job: Job, missing: Collection[int]) -> str:
 
 def _complete(job: Job, lines: Sequence[journal.Line]) -> None:
     """Write what a store has beside its arrays, the hashes last."""
-    with (job.partial / "index.csv").open("w", newline="") as file:
+    with (job.partial / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["scan", "subject", "split", "z", "position"])
         for number, (scan, line) in enumerate(zip(job.scans, lines, strict=True)):

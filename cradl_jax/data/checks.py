@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from cradl_jax.data.layouts import Scan
 from cradl_jax.data.preprocess import slice_geometry
 from cradl_jax.data.volumes import read_mask, read_volume
@@ -26,7 +28,8 @@ def scan_faults(
         scans: The scans of the data set.
         workers: Number of scans read at once.
         annotated: Which scans need a mask of their anomalies: none (a healthy data set, whose
-            masks must be empty), some (a scan without one is healthy) or all.
+            masks must be empty), some (a scan without one is healthy) or all; of the latter two
+            one mask at least must not be empty.
         offset: See `slice_geometry`, as for the next one.
         slice_spacing_mm: Distance of neighboring slices in millimeters.
         label: Label of the progress bar.
@@ -35,11 +38,11 @@ def scan_faults(
 
     how = {"size": 1, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
 
-    def faults_of(scan: Scan) -> list[str]:
+    def faults_of(scan: Scan) -> tuple[list[str], int]:
         return _faults(scan, annotated == "none", how)
 
-    read = scans if read is None else read
-    faults = [fault for found in map_scans(faults_of, read, workers, label) for fault in found]
+    found = list(map_scans(faults_of, scans if read is None else read, workers, label))
+    faults = [fault for of_scan, _ in found for fault in of_scan]
     without = [scan for scan in scans if scan.mask is None]
     if annotated == "all":
         faults += [
@@ -52,15 +55,21 @@ def scan_faults(
             f"{scans[0].image} and the other {len(scans) - 1} scans of its data set: expected a "
             "mask of the anomalies for some, found none; add the masks"
         )
+    whole = read is None and annotated != "none"
+    if whole and not faults and not any(marked for _, marked in found):
+        faults.append(
+            f"{scans[0].mask or scans[0].image} and the other {len(scans) - 1} scans of its data "
+            "set: expected anomalous voxels in some mask, found none in any; check the masks"
+        )
     return faults
 
 
-def _faults(scan: Scan, healthy: bool, how: dict) -> list[str]:
-    """What keeps an image and its mask from being sliced."""
+def _faults(scan: Scan, healthy: bool, how: dict) -> tuple[list[str], int]:
+    """What keeps an image and its mask from being sliced, and how many voxels the mask marks."""
     try:
         volume = read_volume(scan.image)
     except InputError as fault:
-        return [str(fault)]
+        return [str(fault)], 0
     faults = []
     try:
         slice_geometry(volume.data.shape, volume.spacing_mm, **how)
@@ -69,10 +78,11 @@ def _faults(scan: Scan, healthy: bool, how: dict) -> list[str]:
     try:
         mask = None if scan.mask is None else read_mask(scan.mask, volume)
     except InputError as fault:
-        return [*faults, str(fault)]
-    if healthy and mask is not None and mask.any():
+        return [*faults, str(fault)], 0
+    marked = 0 if mask is None else np.count_nonzero(mask)
+    if healthy and marked:
         faults.append(
-            f"{scan.mask}: expected no anomaly in a healthy data set, found {mask.sum()} voxels; "
+            f"{scan.mask}: expected no anomaly in a healthy data set, found {marked} voxels; "
             "move the scan to an anomalous data set"
         )
-    return faults
+    return faults, marked

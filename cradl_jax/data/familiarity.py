@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cradl_jax.data.description import BINS, CELLS, Description
+from cradl_jax.data.description import BINS, CELLS, DEPTHS_MM, Description
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.errors import InputError
+from cradl_jax.rules import array, number, table
 
 AXES = ("left-right", "back-front", "bottom-top")
 HEAD_LITERS = (0.3, 6.0)  # of a small brain and of a large head with its neck
@@ -42,6 +43,30 @@ class Reference(NamedTuple):
     ranges: Mapping[str, Sequence]
 
 
+REFERENCE = table(
+    {
+        "n": number(1, whole=True),
+        "means": table(
+            {
+                "histogram": array(BINS),
+                "pattern": array(2 * CELLS**3),
+                "layers": array(len(DEPTHS_MM) - 1),
+            }
+        ),
+        "limits": table(dict.fromkeys(ONE_SCAN, number(0))),
+        "ranges": table(
+            {
+                "brain_ml": array(2),
+                "n_slices": array(2),
+                "extent_mm": array(2, 3),
+                "spacing_mm": array(2, 3),
+            }
+        ),
+    }
+)
+"""The rule for the plain values of a `Reference`."""
+
+
 def summarize(descriptions: Sequence[Description]) -> Reference:
     """What is usual among n training scans; the fewer there are, the wider.
 
@@ -61,8 +86,8 @@ def summarize(descriptions: Sequence[Description]) -> Reference:
     }
     sums = {name: values.sum(0) for name, values in vectors.items()}
     left_out = []
-    for number in range(n):
-        own = {name: values[number] for name, values in vectors.items()}
+    for scan in range(n):
+        own = {name: values[scan] for name, values in vectors.items()}
         others = {name: (sums[name] - own[name]) / max(n - 1, 1) for name in own}
         left_out.append(_distances(own, others if n > 1 else own))
     limits = {}

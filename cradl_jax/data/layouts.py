@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
+from cradl_jax.reading import check_file, kind_of, no_file
 
 SPLITS = ("train", "val", "test")
 HELD_OUT = "held_out"
@@ -54,26 +55,32 @@ def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
             'brats': `*_t2.nii.gz` beside `*_seg.nii.gz`, or `*-t2w.nii.gz` beside `*-seg.nii.gz`,
                 in folders of any depth;
             'isles2015': `VSD.Brain.XX.O.MR_T2.*` and `VSD.Brain.XX.O.OT.*` in a folder a case;
-            'csv': columns `subject,split,image,mask`, paths relative to the CSV file, an empty
-                mask for a healthy scan.
+            'csv': columns `subject,split,image,mask`, paths relative to the CSV file (they may
+                lead out of its folder: they are only read), an empty mask for a healthy scan.
             Every `.nii.gz` may be a `.nii`.
 
     Returns:
         The scans whose image exists, and the faults: scans, masks or splits that do not exist.
 
     Raises:
-        InputError: If the path is missing or holds no scan of that layout.
+        InputError: If the path is missing, a pipe or a device, or holds no scan of that layout.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, found {layout!r}")
     path = Path(path).expanduser().absolute()
-    if not path.exists():
-        raise InputError(f"{path}: expected a data set of layout '{layout}', found no such path")
-    if path.is_dir() == (layout == "csv"):
-        expected, found = ("file", "folder") if layout == "csv" else ("folder", "file")
-        raise InputError(f"{path}: expected a {expected} for layout '{layout}', found a {found}")
+    expected, found = "a file" if layout == "csv" else "a folder", kind_of(path)
+    if found != expected:
+        raise InputError(
+            f"{path}: expected {expected} for layout '{layout}', found {found}; check the path"
+        )
     pattern, find = LAYOUTS[layout]
     scans, faults = find(path)
+    faults += [
+        f"{scan.image}: expected a subject's name of printable characters, found "
+        f"{scan.subject!r}; rename the subject"
+        for scan in scans
+        if not scan.subject.isprintable()
+    ]
     if not scans and not faults:
         raise InputError(
             f"{path}: expected {pattern} (layout '{layout}'), found none; check the path and the "
@@ -84,11 +91,8 @@ def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
 
 def raise_faults(faults: Iterable[str]) -> None:
     """Raise one `InputError` that lists every fault, if there is any."""
-    faults = list(faults)
-    if len(faults) == 1:
-        raise InputError(faults[0])
-    if faults:
-        raise InputError("\n".join([f"{len(faults)} faults:", *(f"  - {f}" for f in faults)]))
+    if faults := list(faults):
+        raise InputError(*faults)
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:
@@ -96,7 +100,7 @@ def _volumes(paths: Iterable[Path]) -> list[Path]:
     return sorted(
         path
         for path in set(paths)
-        if path.name.endswith((".nii", ".nii.gz")) and path.name[0] != "." and path.is_file()
+        if path.name.endswith((".nii", ".nii.gz")) and path.name[0] != "." and not no_file(path)
     )
 
 
@@ -202,14 +206,21 @@ def _find_csv(path: Path) -> Found:
         files = {}
         for column in ("image", "mask"):
             file = path.parent / row[column]
-            if file.is_file():
-                files[column] = file
-            elif row[column]:
+            if not row[column]:
+                continue
+            if found := no_file(file):
                 faults.append(
-                    f"{path}, line {line}: expected the {column} {file}, found no such file; "
+                    f"{path}, line {line}: expected the {column} {file}, found {found}; "
                     "correct the path (it is relative to the CSV file)"
                 )
+            else:
+                files[column] = file
         if "image" in files:
+            if files["image"] == files.get("mask"):
+                faults.append(
+                    f"{path}, line {line}: expected a mask beside the image, found the image "
+                    "itself; name the mask, or leave it empty for a healthy scan"
+                )
             scans.append(Scan(row["subject"], files["image"], files.get("mask"), row["split"]))
     return scans, faults
 
@@ -221,28 +232,47 @@ def _split_fault(path: Path, line: int, split: str) -> str:
 def read_table(
     path: Path, delimiter: str, columns: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a text table that are not blank, each with its line number."""
+    """The rows of a text table that are not blank, each with its line number.
+
+    Raises:
+        InputError: It is no file, no such table in UTF-8, lacks one of the `columns`, or has a row
+            of more cells than its header.
+    """
+    check_file(path, "a text table")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, restval="")
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            rows = [
-                (reader.line_num, {name: (row[name] or "").strip() for name in header})
-                for row in reader
-            ]
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(reader, ())]
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise InputError(
-            f"{path}: expected a text table in UTF-8, found one that cannot be read ({fault}); "
-            "save it again as CSV UTF-8"
+            f"{path}: expected a text table in UTF-8, found one that cannot be read "
+            f"({cause(fault)}); save it again as CSV UTF-8"
         ) from fault
+    _check_header(path, header, columns, delimiter)
+    for line, cells in rows:
+        if any(cells[len(header) :]):
+            raise InputError(
+                f"{path}, line {line}: expected {len(header)} cells as in its header, found "
+                f"{len(cells)}; put a cell that holds the delimiter {delimiter!r} in quotes"
+            )
+    padded = [(line, [*cells, *[""] * (len(header) - len(cells))]) for line, cells in rows]
+    return [(line, dict(zip(header, cells, strict=False))) for line, cells in padded if any(cells)]
+
+
+def _check_header(path: Path, header: list[str], columns: tuple[str, ...], delimiter: str) -> None:
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(
             f"{path}, line 1: expected the columns {', '.join(columns)}, found "
-            f"{', '.join(header) or 'none'}: {', '.join(missing)} missing; add them to the header"
+            f"{', '.join(header) or 'none'}: {', '.join(missing)} missing; add them to the header, "
+            f"its names and all cells separated by {delimiter!r}"
         )
-    return [(line, row) for line, row in rows if any(row.values())]
+    if twice := [name for name in columns if header.count(name) > 1]:
+        raise InputError(
+            f"{path}, line 1: expected every column once, found {', '.join(twice)} twice; remove "
+            "one"
+        )
 
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Found]]] = {

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cradl_jax.data.layouts import raise_faults, read_table
+from cradl_jax.data.volumes import ENDINGS
 from cradl_jax.errors import InputError
+from cradl_jax.reading import kind_of, no_file
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
-ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
 FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
+LONGEST_NAME = 255 - len(f"partial_{MASK}")  # bytes
 
 
 class Named(NamedTuple):
@@ -30,9 +32,10 @@ def find_scans(path: Path) -> list[Named]:
     Raises:
         InputError: there is no scan, or two have one name, or a name is not fit for a file.
     """
-    if path.suffix.lower() == ".csv":
+    kind = kind_of(path)
+    if path.suffix.lower() == ".csv" and kind == "a file":
         found = _listed(path)
-    elif path.is_dir():
+    elif kind == "a folder":
         files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
         found = [
             Named(scan_name(f), f)
@@ -41,18 +44,18 @@ def find_scans(path: Path) -> list[Named]:
         ]
     else:
         found = [Named(scan_name(path), path)]
-    if not found or not path.exists():
+    held = kind in ("a file", "a folder")
+    if not (held and found):
         raise InputError(
             f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
-            f"column image, found {'none in it' if path.exists() else 'no such path'}; check the "
-            "path"
+            f"column image, found {'none in it' if held else kind}; check the path"
         )
-    raise_faults(_unfit_names(found))
+    check_names(found)
     return found
 
 
 def _visible(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
+    return not path.name.startswith(".") and not no_file(path)
 
 
 def scan_name(path: Path) -> str:
@@ -73,14 +76,15 @@ def _listed(path: Path) -> list[Named]:
     return found
 
 
-def _unfit_names(scans: Sequence[Named]) -> list[str]:
-    """What is wrong with the names: results of two scans must never share a file."""
+def check_names(scans: Sequence[Named]) -> None:
+    """Raise an InputError unless results of each scan get files of their own, in their folder."""
     faults, images = [], {}
     for name, image in scans:
-        if name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN:
+        unfit = name[:1] in ("", ".") or not name.isprintable() or set(name) & FORBIDDEN
+        if unfit or len(name.encode()) > LONGEST_NAME:
             faults.append(
                 f"{image}: expected a name that is fit for a file, found {name!r}; rename the "
-                "scan, or its subject in the CSV file"
+                f"scan, or its subject in the CSV file (up to {LONGEST_NAME} letters or digits fit)"
             )
         other = images.setdefault(name.casefold(), image)
         if other is not image:
@@ -88,4 +92,4 @@ def _unfit_names(scans: Sequence[Named]) -> list[str]:
                 f"{image}: expected a name of its own, found {name!r}, which {other} has too; "
                 "rename one, or list the scans in a CSV file with a subject each"
             )
-    return faults
+    raise_faults(faults)

@@ -16,10 +16,12 @@ import numpy as np
 
 from cradl_jax.data.fingerprint import fingerprint
 from cradl_jax.data.layouts import Scan
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.integrity import SUMS, check
+from cradl_jax.reading import DAMAGED_ARRAYS
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
+DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)
 TABLES = ("index.csv", "scans.json", "manifest.json")
 WORK = "work"  # of a store that is being built, see `building`
 FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, SUMS, WORK}
@@ -108,7 +110,7 @@ def open_store(path: Path) -> SliceStore:
             name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ARRAYS
         }
-        with (path / "index.csv").open(newline="") as file:
+        with (path / "index.csv").open(newline="", encoding="utf-8") as file:
             index = list(csv.DictReader(file))
         store = SliceStore(
             path=path,
@@ -124,9 +126,13 @@ def open_store(path: Path) -> SliceStore:
         shape = (len(index), manifest["settings"]["size"], manifest["settings"]["size"])
         if manifest["slices"] != len(index) or any(a.shape != shape for a in arrays.values()):
             raise ValueError(f"{len(index)} slices in index.csv, another number elsewhere")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as fault:
+        if any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
+            raise ValueError("arrays of another type")
+        if not np.isin(store.scans, np.arange(len(store.records))).all():
+            raise ValueError("slices of scans that scans.json lacks")
+    except DAMAGED as fault:
         raise InputError(
             f"{path}: expected a complete slice store, found none or a damaged one "
-            f"({type(fault).__name__}: {fault}); build it again"
+            f"({cause(fault)}); build it again"
         ) from fault
     return store

@@ -10,6 +10,7 @@ from pathlib import Path
 from cradl_jax.data.layouts import HELD_OUT, SPLITS, Scan, read_table
 from cradl_jax.errors import InputError
 from cradl_jax.files import replacing
+from cradl_jax.reading import no_file
 
 DRAWN = (HELD_OUT, *SPLITS)
 """In this order: who is held out does not depend on how the others are shared out."""
@@ -107,10 +108,10 @@ def listed_splits(scans: Sequence[Scan], path: Path) -> tuple[list[Scan], list[s
 
 def _read_splits(path: Path) -> tuple[dict[str, str], list[str]]:
     """The split of each subject that a CSV file lists, and what is wrong with its rows."""
-    if not path.is_file():
+    if found := no_file(path):
         raise InputError(
-            f"{path}: expected a CSV file with the columns {','.join(COLUMNS)}, found no such "
-            "file; check split_file in the config"
+            f"{path}: expected a CSV file with the columns {','.join(COLUMNS)}, found {found}; "
+            "check split_file in the config"
         )
     splits, faults = {}, []
     for line, row in read_table(path, delimiter=",", columns=COLUMNS):

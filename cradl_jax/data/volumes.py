@@ -2,31 +2,38 @@
 
 import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError, SerializableImage
-from nibabel.spatialimages import HeaderDataError, SpatialImage
-from nibabel.wrapstruct import WrapStructError
+from nibabel.filebasedimages import SerializableImage
+from nibabel.spatialimages import SpatialImage
 
-from cradl_jax.errors import InputError
+from cradl_jax.data.headers import check_placement
+from cradl_jax.errors import InputError, cause
 from cradl_jax.files import replacing
+from cradl_jax.reading import check_file
 
-UNREADABLE = (
-    *(OSError, EOFError, ValueError, ArithmeticError, MemoryError, TypeError, KeyError),
-    *(zlib.error, ImageFileError, HeaderDataError, WrapStructError),
-)
-"""What nibabel raises on damaged files."""
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
 FAST = 1  # level of gzip
+MOST_VOXELS = 1 << 30  # a head at 0.2 mm has fewer
+HIGHEST_RATIO = 1032  # at which deflate packs
+MOST_TRAILING = 1 << 24  # bytes after the voxels, such as FreeSurfer's tags
 LEAST_BACKGROUND = 0.2
 """A smaller share of zero voxels is no brain-extracted scan: a ball leaves 0.48 of its box."""
+LEAST_BRAIN = 1e-3
+"""A smaller share of voxels other than zero is no brain: a slab of one in half a meter has more."""
 LARGEST_BRAIN_LITERS = 2.5
 """More is a whole head: a brain with its fluid has up to about 2 liters."""
+MAGNITUDES = (1e-30, 1e30)
+"""Of the largest intensity; float32 tells lower ones badly apart, and higher ones overflow."""
+
+_reading = ContextVar("reading", default=False)
+nib.imageglobals.logger.addFilter(lambda _: not _reading.get())  # one message alone is shown
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ def read_volume(path: Path) -> Volume:
 
     Raises:
         InputError: If the file is missing, damaged or no volume; or if the volume is not 3-D,
-            empty, constant, not finite, or still has a skull or a background other than 0.
+            (nearly) empty, constant, not finite, of a header that contradicts itself, or still has
+            a skull or a background other than 0.
     """
     volume = _read(path)
     _check_intensities(path, volume)
@@ -56,7 +64,8 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
     """Read an anomaly mask, [X, Y, Z] bool on the grid of `image`: true where the file has > 0.
 
     Raises:
-        InputError: If the file is missing, damaged, not finite, or on another grid.
+        InputError: If the file is missing, damaged, on another grid, or holds other than labels:
+            negative numbers, fractions, NaN or infinity.
     """
     mask = _read(path)
     if mask.data.shape != image.data.shape:
@@ -72,6 +81,13 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
             f"{path}: expected the affine of its image, found one that moves a corner by "
             f"{distance:.3g} mm; resample the mask to the image, or copy the image's affine if "
             "only the header is wrong"
+        )
+    least, uneven = mask.data.min(), np.abs(mask.data - np.rint(mask.data)).max()
+    if least < 0 or uneven > 1e-3:
+        found = f"{least:g}" if least < 0 else "fractions"
+        raise InputError(
+            f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the "
+            "labels again, and resample masks by nearest neighbor"
         )
     return mask.data > 0
 
@@ -95,15 +111,19 @@ def read_grid(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, flo
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what nibabel raises about a damaged file into an `InputError`."""
+    token = _reading.set(True)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             yield
-    except UNREADABLE as fault:
-        cause = " ".join(f"{type(fault).__name__}: {fault}".split())
+    except InputError:
+        raise
+    except Exception as fault:  # nibabel raises errors of many kinds, some of its own
         raise InputError(
             f"{path}: expected a complete volume (.nii, .nii.gz, .hdr/.img or .mgz), found a file "
-            f"that cannot be read ({cause}); copy or convert it again"
+            f"that cannot be read ({cause(fault)}); copy or convert it again"
         ) from fault
+    finally:
+        _reading.reset(token)
 
 
 def open_image(path: Path) -> SpatialImage:
@@ -112,8 +132,15 @@ def open_image(path: Path) -> SpatialImage:
     Raises:
         InputError: If the file is missing, damaged or no volume.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: expected a volume, found no such file; check the path")
+    name = path.name.lower()
+    if not name.endswith(ENDINGS):
+        raise InputError(
+            f"{path}: expected a volume (.nii, .nii.gz, .hdr/.img or .mgz), found the ending "
+            f"{path.suffix!r}; convert it to NIfTI"
+        )
+    pair = (".hdr", ".img") if name.endswith((".hdr", ".img")) else ()
+    for half in (path, *(path.with_suffix(ending) for ending in pair)):
+        check_file(half, "a volume")
     with _readable(path):
         image = nib.load(path)
     if not isinstance(image, SpatialImage):
@@ -133,8 +160,8 @@ def canonical_grid(
     Raises:
         InputError: If the image at `path` is no 3-D volume of real numbers placed in space.
     """
-    shape, affine = image.shape, image.affine
-    if 0 in shape or not shape:
+    shape, affine = tuple(map(int, image.shape)), image.affine  # numpy's integers overflow
+    if not shape or min(shape) < 1:
         raise InputError(
             f"{path}: expected a 3-D volume, found an empty one of shape {shape}; export it again"
         )
@@ -143,16 +170,18 @@ def canonical_grid(
             f"{path}: expected a 3-D volume, found shape {shape}; give one 3-D file a scan (split "
             "4-D files into their volumes, stack 2-D slices)"
         )
+    if math.prod(shape) > MOST_VOXELS:
+        raise InputError(
+            f"{path}: expected at most {MOST_VOXELS} voxels, found shape {shape}; repair the "
+            "header, or resample the scan"
+        )
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(
             f"{path}: expected one real number a voxel, found {image.get_data_dtype()}; convert "
             "it to a gray-scale magnitude image"
         )
-    if affine is None or not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
-        raise InputError(
-            f"{path}: expected an affine that places the voxels in space, found one that does not "
-            f"({np.array(affine).tolist()}); repair the header or convert the scan again"
-        )
+    with _readable(path):
+        check_placement(path, image)
     orientation = nib.io_orientation(affine)
     order = np.argsort(orientation[:, 0])
     affine = affine @ nib.orientations.inv_ornt_aff(orientation, shape[:3])
@@ -169,7 +198,7 @@ def _read(path: Path) -> Volume:
     _, affine, orientation = canonical_grid(path, image)
     with _readable(path):
         if isinstance(image, SerializableImage):
-            image = _complete(path, type(image))
+            image = _complete(path, image)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))
     if not_finite:
@@ -181,20 +210,23 @@ def _read(path: Path) -> Volume:
     return Volume(nib.apply_orientation(data, orientation), affine, _spacing(affine))
 
 
-def _complete(path: Path, kind: type[SerializableImage]) -> SerializableImage:
+def _complete(path: Path, image: SerializableImage) -> SerializableImage:
     """The image of a single file, in memory.
 
-    Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it.
+    Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it; and
+    a small file that unpacks to much more than its header promises is not unpacked.
     """
-    content = path.read_bytes()
-    if path.suffix in (".gz", ".mgz"):
-        content = gzip.decompress(content)
-    image = kind.from_bytes(content)
-    proxy = image.dataobj
-    expected = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
-    if len(content) < expected:
-        raise EOFError(f"the header promises {expected} bytes, the file holds {len(content)}")
-    return image
+    proxy, zipped = image.dataobj, path.suffix.lower() in (".gz", ".mgz")
+    expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
+    most = path.stat().st_size * (HIGHEST_RATIO if zipped else 1)
+    content = b""
+    if expected <= most:
+        with (gzip.open if zipped else open)(path, "rb") as file:
+            content = file.read(expected + MOST_TRAILING + 1)
+    if not expected <= len(content) <= expected + MOST_TRAILING:
+        found = "more" if len(content) > expected else "less"
+        raise EOFError(f"the header promises {expected} bytes, the file holds {found}")
+    return type(image).from_bytes(content)
 
 
 def _check_intensities(path: Path, volume: Volume) -> None:
@@ -204,7 +236,19 @@ def _check_intensities(path: Path, volume: Volume) -> None:
     if low == high:
         kind = "empty: every voxel is 0" if low == 0 else f"constant: every voxel is {low:g}"
         raise InputError(f"{path}: expected a scan, found one that is {kind}; export it again")
+    largest = max(abs(low), abs(high))
+    if not MAGNITUDES[0] <= largest <= MAGNITUDES[1]:
+        raise InputError(
+            f"{path}: expected intensities of a magnitude between {MAGNITUDES[0]:g} and "
+            f"{MAGNITUDES[1]:g}, found up to {largest:g}; repair the header's scl_slope, or scale "
+            "the scan"
+        )
     n_brain = np.count_nonzero(data)
+    if n_brain < LEAST_BRAIN * data.size:
+        raise InputError(
+            f"{path}: expected a brain, found only {n_brain} of {data.size} voxels that are not 0; "
+            "export the scan again, or check its brain extraction"
+        )
     liters = n_brain * np.prod(volume.spacing_mm) / 1e6
     background = 1 - n_brain / data.size
     if background < LEAST_BACKGROUND or liters > LARGEST_BRAIN_LITERS:

@@ -1,7 +1,5 @@
 """A fitted density of standardized representations, and its file."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +10,13 @@ import numpy as np
 from jax import Array
 
 from cradl_jax.densities import gmm, realnvp
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.files import replacing
+from cradl_jax.reading import read_arrays
 
 Model = gmm.GMM | realnvp.RealNVP
 MODULES = {"GMM": (gmm.GMM, gmm.log_prob), "RealNVP": (realnvp.RealNVP, realnvp.log_prob)}
 EPSILON = 1e-5  # added to the standard deviations
-DAMAGED = (zipfile.BadZipFile, zlib.error)
 
 
 class Density(NamedTuple):
@@ -126,7 +124,9 @@ def from_arrays(kind: str, found: Mapping[str, np.ndarray]) -> Density:
     mean, scale = (jnp.asarray(found[name]) for name in ("mean", "scale"))
     own = {name: jnp.asarray(x) for name, x in found.items() if name not in ("mean", "scale")}
     density = Density(mean, scale, model_type(**own))
-    jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
+    nll = jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
+    if nll.dtype != jnp.float32:
+        raise ValueError(f"numbers of type {nll.dtype}")
     return density
 
 
@@ -136,12 +136,9 @@ def load(path: Path) -> Density:
     Raises:
         InputError: the file is missing, damaged, or does not hold a density.
     """
+    expected, remedy = "a density written by this package", "remove it and fit the density again"
+    found = read_arrays(path, expected, remedy)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
         return from_arrays(str(found.pop("kind")), found)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, *DAMAGED) as fault:
-        raise InputError(
-            f"{path}: expected a density written by this package, found {fault!r}; "
-            "remove the file and fit the density again"
-        ) from fault
+    except (ValueError, TypeError, KeyError) as fault:
+        raise InputError(f"{path}: expected {expected}, found {cause(fault)}; {remedy}") from fault

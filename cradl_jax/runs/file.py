@@ -10,6 +10,7 @@ compress, and a small file cannot grow to a large one.
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cradl_jax import densities, methods, thresholds
 from cradl_jax.checkpoints import FORMAT, check_format
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.files import replacing
 from cradl_jax.integrity import with_hash, without_hash
 from cradl_jax.objectives import Variables
@@ -32,7 +33,7 @@ from cradl_jax.runs import parts
 ABOUT, VARIABLES, DENSITIES = "run.json", "variables.safetensors", "densities.safetensors"
 DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-    *(zipfile.BadZipFile, safetensors.SafetensorError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, safetensors.SafetensorError, RuntimeError),
 )
 
 
@@ -89,8 +90,8 @@ def read(path: Path) -> parts.Parts:
         raise
     except DAMAGED as fault:
         raise InputError(
-            f"{path}: expected a run written by experiments.export, found {fault}; export the run "
-            "again"
+            f"{path}: expected a run written by experiments.export, found {cause(fault)}; export "
+            "the run again"
         ) from fault
     return run
 
@@ -104,6 +105,8 @@ def _members(path: Path) -> dict[str, bytes]:
             raise ValueError(f"the members {names}")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("compressed members")
+        if sum(info.file_size for info in infos) > path.stat().st_size:
+            raise ValueError("members larger than the file")
         return {info.filename: file.read(info) for info in infos}
 
 

@@ -9,7 +9,6 @@ evaluation/            results.csv, from which the scores are chosen, and a mani
 Each of the last three holds the hashes of its files (`integrity`), which are compared here.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cradl_jax import checkpoints, densities, methods, report
 from cradl_jax.errors import InputError
 from cradl_jax.integrity import check
 from cradl_jax.objectives import Variables
+from cradl_jax.reading import read_json
 from cradl_jax.runs import parts
 from cradl_jax.thresholds import FILE, Thresholds, from_plain
 
@@ -110,7 +110,7 @@ def read_known(folder: Path, identity: str, data: str) -> Thresholds:
         raise InputError(f"{place / FILE}: expected thresholds, found no such file; {again}")
     _check_origin(place, "thresholds", identity, data)
     try:
-        known = from_plain(json.loads((place / FILE).read_text(encoding="utf-8")))
+        known = from_plain(read_json(place / FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise InputError(
             f"{place / FILE}: expected thresholds, found a damaged file ({fault}); remove that "

@@ -6,8 +6,27 @@ from typing import Any, NamedTuple
 from cradl_jax import methods, scoring
 from cradl_jax.checkpoints import fingerprint
 from cradl_jax.densities import Density
+from cradl_jax.errors import InputError
 from cradl_jax.objectives import Variables
+from cradl_jax.rules import image_size, number, one_of, several, table
 from cradl_jax.thresholds import Thresholds
+
+WIDTH = number(1, 1 << 16, whole=True)
+NETWORK = {
+    "method": one_of(methods.METHODS),
+    "seed": number(0, (1 << 31) - 1, whole=True),
+    "size": image_size,
+    "model": table(
+        {
+            "features": WIDTH,
+            "latent": WIDTH,
+            "head": several(WIDTH, distinct=False),
+            "dtype": one_of(methods.DTYPES),
+        }
+    ),
+    "loss": lambda value: number(0)(value.get("beta") if isinstance(value, Mapping) else value),
+}
+"""Rules for those settings of a run that its network and scores are built from."""
 
 
 class Model(NamedTuple):
@@ -59,15 +78,46 @@ def identity_of(variables: Variables, densities: Mapping[str, Density]) -> str:
 
 
 def network(settings: Mapping[str, Any]) -> methods.Network:
-    """The network of a run's settings."""
+    """The network of a run's settings.
+
+    Raises:
+        InputError: they are not those of a network.
+    """
+    known = settings if isinstance(settings, Mapping) else {}
+    for name, rule in NETWORK.items():
+        if fault := rule(known.get(name)):
+            raise InputError(f"the run's manifest, settings.{name}: {fault}; make the run anew")
     return methods.network(settings["method"], size=settings["size"], **settings["model"])
 
 
 def model(settings: Mapping[str, Any], variables: Variables) -> Model:
-    """The trained network of a run's settings."""
+    """The trained network of a run's settings.
+
+    Raises:
+        InputError: they are not those of a network.
+    """
     built = network(settings)
     scorer = methods.own_scorer(built, settings["loss"]["beta"])
     return Model(methods.encoder_of(built), scorer, variables)
+
+
+def check(run: Parts) -> None:
+    """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
+    known, settings = run.thresholds, run.manifest["settings"]
+    has_own = settings["method"] != "cradl"
+    for what, found, own in (
+        ("scores", known.slices, scoring.OWN_SCORES),
+        ("heatmaps", known.heatmaps, scoring.OWN_HEATMAPS),
+    ):
+        expected = {*run.densities, *(own if has_own else ())}
+        if found.keys() != expected:
+            raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
+    if known.slicing["size"] != settings["size"]:
+        raise ValueError(f"thresholds of slices of {known.slicing['size']} pixels")
+    latent = settings["model"]["latent"]
+    for name, density in run.densities.items():
+        if density.mean.shape != (latent,):
+            raise ValueError(f"the density {name} of {density.mean.shape} for {latent} dimensions")
 
 
 def scorers(

@@ -12,13 +12,14 @@ import numpy as np
 from cradl_jax.checkpoints import versions
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import describe, states_orientation
-from cradl_jax.data.named import Named, scan_name
+from cradl_jax.data.named import Named, check_names, scan_name
 from cradl_jax.data.native import to_scan_grid
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.data.volumes import Volume, read_volume
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.prediction import Prediction, ScoreSlices, predict_volume, slice_scorer
 from cradl_jax.prediction_files import Judgement, write_files
+from cradl_jax.reading import MISSING, kind_of
 from cradl_jax.runs import file, folder, parts
 from cradl_jax.scoring import Batch
 from cradl_jax.thresholds import RATES
@@ -156,14 +157,15 @@ class Run:
             name: of the results; None: that of the file.
 
         Raises:
-            InputError: the scan cannot be used.
+            InputError: the scan cannot be used, or its name is not fit for a file.
         """
         path = Path(scan).expanduser()
+        named = Named(name or scan_name(path), path)
+        check_names([named])
         volume = read_volume(path)
         described = describe(volume, oriented=states_orientation(path))
         warnings = familiarity.warnings(described, self.parts.thresholds.training)
         found = predict_volume(self.score_slices, volume, self.slicing)
-        named = Named(name or scan_name(path), path)
         return Finding(named, volume, found, self._judgement, warnings)
 
     @property
@@ -212,13 +214,24 @@ def load_run(path: Path | str) -> Run:
             parts do not belong together.
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    kind = kind_of(path)
+    if kind not in ("a file", "a folder"):
+        found = "nothing" if kind == MISSING else kind
         raise InputError(
-            f"{path}: expected the folder of a run or an exported run, found nothing; check the "
+            f"{path}: expected the folder of a run or an exported run, found {found}; check the "
             "path"
         )
-    content = folder.read(path) if path.is_dir() else file.read(path)
-    return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
+    try:
+        content = folder.read(path) if kind == "a folder" else file.read(path)
+        parts.check(content)
+        return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
+    except InputError:
+        raise
+    except Exception as fault:  # orbax raises bare ones on damaged checkpoints
+        raise InputError(
+            f"{path}: expected a run whose parts fit together, found a damaged one "
+            f"({cause(fault)}); bring it back from a copy, or make it anew"
+        ) from fault
 
 
 def _check(what: str, found: str, known: list[str]) -> None:

@@ -1,0 +1,86 @@
+"""Read files that may be anything: nothing hangs, executes, or takes more memory than the file."""
+
+import errno
+import json
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cradl_jax.errors import InputError, cause
+
+DAMAGED_ARRAYS = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, SyntaxError),
+)
+"""What zipfile and numpy raise on damaged files; NotImplementedError is a RuntimeError."""
+MISSING = "no such path"
+
+
+def kind_of(path: Path) -> str:
+    """What lies at `path`, in words: a file, a folder, a pipe or a device, or `MISSING`."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as fault:  # ValueError: a null byte in the name
+        if not isinstance(fault, OSError) or fault.errno in (errno.ENOENT, errno.ENOTDIR):
+            return MISSING
+        return f"none ({os.strerror(fault.errno).lower()})"
+    if stat.S_ISREG(mode):
+        return "a file"
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+
+
+def no_file(path: Path) -> str | None:
+    """What lies at `path` if that is no file, in words; only a file can be read to its end."""
+    kind = kind_of(path)
+    return None if kind == "a file" else "no such file" if kind == MISSING else kind
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Raise an InputError, which says what was `expected`, unless `path` is a file to read."""
+    found = no_file(path)
+    if not found:
+        try:
+            path.open("rb").close()
+        except OSError as fault:
+            found = f"one that cannot be read ({cause(fault)})"
+    if found:
+        raise InputError(f"{path}: expected {expected}, found {found}; check the path")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_arrays(path: Path, expected: str, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file that `numpy.savez` wrote: plain numbers and text, not compressed.
+
+    Raises:
+        InputError: it is missing or damaged, or holds anything else, such as pickled objects. The
+            message says what was `expected`, and the `remedy`.
+    """
+    try:
+        if found := no_file(path):
+            raise ValueError(found)
+        with zipfile.ZipFile(path) as file:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
+                raise ValueError("compressed members")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("members that are no arrays")
+    except DAMAGED_ARRAYS as fault:
+        raise InputError(f"{path}: expected {expected}, found {cause(fault)}; {remedy}") from fault
+    return arrays

@@ -17,6 +17,7 @@ from cradl_jax.data.slices import SliceStore, open_store
 from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
 from cradl_jax.integrity import Progress
+from cradl_jax.manifest import read_manifest
 from cradl_jax.runs import file, folder, parts
 
 AGAIN = "bring it back from a copy, or remove {} and run its command again"
@@ -195,7 +196,7 @@ def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
 
 def _content(place: Path) -> Iterator[Check]:
     """Manifests, checkpoints, densities, thresholds and results of a run fit together."""
-    manifest = checkpoints.read_manifest(place)
+    manifest = read_manifest(place)
     model = folder.read_model(place)
     states = checkpoints.read_all(place, folder.template(manifest["settings"]))
     yield _finite(f"{place / 'checkpoints'}: of this run, finite", place, states)
@@ -210,7 +211,7 @@ def _content(place: Path) -> Iterator[Check]:
 
 def _baseline(place: Path) -> Iterator[Check]:
     """Thresholds and results of the trivial baselines fit together."""
-    data = checkpoints.read_manifest(place / "thresholds")["settings"]["data"]
+    data = read_manifest(place / "thresholds")["settings"]["data"]
     folder.read_known(place, report.BASELINE, data)
     folder.read_results(place, report.BASELINE, data)
     yield Check(f"{place}: thresholds and evaluation of the same data", [])
@@ -229,7 +230,7 @@ def _finite(what: str, place: Path, tree: Any) -> Check:
 
 def _belongs(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
     """A run's data are those of the stores beside it."""
-    known = checkpoints.read_manifest(place / "evaluation")["settings"]["data"]
+    known = read_manifest(place / "evaluation")["settings"]["data"]
     faults = [
         f"{place}: expected the data of {store.path} ({store.manifest['fingerprint']}), found "
         f"others ({known.get(name)}); bring back the store, or run the study anew"

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cradl_jax import densities, metrics, processes
-from cradl_jax.checkpoints import write_manifest
 from cradl_jax.files import require_space, write_json
 from cradl_jax.integrity import is_sealed, seal
+from cradl_jax.manifest import write_manifest
 from cradl_jax.runs import parts
 from experiments import app, distributed, runs, settings
 from experiments.alone import stage

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cradl_jax import processes
-from cradl_jax.checkpoints import flat, versions
+from cradl_jax.manifest import flat, versions
 
 flags.disclaim_key_flags()  # they are those of the command that calls `joined`, in its --help
 DISTRIBUTED = flags.DEFINE_bool(

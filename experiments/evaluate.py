@@ -17,10 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax import intervals, metrics, processes, report, scoring
-from cradl_jax.checkpoints import check_manifest, write_manifest
 from cradl_jax.data.slices import SliceStore, anomalous
 from cradl_jax.files import replacing
 from cradl_jax.integrity import check, is_sealed, seal
+from cradl_jax.manifest import check_manifest, write_manifest
 from cradl_jax.runs.folder import read_known
 from experiments import app, distributed, runs, thresholds
 from experiments.alone import stage

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data import anomalies, bids, phantom
 from cradl_jax.data.atlas import Atlas, load_atlas
 from cradl_jax.data.workers import map_scans
+from cradl_jax.manifest import write_manifest
 from experiments import app
 from experiments.alone import alone
 

@@ -13,7 +13,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax import (
-    checkpoints,
     figures,
     galleries,
     intervals,
@@ -26,6 +25,7 @@ from cradl_jax import (
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import replacing, write_text
 from cradl_jax.integrity import seal
+from cradl_jax.manifest import read_manifest
 from cradl_jax.reading import read_arrays
 from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
 from experiments import app, evaluate, runs
@@ -265,7 +265,7 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
 
 def provenance(config: ConfigDict, workdir: Path) -> dict[str, str]:
     """Versions, commit and the data's fingerprints."""
-    manifest = checkpoints.read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
+    manifest = read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
     prints = {
         f"data set {name}": store.manifest["fingerprint"]
         for name, store in stores(config, workdir).items()

@@ -9,8 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import checkpoints, processes, scoring
+from cradl_jax import processes, scoring
 from cradl_jax.data.slices import SliceStore
+from cradl_jax.manifest import check_manifest
 from cradl_jax.report import BASELINE
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.runs import parts
@@ -37,7 +38,7 @@ def trained(config: ConfigDict, workdir: Path, method: str) -> parts.Model:
     """
     run = folder(workdir, config.seed, method)
     data = preprocess.stores(config, workdir)[preprocess.HEALTHY].manifest["fingerprint"]
-    checkpoints.check_manifest(run, settings.of_run(config, method), data)
+    check_manifest(run, settings.of_run(config, method), data)
     return run_folder.read_model(run)
 
 
@@ -53,7 +54,7 @@ def scorers(
         return [(scoring.baseline, None)], BASELINE
     run = folder(workdir, config.seed, method)
     model = trained(config, workdir, method)
-    checkpoints.check_manifest(run / "densities", settings.of_densities(config))
+    check_manifest(run / "densities", settings.of_densities(config))
     fitted = run_folder.read_densities(run, model)
     return parts.scorers(model, fitted), parts.identity_of(model.variables, fitted)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data import bids, phantom
 from cradl_jax.data.checks import scan_faults
 from cradl_jax.data.fingerprint import fingerprint
@@ -26,6 +25,7 @@ from cradl_jax.data.pasting import write_pasted
 from cradl_jax.data.splits import bare
 from cradl_jax.data.workers import map_scans
 from cradl_jax.errors import InputError
+from cradl_jax.manifest import write_manifest
 from experiments import app, preprocess
 
 AT_ONCE = 4  # a scan of HCP's size takes more than 1 GB

@@ -17,10 +17,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cradl_jax import processes, scoring, thresholds
-from cradl_jax.checkpoints import write_manifest
 from cradl_jax.data.slices import SliceStore
 from cradl_jax.files import write_json
 from cradl_jax.integrity import is_sealed, seal
+from cradl_jax.manifest import write_manifest
 from cradl_jax.report import BASELINE
 from experiments import app, distributed, preprocess, runs
 from experiments.alone import stage

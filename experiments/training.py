@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cradl_jax import processes
-from cradl_jax.checkpoints import Checkpoints, byte_size, write_manifest
+from cradl_jax.checkpoints import Checkpoints, byte_size
 from cradl_jax.data.selected import Selected
 from cradl_jax.errors import Diverged, InputError
 from cradl_jax.feeds import Feed, resident, room
 from cradl_jax.files import require_space, write_json
 from cradl_jax.integrity import is_sealed, seal
+from cradl_jax.manifest import write_manifest
 from cradl_jax.methods import initial_variables
 from cradl_jax.parallel import anywhere
 from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train

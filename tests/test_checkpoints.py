@@ -3,25 +3,25 @@ import json
 import numpy as np
 import pytest
 
-from cradl_jax import checkpoints
 from cradl_jax.errors import InputError
+from cradl_jax.manifest import fingerprint, read_manifest, write_manifest
 
 SETTINGS = {"seed": 0, "train": {"epochs": 3, "scale": (0.9, 1.2)}}
 
 
 def test_manifest_accepts_the_same_run_and_names_what_differs(tmp_path):
-    checkpoints.write_manifest(tmp_path, SETTINGS, "abc")
+    write_manifest(tmp_path, SETTINGS, "abc")
     written = (tmp_path / "manifest.json").read_text()
-    checkpoints.write_manifest(tmp_path, SETTINGS, "abc")
+    write_manifest(tmp_path, SETTINGS, "abc")
     assert (tmp_path / "manifest.json").read_text() == written
     with pytest.raises(InputError, match=r"train\.epochs: expected 4, found 3"):
-        checkpoints.write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
+        write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
     with pytest.raises(InputError, match="data or weights"):
-        checkpoints.write_manifest(tmp_path, SETTINGS, "abd")
+        write_manifest(tmp_path, SETTINGS, "abd")
 
 
 def test_manifest_records_versions(tmp_path):
-    checkpoints.write_manifest(tmp_path, SETTINGS, "abc")
+    write_manifest(tmp_path, SETTINGS, "abc")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["versions"]["numpy"] == np.__version__
     assert manifest["settings"]["train"]["scale"] == [0.9, 1.2]
@@ -32,14 +32,14 @@ def test_damaged_manifest_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError, match=r"manifest\.json"):
-        checkpoints.read_manifest(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_fingerprint_sees_every_bit():
     tree = {"a": np.zeros(3, np.float32), "b": np.ones((2, 2), np.float32)}
     same = {"b": np.ones((2, 2), np.float32), "a": np.zeros(3, np.float32)}
-    assert checkpoints.fingerprint(tree) == checkpoints.fingerprint(same)
+    assert fingerprint(tree) == fingerprint(same)
     other = {**tree, "a": np.array([0, 0, -0.0], np.float32)}
-    assert checkpoints.fingerprint(tree) != checkpoints.fingerprint(other)
+    assert fingerprint(tree) != fingerprint(other)
     reshaped = {**tree, "b": np.ones(4, np.float32)}
-    assert checkpoints.fingerprint(tree) != checkpoints.fingerprint(reshaped)
+    assert fingerprint(tree) != fingerprint(reshaped)

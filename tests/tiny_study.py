@@ -7,7 +7,8 @@ import numpy as np
 from scans import brain, write
 
 from configs import default
-from cradl_jax.checkpoints import Checkpoints, write_manifest
+from cradl_jax.checkpoints import Checkpoints
+from cradl_jax.manifest import write_manifest
 from cradl_jax.methods import initial_variables
 from cradl_jax.parallel import everywhere
 from cradl_jax.train import adam, create_state

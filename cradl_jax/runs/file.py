@@ -23,10 +23,10 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cradl_jax import densities, methods, thresholds
-from cradl_jax.checkpoints import FORMAT, check_format
 from cradl_jax.errors import InputError, cause
 from cradl_jax.files import replacing
 from cradl_jax.integrity import with_hash, without_hash
+from cradl_jax.manifest import FORMAT, check_format
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import parts
 

@@ -18,6 +18,7 @@ import jax
 from cradl_jax import checkpoints, densities, methods, report
 from cradl_jax.errors import InputError
 from cradl_jax.integrity import check
+from cradl_jax.manifest import check_manifest, read_manifest
 from cradl_jax.objectives import Variables
 from cradl_jax.reading import read_json
 from cradl_jax.runs import parts
@@ -38,7 +39,7 @@ def read(folder: Path) -> parts.Parts:
             f"{folder}: expected the folder of one run, found that of a study; name one of "
             f"{', '.join(map(str, below))}"
         )
-    manifest = checkpoints.read_manifest(folder)
+    manifest = read_manifest(folder)
     model = read_model(folder)
     fitted = read_densities(folder, model)
     identity = parts.identity_of(model.variables, fitted)
@@ -66,7 +67,7 @@ def read_model(folder: Path) -> parts.Model:
     Raises:
         InputError: it is not trained, or its checkpoint is of another network.
     """
-    settings = checkpoints.read_manifest(folder)["settings"]
+    settings = read_manifest(folder)["settings"]
     return parts.model(settings, checkpoints.read_best(folder, template(settings)))
 
 
@@ -85,8 +86,8 @@ def read_densities(folder: Path, model: parts.Model) -> dict[str, densities.Dens
         InputError: one is missing or damaged, or they are of another model.
     """
     place = folder / "densities"
-    settings = checkpoints.read_manifest(place)["settings"]
-    checkpoints.check_manifest(place, settings, model.identity)
+    settings = read_manifest(place)["settings"]
+    check_manifest(place, settings, model.identity)
     names = parts.density_names(settings["gmm"]["components"])
     fitted = {name: densities.load(place / f"{name}.npz") for name in names}
     check(place, AGAIN.format("density"))
@@ -130,7 +131,7 @@ def read_results(folder: Path, identity: str, data: str) -> list[report.Result]:
 
 def _check_origin(place: Path, command: str, identity: str, data: str) -> None:
     """Raise an InputError unless what `command` wrote to `place` is of these models and data."""
-    manifest = checkpoints.read_manifest(place)
+    manifest = read_manifest(place)
     known = manifest["settings"].get("data")  # of the healthy data set, or of each by name
     healthy = known.get("healthy") if isinstance(known, dict) else known
     for what, expected, found in (

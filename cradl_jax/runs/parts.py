@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cradl_jax import methods, scoring
-from cradl_jax.checkpoints import fingerprint
 from cradl_jax.densities import Density
 from cradl_jax.errors import InputError
+from cradl_jax.manifest import fingerprint
 from cradl_jax.objectives import Variables
 from cradl_jax.rules import image_size, number, one_of, several, table
 from cradl_jax.thresholds import Thresholds

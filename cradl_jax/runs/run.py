@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cradl_jax.checkpoints import versions
 from cradl_jax.data import familiarity
 from cradl_jax.data.description import describe, states_orientation
 from cradl_jax.data.named import Named, check_names, scan_name
@@ -17,6 +16,7 @@ from cradl_jax.data.native import to_scan_grid
 from cradl_jax.data.preprocess import CLIP
 from cradl_jax.data.volumes import Volume, read_volume
 from cradl_jax.errors import InputError, cause
+from cradl_jax.manifest import versions
 from cradl_jax.prediction import Prediction, ScoreSlices, predict_volume, slice_scorer
 from cradl_jax.prediction_files import Judgement, write_files
 from cradl_jax.reading import MISSING, kind_of

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tiny_study
 
 from cradl_jax import train
+from cradl_jax.integrity import SUMS
 from experiments import app, interruption, training
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -99,4 +100,5 @@ def without(study: Path, stage: Stage, place: Path) -> Path:
     shutil.copytree(study, place)
     for path in stage.makes:
         shutil.rmtree(place / path) if (place / path).is_dir() else (place / path).unlink()
+        (place / path.parent / SUMS).unlink(missing_ok=True)
     return place

@@ -20,11 +20,11 @@ from tiny_study import make
 
 import cradl_jax
 from cradl_jax import densities, reading
+from cradl_jax.data import named
 from cradl_jax.data.slices import open_store
 from cradl_jax.data.volumes import read_volume
 from cradl_jax.errors import LONGEST, InputError
 from cradl_jax.runs import file
-from experiments import predict
 
 SCRIPT = "<script>alert(1)<img src=x onerror=alert(2)>"
 
@@ -296,5 +296,5 @@ def test_names_of_scans_do_not_lead_outside(run, tmp_path, name):
     before = tree(tmp_path)
     assert "fit for a file" in refusal(run.predict, scan, name)
     (tmp_path / "list.csv").write_text(f'image,subject\nscan.nii,"{name}"\n')
-    assert "fit for a file" in refusal(predict.find_scans, tmp_path / "list.csv")
+    assert "fit for a file" in refusal(named.find_scans, tmp_path / "list.csv")
     assert tree(tmp_path) == before | {tmp_path / "list.csv"}

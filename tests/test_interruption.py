@@ -18,6 +18,7 @@ import tiny_study
 from stages import RUN, STAGES, Stage, finish, without
 
 from cradl_jax.checkpoints import Checkpoints
+from cradl_jax.integrity import SUMS
 from cradl_jax.methods import initial_variables
 from cradl_jax.train import TrainState, adam, create_state
 from experiments import settings
@@ -107,8 +108,11 @@ def check(expected: Path, stage: Stage, found: Path) -> None:
 
 
 def below(root: Path, folder: Path) -> list[Path]:
-    """The files that readers see, without checkpoints, TensorBoard's and what comes after."""
-    other = {"checkpoints", "tensorboard", "densities", "thresholds", "evaluation"}
+    """The files that readers see, without checkpoints, TensorBoard's and what comes after.
+
+    Nor are the hashes compared, which are of times as well.
+    """
+    other = {"checkpoints", "tensorboard", "densities", "thresholds", "evaluation", SUMS}
     files = (path.relative_to(root) for path in (root / folder).rglob("[!.]*") if path.is_file())
     return sorted(path for path in files if not other & set(path.relative_to(folder).parts))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 from cradl_jax.files import naming, require_space
 from cradl_jax.integrity import check, is_sealed, sums
 from cradl_jax.manifest import MANIFEST, differences, fingerprint, read_manifest
@@ -151,8 +151,8 @@ class Checkpoints:
             raise
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
-                f"{place}: is damaged, or does not fit the configured model ({fault}); "
-                "use the config that the run was trained with"
+                f"{place}: is damaged, or does not fit the configured model ({cause(fault)}); use "
+                "the config that the run was trained with"
             ) from fault
         for name in templates:
             if fingerprint(items[name]) != known[name]:

@@ -155,7 +155,12 @@ def template() -> TrainState:
 @QUICK
 @pytest.mark.parametrize(
     ("name", "seconds", "kills"),
-    [("preprocessing", 0.3, 2), ("training", 3, 2), ("em", 1, 1), ("evaluation", 1, 1)],
+    [
+        ("preprocessing", 0.3, 2),
+        ("training", 3, 2),
+        pytest.param("em", 1, 1, marks=pytest.mark.slow),
+        pytest.param("evaluation", 1, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_stage_ends_as_if_it_had_not_been(study, tmp_path, name, seconds, kills):
     survive(study, STAGES[name], tmp_path / "run", seconds=seconds, kills=kills, terms=2)

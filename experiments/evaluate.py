@@ -24,7 +24,7 @@ from cradl_jax.manifest import check_manifest, write_manifest
 from cradl_jax.runs.folder import read_known
 from experiments import app, distributed, runs, thresholds
 from experiments.alone import stage
-from experiments.preprocess import HEALTHY
+from experiments.preprocess import HEALTHY, stores
 from experiments.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
@@ -82,7 +82,7 @@ def results(config: ConfigDict, workdir: Path, method: str) -> list[report.Resul
     """
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     _, identity = runs.scorers(config, workdir, method)
-    check_manifest(folder, settings(runs.data_sets(config, workdir), method), identity)
+    check_manifest(folder, settings(stores(config, workdir), method), identity)
     check(folder, AGAIN)
     return report.read_csv(folder / "results.csv")
 

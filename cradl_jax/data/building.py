@@ -107,6 +107,7 @@ def build_store(
     settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
     store = find_store(path, scans, **settings)
     if store is not None:
+        shutil.rmtree(path / WORK, ignore_errors=True)  # a process was killed before it did so
         return store
     if path.exists() and not (path.is_dir() and {f.name for f in path.iterdir()} <= FILES):
         raise InputError(

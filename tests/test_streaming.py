@@ -36,7 +36,7 @@ def run(state, images, devices, place):
     return list(train(state, OBJECTIVE, OPTIMIZER, *data, **how))
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_streamed_training_is_the_resident_one_to_the_bit(images, tmp_path, monkeypatch, count):
     """Also from a step within an epoch, from a memory-mapped file."""
     monkeypatch.setattr(training, "LONGEST_CHUNK", 2)

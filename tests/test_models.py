@@ -14,9 +14,16 @@ def draw(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@pytest.mark.parametrize("form", [convolutions.down_native, convolutions.down_winograd])
-def test_down_is_a_strided_correlation(form):
-    x, kernel = draw(0, 1, 8, 12, 3), draw(1, 4, 4, 3, 2)
+@pytest.mark.parametrize(
+    ("form", "channels"),
+    [
+        (convolutions.down_native, 3),
+        (convolutions.down_winograd, 3),
+        (convolutions.down_patches, 1),
+    ],
+)
+def test_down_is_a_strided_correlation(form, channels):
+    x, kernel = draw(0, 1, 8, 12, channels), draw(1, 4, 4, channels, 2)
     padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
     full = np.stack(
         [correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(2)], axis=-1
@@ -24,10 +31,13 @@ def test_down_is_a_strided_correlation(form):
     np.testing.assert_allclose(form(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("up", [convolutions.up_native, convolutions.up_winograd])
-def test_up_adds_the_kernel_at_every_second_pixel(up):
-    x, kernel = draw(0, 1, 4, 6, 3), draw(1, 4, 4, 2, 3)
-    expected = np.zeros((10, 14, 2))
+@pytest.mark.parametrize(
+    ("up", "features"),
+    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
+)
+def test_up_adds_the_kernel_at_every_second_pixel(up, features):
+    x, kernel = draw(0, 1, 4, 6, 3), draw(1, 4, 4, features, 3)
+    expected = np.zeros((10, 14, features))
     for row, column in np.ndindex(4, 6):
         added = np.asarray(kernel) @ np.asarray(x)[0, row, column]
         expected[2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += added
@@ -35,17 +45,20 @@ def test_up_adds_the_kernel_at_every_second_pixel(up):
 
 
 @pytest.mark.parametrize(
-    "native, winograd, channels",
+    ("native", "products", "before", "after"),
     [
-        (convolutions.down_native, convolutions.down_winograd, (3, 5)),
-        (convolutions.up_native, convolutions.up_winograd, (5, 3)),
+        (convolutions.down_native, convolutions.down_winograd, 3, 5),
+        (convolutions.down_native, convolutions.down_patches, 1, 5),
+        (convolutions.up_native, convolutions.up_winograd, 3, 5),
+        (convolutions.up_native, convolutions.up_patches, 3, 1),
     ],
 )
-def test_gradients_of_both_forms_agree(native, winograd, channels):
-    x, kernel = draw(0, 2, 8, 8, 3), draw(1, 4, 4, *channels)
+def test_gradients_of_both_forms_agree(native, products, before, after):
+    kernel = (after, before) if native is convolutions.up_native else (before, after)
+    x, kernel = draw(0, 2, 8, 8, before), draw(1, 4, 4, *kernel)
     expected, found = (
         jax.grad(lambda x, k, f=form: (f(x, k) ** 3).sum(), (0, 1))(x, kernel)
-        for form in (native, winograd)
+        for form in (native, products)
     )
     jax.tree.map(
         lambda e, f: np.testing.assert_allclose(f, e, rtol=2e-3, atol=1e-2), expected, found

@@ -99,6 +99,17 @@ _sums.defvjp(lambda x, axis: (_sums(x, axis), None), lambda axis, _, g: (_output
 _outputs.defvjp(lambda x, axis: (_outputs(x, axis), None), lambda axis, _, g: (_sums(g, axis),))
 
 
+def down_patches(x: Array, kernel: Array) -> Array:
+    """`down_native` of one channel in one product: Winograd's nine would be too thin to be fast."""
+    n, h, w, _ = x.shape
+    padded = jnp.pad(x[..., 0], ((0, 0), (1, 1), (1, 1)))
+    blocks = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2)
+    corners = [blocks[:, i : i + h // 2, :, j : j + w // 2] for i in (0, 1) for j in (0, 1)]
+    patches = jnp.stack(corners).reshape(2, 2, n, h // 2, 2, w // 2, 2)
+    patches = patches.transpose(2, 3, 5, 0, 4, 1, 6).reshape(-1, 16)
+    return (patches @ kernel.reshape(16, -1)).reshape(n, h // 2, w // 2, -1)
+
+
 def up_native(x: Array, kernel: Array) -> Array:
     """Transposed convolution, stride 2, padding 1: [N, H, W, C] -> [N, 2H, 2W, O].
 
@@ -110,6 +121,11 @@ def up_native(x: Array, kernel: Array) -> Array:
 def up_winograd(x: Array, kernel: Array) -> Array:
     """`up_native` in nine matrix products: the adjoint of `down_winograd`; H and W are even."""
     return _adjoint(down_winograd, x, kernel)
+
+
+def up_patches(x: Array, kernel: Array) -> Array:
+    """`up_native` to one channel: the adjoint of `down_patches`."""
+    return _adjoint(down_patches, x, kernel)
 
 
 def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
@@ -150,7 +166,8 @@ class Down(_Conv):
         """[N, H, W, C] -> [N, H/2, W/2, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(channels, self.features, 16 * channels)
-        y = lax.platform_dependent(x, kernel, cpu=down_winograd, default=down_native)
+        products = down_patches if channels == 1 else down_winograd
+        y = lax.platform_dependent(x, kernel, cpu=products, default=down_native)
         return self.biased(y)
 
 
@@ -162,7 +179,8 @@ class Up(_Conv):
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(self.features, channels, 4 * channels)
-        y = lax.platform_dependent(x, kernel, cpu=up_winograd, default=up_native)
+        products = up_patches if self.features == 1 else up_winograd
+        y = lax.platform_dependent(x, kernel, cpu=products, default=up_native)
         return self.biased(y)
 
 

@@ -174,30 +174,17 @@ def _positives(chunks: Chunks, at: Sequence[float]) -> tuple[np.ndarray, np.ndar
 def _count(chunks: Chunks, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Scores below, and not above, each ascending threshold; number of all scores."""
     below, up_to = np.zeros((2, len(thresholds)), np.int64)
-    counted = 0
     if not len(thresholds):
         return below, up_to, sum(np.size(scores) for scores, _ in chunks())
-
-    def above_lowest() -> Iterator[np.ndarray]:
-        """Scores that need sorting; the rest, the background above all, is only counted."""
-        nonlocal counted
-        for scores, _ in chunks():
-            scores = np.asarray(scores)
-            kept = scores[scores > thresholds[0]]
-            up_to[0] += scores.size - kept.size
-            below[0] += np.count_nonzero(scores < thresholds[0])
-            counted += scores.size
-            yield kept
-
+    scores, counted = (np.ravel(scores) for scores, _ in chunks()), 0
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        for values in _gathered(above_lowest(), thresholds.dtype):
+        for values in _gathered(scores, thresholds.dtype):
+            counted += values.size
             parts = np.array_split(values, workers)
             list(pool.map(np.ndarray.sort, parts))
             count = partial(_count_block, parts, thresholds, below, up_to)
             list(pool.map(count, range(0, len(thresholds), BLOCK)))
-    below[1:] += up_to[0]
-    up_to[1:] += up_to[0]
     return below, up_to, counted
 
 

@@ -40,6 +40,14 @@ def no_file(path: Path) -> str | None:
     return None if kind == "a file" else "no such file" if kind == MISSING else kind
 
 
+def is_entry(path: Path) -> bool:
+    """Whether a folder offers `path` to be read: no hidden file, and no folder, pipe or device.
+
+    A link counts wherever it leads: one to a file that was not fetched is a fault, not an absence.
+    """
+    return path.name[0] != "." and (path.is_symlink() or not no_file(path))
+
+
 def check_file(path: Path, expected: str) -> None:
     """Raise an InputError, which says what was `expected`, unless `path` is a file to read."""
     found = no_file(path)

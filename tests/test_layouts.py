@@ -72,6 +72,24 @@ def test_every_fault_of_a_bids_folder_is_named(tmp_path):
         assert re.search(pattern, line), line
 
 
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    """As in a DataLad data set whose files were not fetched; a scan must not pass for healthy."""
+    (one,) = touch(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz")
+    mask = tmp_path / "derivatives/masks/sub-01/anat/sub-01_label-lesion_mask.nii.gz"
+    image = tmp_path / "sub-02/anat/sub-02_T2w.nii.gz"
+    for link in (mask, image):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(tmp_path / ".git/annex/objects/absent")
+    with pytest.raises(InputError) as fault:
+        find_scans(tmp_path, "bids")
+    lines = str(fault.value).splitlines()
+    for path in (mask, image):
+        assert sum(f"{path}: expected a link to a file" in line for line in lines) == 1
+    mask.unlink()
+    image.unlink()
+    assert find_scans(tmp_path, "bids") == [Scan("sub-01", one, None, None)]
+
+
 def test_hcp(tmp_path):
     images = touch(
         tmp_path,

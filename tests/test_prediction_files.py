@@ -8,9 +8,12 @@ from cradl_jax.prediction_files import claim_folder
 def test_scans_are_found_and_named(tmp_path):
     for name in ("b.nii", "a.nii.gz", "a_anomaly.nii.gz", "a_anomaly_mask.nii.gz", "._a.nii.gz"):
         (tmp_path / name).touch()
+    (tmp_path / "c.nii").symlink_to("absent")  # of a data set that was not fetched: a fault, later
+    (tmp_path / "d.nii").mkdir()
     assert find_scans(tmp_path) == [
         Named("a", tmp_path / "a.nii.gz"),
         Named("b", tmp_path / "b.nii"),
+        Named("c", tmp_path / "c.nii"),
     ]
     listed = tmp_path / "list.csv"
     listed.write_text("image,subject\na.nii.gz,one\nb.nii,\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cradl_jax.errors import InputError, cause
-from cradl_jax.reading import check_file, kind_of, no_file
+from cradl_jax.reading import check_file, is_entry, kind_of, no_file
 
 SPLITS = ("train", "val", "test")
 HELD_OUT = "held_out"
@@ -81,6 +81,14 @@ def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
         for scan in scans
         if not scan.subject.isprintable()
     ]
+    faults += [
+        f"{file}: expected a link to a file, found that it leads to {found}; fetch the file (of a "
+        "DataLad data set by datalad get), or remove the link"
+        for scan in scans
+        for file in (scan.image, scan.mask)
+        if file and (found := no_file(file))
+    ]
+    scans = [scan for scan in scans if not no_file(scan.image)]
     if not scans and not faults:
         raise InputError(
             f"{path}: expected {pattern} (layout '{layout}'), found none; check the path and the "
@@ -98,9 +106,7 @@ def raise_faults(faults: Iterable[str]) -> None:
 def _volumes(paths: Iterable[Path]) -> list[Path]:
     """The volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
     return sorted(
-        path
-        for path in set(paths)
-        if path.name.endswith((".nii", ".nii.gz")) and path.name[0] != "." and not no_file(path)
+        path for path in set(paths) if path.name.endswith((".nii", ".nii.gz")) and is_entry(path)
     )
 
 

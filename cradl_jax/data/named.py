@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cradl_jax.data.layouts import raise_faults, read_table
 from cradl_jax.data.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.reading import kind_of, no_file
+from cradl_jax.reading import is_entry, kind_of
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -40,7 +40,7 @@ def find_scans(path: Path) -> list[Named]:
         found = [
             Named(scan_name(f), f)
             for f in files
-            if not f.name.endswith((MAP, MASK)) and _visible(f)
+            if not f.name.endswith((MAP, MASK)) and is_entry(f)
         ]
     else:
         found = [Named(scan_name(path), path)]
@@ -52,10 +52,6 @@ def find_scans(path: Path) -> list[Named]:
         )
     check_names(found)
     return found
-
-
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".") and not no_file(path)
 
 
 def scan_name(path: Path) -> str:

@@ -81,14 +81,9 @@ def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
         for scan in scans
         if not scan.subject.isprintable()
     ]
-    faults += [
-        f"{file}: expected a link to a file, found that it leads to {found}; fetch the file (of a "
-        "DataLad data set by datalad get), or remove the link"
-        for scan in scans
-        for file in (scan.image, scan.mask)
-        if file and (found := no_file(file))
-    ]
-    scans = [scan for scan in scans if not no_file(scan.image)]
+    lost = _lost(scans)
+    faults += lost.values()
+    scans = [scan for scan in scans if scan.image not in lost]
     if not scans and not faults:
         raise InputError(
             f"{path}: expected {pattern} (layout '{layout}'), found none; check the path and the "
@@ -101,6 +96,17 @@ def raise_faults(faults: Iterable[str]) -> None:
     """Raise one `InputError` that lists every fault, if there is any."""
     if faults := list(faults):
         raise InputError(*faults)
+
+
+def _lost(scans: Iterable[Scan]) -> dict[Path, str]:
+    """The images and masks that are links to no file, each with what is wrong."""
+    files = {file for scan in scans for file in (scan.image, scan.mask) if file}
+    return {
+        file: f"{file}: expected a link to a file, found that it leads to {found}; fetch the file "
+        "(of a DataLad data set by datalad get), or remove the link"
+        for file in sorted(files)
+        if (found := no_file(file))
+    }
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:

@@ -34,9 +34,7 @@ def down_winograd(x: Array, kernel: Array) -> Array:
     (Lavin and Gray, arXiv:1509.09308).
     """
     n, h, w, c = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    blocks = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c).transpose(0, 1, 3, 2, 4, 5)
-    blocks = blocks.reshape(n, h // 2 + 1, w // 2 + 1, 4 * c)
+    blocks = _blocks(x).swapaxes(2, 3).reshape(n, h // 2 + 1, w // 2 + 1, 4 * c)
     taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1)
 
     def product(d: Array, g: Array) -> Array:
@@ -102,12 +100,18 @@ _outputs.defvjp(lambda x, axis: (_outputs(x, axis), None), lambda axis, _, g: (_
 def down_patches(x: Array, kernel: Array) -> Array:
     """`down_native` of one channel in one product: Winograd's nine would be too thin to be fast."""
     n, h, w, _ = x.shape
-    padded = jnp.pad(x[..., 0], ((0, 0), (1, 1), (1, 1)))
-    blocks = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2)
+    blocks = _blocks(x)[..., 0]
     corners = [blocks[:, i : i + h // 2, :, j : j + w // 2] for i in (0, 1) for j in (0, 1)]
     patches = jnp.stack(corners).reshape(2, 2, n, h // 2, 2, w // 2, 2)
     patches = patches.transpose(2, 3, 5, 0, 4, 1, 6).reshape(-1, 16)
     return (patches @ kernel.reshape(16, -1)).reshape(n, h // 2, w // 2, -1)
+
+
+def _blocks(x: Array) -> Array:
+    """Images padded by 1, in blocks of 2x2 pixels, [N, H/2 + 1, 2, W/2 + 1, 2, C]."""
+    n, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c)
 
 
 def up_native(x: Array, kernel: Array) -> Array:

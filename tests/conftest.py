@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
@@ -16,3 +18,17 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cradl-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The working directory of a tiny study, for one file of tests."""
+    from tiny_study import make  # imports JAX
+
+    return make(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def folder(study):
+    """The run of that study."""
+    return study / "seed0" / "cradl"

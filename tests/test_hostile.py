@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from refusals import put, refusal
 from scans import brain, write
-from tiny_study import make
 
 import cradl_jax
 from cradl_jax import densities, reading
@@ -37,16 +36,6 @@ class Attack:
 
     def __reduce__(self):
         return os.mkdir, (str(self.marker),)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def folder(study):
-    return study / "seed0" / "cradl"
 
 
 @pytest.fixture(scope="module")

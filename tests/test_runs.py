@@ -12,7 +12,7 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_study import make, tiny_config
+from tiny_study import tiny_config
 
 import cradl_jax
 from cradl_jax import densities
@@ -23,16 +23,6 @@ from cradl_jax.runs import file
 from experiments import preprocess
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def folder(study):
-    return study / "seed0" / "cradl"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ slice of its batch. Higher = more anomalous throughout.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from cradl_jax import densities
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share_out
+from cradl_jax.parallel import AXIS, Devices, everywhere, lay_out, over_devices, share_out
 from cradl_jax.postprocess import postprocess
 
 Encode = Callable[[Variables, Array], Array]
@@ -135,8 +136,8 @@ def in_batches(
 ) -> Iterator[Any]:
     """`function(params, batch)` over the given rows of `arrays`, a batch at a time on all devices.
 
-    Each device works on its share, of which its process reads the slices; the results of all go to
-    every process.
+    Each device works on its share, of which its process reads the slices, those of the next batch
+    while the devices work; the results of all go to every process.
 
     Args:
         function: per device; its result has one row for each of the batch.
@@ -153,12 +154,25 @@ def in_batches(
     size = -(-batch_size // len(devices)) * len(devices)
     run = over_devices(_gathering(function), devices, (None, 0), None)
     params = everywhere(params, devices)
-    for first in range(0, len(rows), size):
-        chosen = rows[first : first + size]
-        own = share_out(np.resize(chosen, (1, size)), devices)[:, 0]
-        batch = jax.tree.map(lambda array, own=own: array[own], arrays)
-        result = jax.device_get(run(params, batch))
-        yield jax.tree.map(lambda x, r=chosen: x[: len(r)], result)
+    chosen = [rows[first : first + size] for first in range(0, len(rows), size)]
+
+    def batch(rows: np.ndarray) -> Any:
+        own = share_out(np.resize(rows, (1, size)), devices)[:, 0]
+        return jax.tree.map(lambda array: lay_out(array[own], devices), arrays)
+
+    for rows_of, ready in zip(chosen, one_ahead(map(batch, chosen)), strict=True):
+        result = jax.device_get(run(params, ready))
+        yield jax.tree.map(lambda x, r=rows_of: x[: len(r)], result)
+
+
+def one_ahead(items: Iterable[Any]) -> Iterator[Any]:
+    """The items, of which a thread makes the next while one is used."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 @functools.lru_cache

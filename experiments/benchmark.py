@@ -58,7 +58,7 @@ ON_CPU: Parts = {
     ),
     "streaming": (partial(streaming.streaming, bars=faster(0.9)),),
     "augmentation": (partial(volumes.augmentation, bars=faster(10)),),
-    "em": (partial(densities.em, bars=faster(2)),),
+    "em": (partial(densities.em_iteration, bars=faster(2)),),
     "flow": (partial(densities.flow, bars=faster(1.2)),),
     "heatmaps": (partial(localization.heatmaps, bars=faster(1.5)),),
     "median": (partial(localization.median, bars=faster(10)),),
@@ -73,12 +73,14 @@ ON_CPU: Parts = {
     ),
 }
 
+TRAINED = (*within(900), Bar("share_of_limit", 0.4))
+
 ON_ACCELERATOR: Parts = {
-    "pretext": (partial(accelerator.pretext, "cradl"),),
-    "vae": (partial(accelerator.pretext, "vae"),),
-    "cevae": (partial(accelerator.pretext, "cevae"),),
-    "scoring": (accelerator.scoring,),
-    "em": (accelerator.em,),
+    "pretext": (partial(accelerator.pretext, "cradl", bars=TRAINED),),
+    "vae": (partial(accelerator.pretext, "vae", bars=TRAINED),),
+    "cevae": (partial(accelerator.pretext, "cevae", bars=TRAINED),),
+    "scoring": (partial(accelerator.scoring, bars=within(1 / 20_000)),),
+    "em": (partial(accelerator.em, bars=within(10)),),
     "phantom": (partial(volumes.phantom_volume, 2.0), partial(volumes.phantom_volume, 1.0)),
 }
 

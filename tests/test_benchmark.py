@@ -37,7 +37,7 @@ TINY = training.Network(8, 2, 4, (4, 2), 4)
 def small_probes(monkeypatch):
     """The same probes, over in a moment."""
     monkeypatch.setattr(timing, "PRODUCT", {"cpu": 64})
-    monkeypatch.setattr(timing, "ELEMENTS", 1 << 10)
+    monkeypatch.setattr(timing, "ELEMENTS", {"cpu": 1 << 10})
     monkeypatch.setattr(timing, "PAUSE", 0.0)
 
 
@@ -172,7 +172,7 @@ def test_volumes_are_centered():
 def cheap_parts():
     return {
         "median": (partial(localization.median, 4, 16, bars=(Bar("ratio", 1e9),)),),
-        "em": (partial(densities.em, 90, 6, 2, repetitions=2),),
+        "em": (partial(densities.em_iteration, 90, 6, 2, repetitions=2),),
         "metrics": (partial(voxels.metric_values, 5_000, repetitions=2),),
         "simclr": (partial(training.simclr, TINY),),
         "memory": (unavailable,),

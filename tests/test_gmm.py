@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from cradl_jax.densities import gmm
+from cradl_jax.densities import em, gmm
 from cradl_jax.errors import InputError
 
 REGULARIZATION = 1e-5
@@ -43,7 +43,7 @@ def reference_log_prob(mixture: gmm.GMM, z: np.ndarray) -> np.ndarray:
 
 
 def started(z: np.ndarray, components: int, seed: int = 0) -> gmm.GMM:
-    return gmm.warm_start(jax.random.key(seed), jnp.asarray(z), components, REGULARIZATION)
+    return em.warm_start(jax.random.key(seed), jnp.asarray(z), components, REGULARIZATION)
 
 
 CASES = [(2500, 24, 4, 1), (2501, 24, 4, 4), (300, 2, 1, 1), (301, 2, 1, 2)]
@@ -66,7 +66,7 @@ def test_em_equals_scikit_learn_from_the_same_start(n, size, components, devices
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         oracle.fit(np.float64(z))
-    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 7, jax.devices()[:devices])
+    mixture, history = em.run(z, start, 0.0, REGULARIZATION, 7, jax.devices()[:devices])
     assert len(history) == 7
     np.testing.assert_allclose(np.exp(mixture.log_weights), oracle.weights_, atol=1e-5)
     np.testing.assert_allclose(mixture.means, oracle.means_, atol=1e-4)
@@ -80,13 +80,13 @@ def test_em_equals_scikit_learn_from_the_same_start(n, size, components, devices
 @given(seed=st.integers(0, 1000))
 def test_log_likelihood_never_falls(seed):
     z = clusters(seed, 1500, 9)
-    _, history = gmm.em(z, started(z, 3, seed), 0.0, REGULARIZATION, 12)
+    _, history = em.run(z, started(z, 3, seed), 0.0, REGULARIZATION, 12)
     assert (np.diff(history) > -1e-4).all()
 
 
 def test_stops_once_the_log_likelihood_changes_by_less_than_the_tolerance():
     z = clusters(0, 1500, 9)
-    _, history = gmm.em(z, started(z, 3), 1e-3, REGULARIZATION, 200)
+    _, history = em.run(z, started(z, 3), 1e-3, REGULARIZATION, 200)
     changes = np.abs(np.diff(history))
     assert 2 < len(history) < 200
     assert changes[-1] < 1e-3
@@ -117,13 +117,13 @@ def test_log_prob_equals_scipy_and_its_gradient_the_formula():
 def test_blocks_and_their_padding_do_not_show(n):
     z = clusters(2, n, 5)
     mixture = started(z, 3)
-    log_likelihoods, responsibilities = gmm.e_step(mixture, jnp.asarray(z))
+    log_likelihoods, responsibilities = em.e_step(mixture, jnp.asarray(z))
     expected = reference_log_prob(mixture, z)
     np.testing.assert_allclose(log_likelihoods, expected, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(responsibilities.sum(1), 1, atol=1e-5)
 
     r, z64 = np.float64(responsibilities), np.float64(z)
-    updated = gmm.m_step(mixture, jnp.asarray(z), responsibilities, REGULARIZATION)
+    updated = em.m_step(mixture, jnp.asarray(z), responsibilities, REGULARIZATION)
     np.testing.assert_allclose(np.exp(updated.log_weights), r.mean(0), rtol=1e-5)
     for k, covariance in enumerate(covariances(updated)):
         expected = np.cov(z64.T, aweights=r[:, k], bias=True) + REGULARIZATION * np.eye(5)
@@ -132,7 +132,7 @@ def test_blocks_and_their_padding_do_not_show(n):
 
 
 def test_density_integrates_to_one():
-    mixture, _ = gmm.fit(jax.random.key(0), clusters(3, 500, 2), components=3)
+    mixture, _ = em.fit(jax.random.key(0), clusters(3, 500, 2), components=3)
     axis = np.linspace(-15, 15, 601)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     total = np.exp(np.float64(gmm.log_prob(mixture, grid))).sum() * (axis[1] - axis[0]) ** 2
@@ -145,9 +145,9 @@ def test_recovers_a_known_mixture_and_restarts_keep_the_best():
     label = rng.choice(4, size=4000, p=[0.4, 0.3, 0.2, 0.1])
     z = centers[label] + rng.normal(size=(4000, 3)) * [1, 0.5, 2]
     key = jax.random.key(1)
-    mixture, history = gmm.fit(key, z, components=4, tolerance=1e-4, restarts=6)
+    mixture, history = em.fit(key, z, components=4, tolerance=1e-4, restarts=6)
     singles = [
-        gmm.em(jnp.float32(z), gmm.warm_start(k, jnp.float32(z), 4, 1e-5), 1e-4, 1e-5, 200)[1][-1]
+        em.run(jnp.float32(z), em.warm_start(k, jnp.float32(z), 4, 1e-5), 1e-4, 1e-5, 200)[1][-1]
         for k in jax.random.split(key, 6)
     ]
     assert history[-1] == pytest.approx(max(singles), abs=1e-4)
@@ -162,7 +162,7 @@ def test_recovers_a_known_mixture_and_restarts_keep_the_best():
 def test_nearly_singular_data(scale):
     rng = np.random.default_rng(0)
     z = scale * rng.normal(size=(3000, 6)) @ rng.normal(size=(6, 128)).astype(np.float32)
-    mixture, history = gmm.fit(jax.random.key(0), z, components=4)
+    mixture, history = em.fit(jax.random.key(0), z, components=4)
     assert np.isfinite(history).all()
     assert all(np.isfinite(leaf).all() for leaf in mixture)
     assert np.isfinite(gmm.log_prob(mixture, z)).all()
@@ -171,7 +171,7 @@ def test_nearly_singular_data(scale):
 @pytest.mark.parametrize("distance", [1e3, 1e4, 1e6, 1e9, 1e12, 1e15])
 def test_finite_far_from_the_data(distance):
     """Scores to 1e30 and more, and their gradients, against the formula in float64."""
-    mixture, _ = gmm.fit(jax.random.key(0), clusters(4, 1500, 9), components=3)
+    mixture, _ = em.fit(jax.random.key(0), clusters(4, 1500, 9), components=3)
     far = np.float32(distance * np.random.default_rng(0).normal(size=(50, 9)))
     value, gradient = jax.value_and_grad(lambda z: gmm.log_prob(mixture, z).sum())(far)
     assert np.isfinite(value)
@@ -183,7 +183,7 @@ def test_finite_far_from_the_data(distance):
 
 def test_more_components_than_the_data_have_points_to_spare():
     z = np.repeat(clusters(5, 4, 3), 5, axis=0)  # 20 points in 4 places
-    mixture, history = gmm.fit(jax.random.key(0), z, components=8)
+    mixture, history = em.fit(jax.random.key(0), z, components=8)
     assert np.isfinite(history).all()
     assert all(np.isfinite(leaf).all() for leaf in mixture)
     assert np.exp(mixture.log_weights).sum() == pytest.approx(1, abs=1e-5)
@@ -194,7 +194,7 @@ def test_an_emptied_component_keeps_its_place():
     start = started(z, 2)
     responsibilities = np.zeros((200, 2), np.float32)
     responsibilities[:, 0] = 1
-    mixture = gmm.m_step(start, jnp.asarray(z), jnp.asarray(responsibilities), REGULARIZATION)
+    mixture = em.m_step(start, jnp.asarray(z), jnp.asarray(responsibilities), REGULARIZATION)
     np.testing.assert_array_equal(mixture.means[1], start.means[1])
     np.testing.assert_array_equal(mixture.precision_factors[1], start.precision_factors[1])
     np.testing.assert_allclose(mixture.means[0], z.mean(0), atol=1e-5)
@@ -214,8 +214,8 @@ def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one(devices)
         np.float32([np.eye(3)] * 3) / [[[6]], [[1]], [[1]]],
     )
     start = jax.tree.map(jnp.float32, start)
-    with pytest.warns(gmm.Collapsed, match="component 2 of 3 .* iteration 0 of") as said:
-        mixture, history = gmm.em(
+    with pytest.warns(em.Collapsed, match="component 2 of 3 .* iteration 0 of") as said:
+        mixture, history = em.run(
             jnp.float32(z), start, 1e-4, REGULARIZATION, 100, jax.devices()[:devices]
         )
     assert len(said) == 1
@@ -232,8 +232,8 @@ def test_a_component_that_cannot_be_filled_is_seeded_once(recwarn):
         jnp.stack([z[0], z[0] + 1000]),
         jnp.stack([jnp.eye(3)] * 2),
     )
-    mixture, history = gmm.em(z, start, 0.0, REGULARIZATION, 10)
-    assert [warning.category for warning in recwarn] == [gmm.Collapsed]
+    mixture, history = em.run(z, start, 0.0, REGULARIZATION, 10)
+    assert [warning.category for warning in recwarn] == [em.Collapsed]
     assert np.isfinite(history).all() and len(history) == 10
     np.testing.assert_array_equal(mixture.means[1], start.means[1])
 
@@ -241,9 +241,9 @@ def test_a_component_that_cannot_be_filled_is_seeded_once(recwarn):
 def test_numbers_that_leave_float32_are_named_with_their_iteration():
     z = jnp.float32(1e25 * np.random.default_rng(0).normal(size=(50, 3)))
     with pytest.raises(InputError, match=r"GMM of 2 components.* found others after 0 iterations"):
-        gmm.fit(jax.random.key(0), z, components=2)
+        em.fit(jax.random.key(0), z, components=2)
 
 
 def test_fewer_points_than_components_is_named():
     with pytest.raises(InputError, match=r"12 components.*found 10"):
-        gmm.fit(jax.random.key(0), clusters(7, 10, 2), components=12)
+        em.fit(jax.random.key(0), clusters(7, 10, 2), components=12)

@@ -20,7 +20,7 @@ from cradl_jax.densities.density import (
     log_prob,
     save,
 )
-from cradl_jax.densities.gmm import Collapsed
+from cradl_jax.densities.em import Collapsed
 
 __all__ = [
     "Collapsed",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cradl_jax.densities import gmm, realnvp
+from cradl_jax.densities import em, gmm, realnvp
 from cradl_jax.errors import InputError, cause
 from cradl_jax.files import replacing
 from cradl_jax.reading import read_arrays
@@ -41,16 +41,16 @@ def log_prob(density: Density, z: Array) -> Array:
 
 
 def fit_gmm(key: Array, z: Array, **settings) -> tuple[Density, np.ndarray]:
-    """Standardize representations [N, D] and fit a mixture; `settings` are those of `gmm.fit`.
+    """Standardize representations [N, D] and fit a mixture; `settings` are those of `em.fit`.
 
     Returns:
         The density, and the mean log-likelihood of z at the start of each EM iteration.
 
     Raises:
-        InputError: as `gmm.fit`, or representations that are not finite.
+        InputError: as `em.fit`, or representations that are not finite.
     """
     mean, scale = _statistics(z)
-    model, history = gmm.fit(key, (z - mean) / scale, **settings)
+    model, history = em.fit(key, (z - mean) / scale, **settings)
     return Density(mean, scale, model), history - np.log(scale).sum()
 
 

@@ -2,7 +2,8 @@
 
 XLA's CPU convolution is slow inside `lax.scan`, where training steps run. There a stride-2
 convolution becomes products of matrices; elsewhere the native convolution is used.
-`jax.lax.platform_dependent` chooses when the step is lowered. Both forms compute the same sums.
+`jax.lax.platform_dependent` chooses when the step is lowered. A convolution of one channel is a
+product of patches everywhere: cuDNN has no fast form of it. All forms compute the same sums.
 """
 
 from collections.abc import Callable
@@ -132,11 +133,26 @@ def up_patches(x: Array, kernel: Array) -> Array:
     return _adjoint(down_patches, x, kernel)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
+    """The adjoint of `down`, whose own gradient is written out: XLA knows `down`'s by its form."""
     n, h, w, _ = x.shape
     anything = jnp.zeros((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)  # `down` is linear in it
     _, pullback = jax.vjp(lambda y: down(y, kernel), anything)
     return pullback(x)[0]
+
+
+def _adjoint_forward(down, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _adjoint(down, x, kernel), (x, kernel)
+
+
+def _adjoint_backward(down, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = inputs
+    of_x, pullback = jax.vjp(lambda kernel: down(gradient, kernel), kernel)
+    return of_x, pullback(x)[0]
+
+
+_adjoint.defvjp(_adjoint_forward, _adjoint_backward)
 
 
 class _Conv(nn.Module):
@@ -170,8 +186,9 @@ class Down(_Conv):
         """[N, H, W, C] -> [N, H/2, W/2, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(channels, self.features, 16 * channels)
-        products = down_patches if channels == 1 else down_winograd
-        y = lax.platform_dependent(x, kernel, cpu=products, default=down_native)
+        if channels == 1:
+            return self.biased(down_patches(x, kernel))
+        y = lax.platform_dependent(x, kernel, cpu=down_winograd, default=down_native)
         return self.biased(y)
 
 
@@ -183,8 +200,9 @@ class Up(_Conv):
         """[N, H, W, C] -> [N, 2H, 2W, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(self.features, channels, 4 * channels)
-        products = up_patches if self.features == 1 else up_winograd
-        y = lax.platform_dependent(x, kernel, cpu=products, default=up_native)
+        if self.features == 1:
+            return self.biased(up_patches(x, kernel))
+        y = lax.platform_dependent(x, kernel, cpu=up_winograd, default=up_native)
         return self.biased(y)
 
 

@@ -13,7 +13,7 @@ from experiments import settings
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
 from experiments.benchmarks.localization import brain_like, nll_scoring
-from experiments.benchmarks.rows import Limit, Row, compare, within
+from experiments.benchmarks.rows import Bar, Limit, Row, compare, within
 from experiments.benchmarks.timing import REPETITIONS, Times, in_turn, matrix_products
 from experiments.benchmarks.training import (
     PAPER,
@@ -34,6 +34,7 @@ def pretext(
     slices: int = 111_000,
     epochs: int = 100,
     seconds: float = 60.0,
+    bars: tuple[Bar, ...] = (),
 ) -> Row:
     """A whole training, extrapolated from steady chunks that take `seconds` at least."""
     config = config_of(network)
@@ -73,6 +74,7 @@ def pretext(
         (whole, whole),
         work=f"{network.batch / step.median:,.0f} slices/s with augmentation and validation, "
         f"extrapolated from {elapsed:.0f} s of steady training. The limit is a step's.",
+        bars=bars,
         **within(step, limit, probed["limit"]),
     )
 
@@ -87,11 +89,17 @@ def scoring(
     slices: int = 8192,
     batch: int = 256,
     components: int = 8,
+    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
     """NLL scores and post-processed heatmaps of many slices, in batches."""
     images = repeated(slices, network.size)
     _, _, score = nll_scoring(network, images, brain_like(images), batch, components)
+
+    def score_all() -> None:
+        for _ in score():
+            pass
+
     layers = flops.encoder(network.size, network.features, network.latent)
     layers.append(components * network.latent**2)
     dtype = settings.network(config_of(network), "cradl").encoder.dtype
@@ -100,11 +108,12 @@ def scoring(
         f"a slice of {slices:,} of {network.size}x{network.size}, nf {network.features}, "
         f"batch {batch}, GMM {components}, {jnp.dtype(dtype).name}",
         "scoring.nll, post_processed, in_batches",
-        score,
+        score_all,
         {},
-        work="Scores and heatmaps, both brought to the host.",
+        work="Scores and heatmaps, both brought to the host, and dropped there.",
         units=slices,
         limit=Limit(matrix_products(dtype), flops.input_gradient(layers)),
+        bars=bars,
         repetitions=repetitions,
     )
 
@@ -113,10 +122,12 @@ def em(
     points: int = 111_000,
     size: int = 512,
     components: int = 8,
+    clusters: int = 500,
+    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """A mixture fitted to convergence."""
-    z = jnp.asarray(clustered(points, size))
+    """A mixture fitted to convergence, to points of many more clusters than it has components."""
+    z = jnp.asarray(clustered(points, size, clusters))
     iterations = len(densities.fit_gmm(jax.random.key(0), z, components=components)[1])
     return compare(
         "em",
@@ -127,5 +138,6 @@ def em(
         work=f"From standardization to convergence after {iterations} iterations. The limit "
         "counts a triangle of each covariance in each of them.",
         limit=Limit(matrix_products(), iterations * points * size**2 * (components + 1)),
+        bars=bars,
         repetitions=repetitions,
     )

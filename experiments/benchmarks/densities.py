@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from cradl_jax.densities import gmm, realnvp
+from cradl_jax.densities import em, gmm, realnvp
 from experiments.benchmarks import flops
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products, reports
@@ -26,7 +26,7 @@ def clustered(points: int, size: int, clusters: int = 8) -> np.ndarray:
     return (z - z.mean(0)) / z.std(0)
 
 
-def em(
+def em_iteration(
     points: int = 20_000,
     size: int = 512,
     components: int = 8,
@@ -36,22 +36,22 @@ def em(
 ) -> Row:
     """An EM iteration of a mixture with full covariances."""
     z = clustered(points, size)
-    start = gmm.warm_start(jax.random.key(0), z, components, REGULARIZATION)
+    start = em.warm_start(jax.random.key(0), z, components, REGULARIZATION)
     data = jax.device_put(z)
 
     def ours() -> tuple[gmm.GMM, np.ndarray]:
-        with threadpool_limits(1, "blas"):  # as `gmm.fit` does
-            return gmm.em(data, start, 0.0, REGULARIZATION, iterations)
+        with threadpool_limits(1, "blas"):  # as `em.fit` does
+            return em.run(data, start, 0.0, REGULARIZATION, iterations)
 
     def peer() -> list[float]:
         return _scikit_learn(z, start, iterations)
 
-    _, responsibilities = gmm.e_step(start, z)
+    _, responsibilities = em.e_step(start, z)
     needed = int((np.asarray(responsibilities) > 0).sum())  # points that each component has to see
     return compare(
         "em",
         f"an iteration on {points} x {size}, K = {components}, full covariances",
-        "densities.gmm.em",
+        "densities.em",
         ours,
         {"scikit-learn GaussianMixture": peer},
         work="EM in float32 from the same start; log-likelihoods of all iterations agree to 1e-5. "

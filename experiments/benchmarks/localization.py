@@ -1,6 +1,6 @@
 """Heatmaps of slices and their post-processing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -31,7 +31,12 @@ def heatmaps(
 
     images = random_slices(slices, network.size)
     brains = brain_like(images)
-    variables, density, ours = nll_scoring(network, images, brains, slices, components)
+    variables, density, score = nll_scoring(network, images, brains, slices, components)
+
+    def ours() -> tuple[np.ndarray, np.ndarray]:
+        scored = next(score())
+        return scored.scores["gmm"], scored.heatmaps["gmm"]
+
     peer = Scorer(variables["params"]["encoder"], network[:3], density)
     layers = flops.encoder(network.size, network.features, network.latent)
     layers.append(components * network.latent**2)
@@ -53,26 +58,23 @@ def heatmaps(
 
 def nll_scoring(
     network: Network, images: np.ndarray, brains: np.ndarray, batch: int, components: int
-) -> tuple[Variables, densities.Density, Callable[[], tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[Variables, densities.Density, Callable[[], Iterator[Scored]]]:
     """Fresh variables, a mixture of their representations, and scoring of all slices by them.
 
-    The last is a function that returns scores [N] and post-processed heatmaps [N, H, W].
+    The last is a function that gives scores and post-processed heatmaps batch by batch.
     """
     config = config_of(network)
     model = settings.network(config, "cradl")
     variables = initial_variables(model, config.seed, network.size)
     encode = encoder_of(model)
     density = mixture(np.array(jax.jit(encode)(variables, images[:batch])), components)
-    name = f"gmm{components}"
     scorer = scoring.post_processed(scoring.nll(encode))
     arrays = scoring.Batch(images, brains, np.zeros(len(images), np.float32))
 
-    def score() -> tuple[np.ndarray, np.ndarray]:
-        params, rows = (variables, {name: density}), np.arange(len(images))
+    def score() -> Iterator[Scored]:
+        params, rows = (variables, {"gmm": density}), np.arange(len(images))
         devices = jax.local_devices()[:1]
-        found = list(scoring.in_batches(scorer, params, arrays, rows, batch, devices))
-        scores, maps = ([getattr(x, field)[name] for x in found] for field in Scored._fields)
-        return np.concatenate(scores), np.concatenate(maps)
+        return scoring.in_batches(scorer, params, arrays, rows, batch, devices)
 
     return variables, density, score
 

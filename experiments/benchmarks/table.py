@@ -39,9 +39,14 @@ def document(rows: Sequence[Row], skipped: dict[str, str], load: float) -> dict[
     }
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on the processor."""
+    return jax.default_backend() == "cpu"
+
+
 def device() -> str:
     """The accelerator, or the processor and its cores."""
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return jax.devices()[0].device_kind
     path = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
@@ -69,7 +74,7 @@ def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]
         f"`{about['command']}` on {about['device']}; {packages}. "
         "Medians of rounds in turn, with the range over the rounds; a ratio is the peer's time "
         "over ours, last that of the smallest times.",
-        *[BUSY.format(about["load"])] * (about["load"] > QUIET),
+        *[BUSY.format(about["load"])] * (on_cpu() and about["load"] > QUIET),
         "",
         "| part | size | ours | peer | ratio | bar | share of limit |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: |",

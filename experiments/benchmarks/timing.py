@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 REPETITIONS = 5
 PRODUCT = {"cpu": 3072, "gpu": 16384}  # side of the matrices that give the matrix rate
-ELEMENTS = 1 << 27  # of the array that gives the memory's rate
+ELEMENTS = {"cpu": 1 << 27, "gpu": 1 << 30}  # of the array that gives the memory's rate
 PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
 
 
@@ -96,14 +96,15 @@ def matrix_products(dtype: Any = jnp.float32) -> Probe:
 def memory() -> Probe:
     """Read and write an array in place."""
     scaled = jax.jit(lambda x: 1.0001 * x, donate_argnums=0)
-    array = scaled(jnp.ones(ELEMENTS))
+    elements = ELEMENTS[jax.default_backend()]
+    array = scaled(jnp.ones(elements))
 
     def scale() -> jax.Array:
         nonlocal array
         array = scaled(array)
         return array
 
-    return Probe("reading and writing memory", "B", 8 * ELEMENTS, scale)
+    return Probe("reading and writing memory", "B", 8 * elements, scale)
 
 
 def reports(run: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:

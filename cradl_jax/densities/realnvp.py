@@ -118,14 +118,27 @@ def _bijector(block: RealNVP) -> distrax.Bijector:
 
 @jax.custom_vjp
 def _permuted(z: Array, order: Array) -> Array:
-    """z[..., order]; the gradient gathers as well, where the automatic one is a slow scatter."""
-    return z.at[..., order].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    """z[order] of a point; the gradient gathers too, where the automatic one is a slow scatter."""
+    return _taken(z, order)
 
 
 _permuted.defvjp(
     lambda z, order: (_permuted(z, order), order),
     lambda order, gradient: (_permuted(gradient, jnp.argsort(order)), None),
 )
+
+
+@jax.custom_batching.custom_vmap
+def _taken(z: Array, order: Array) -> Array:
+    return z.at[order].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+@_taken.def_vmap
+def _taken_from_rows(count: int, mapped: list[bool], z: Array, order: Array) -> tuple[Array, bool]:
+    """Of points [N, D] by one index into all of them: XLA gathers columns into a transposed array."""
+    assert mapped == [True, False]
+    index = jnp.arange(count)[:, None] * z.shape[1] + order
+    return _taken(z.ravel(), index), True
 
 
 @jax.jit

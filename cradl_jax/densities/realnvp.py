@@ -4,6 +4,7 @@ Coupling blocks, each followed by a fixed random permutation of the dimensions. 
 first half of its input as it is and scales and shifts the second by functions of the first.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -118,7 +119,7 @@ def _bijector(block: RealNVP) -> distrax.Bijector:
 
 @jax.custom_vjp
 def _permuted(z: Array, order: Array) -> Array:
-    """z[order] of a point; the gradient gathers too, where the automatic one is a slow scatter."""
+    """z[..., order]; the gradient gathers as well, where the automatic one is a slow scatter."""
     return _taken(z, order)
 
 
@@ -130,15 +131,18 @@ _permuted.defvjp(
 
 @jax.custom_batching.custom_vmap
 def _taken(z: Array, order: Array) -> Array:
-    return z.at[order].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    """z[..., order] by one index into all points: XLA's gather of columns transposes them twice."""
+    *leading, size = z.shape
+    first = size * jnp.arange(math.prod(leading)).reshape(*leading, 1)
+    at = z.ravel().at[first + order]
+    return at.get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 @_taken.def_vmap
-def _taken_from_rows(count: int, mapped: list[bool], z: Array, order: Array) -> tuple[Array, bool]:
-    """Of points [N, D] by one index into all of them: XLA gathers columns into a transposed array."""
-    assert mapped == [True, False]
-    index = jnp.arange(count)[:, None] * z.shape[1] + order
-    return _taken(z.ravel(), index), True
+def _taken_of_batch(_, mapped: list[bool], z: Array, order: Array) -> tuple[Array, bool]:
+    """A batch is one more leading axis."""
+    assert mapped == [True, False], "points are mapped, their order is not"
+    return _taken(z, order), True
 
 
 @jax.jit

@@ -35,7 +35,7 @@ def down_winograd(x: Array, kernel: Array) -> Array:
     (Lavin and Gray, arXiv:1509.09308).
     """
     n, h, w, c = x.shape
-    blocks = _blocks(x).swapaxes(2, 3).reshape(n, h // 2 + 1, w // 2 + 1, 4 * c)
+    blocks = _blocks(x).swapaxes(2, 3)  # [n, h/2 + 1, w/2 + 1, 2, 2, c]: runs of c are vectorized
     taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1)
 
     def product(d: Array, g: Array) -> Array:

@@ -47,7 +47,7 @@ class Schedule(Sequence):
         batch_size: over all devices.
         epochs: in all.
         seed: of the permutations.
-        length: steps of a chunk; divides those of an epoch.
+        length: steps of a chunk; an epoch's last one may be shorter.
         start: step to begin at; within a chunk the first one is shorter.
     """
 
@@ -63,18 +63,27 @@ class Schedule(Sequence):
         """Of an epoch."""
         return self.slices // self.batch_size
 
+    @property
+    def _chunks(self) -> int:
+        return -(-self.steps // self.length)
+
+    @property
+    def _first(self) -> int:
+        epoch, step = divmod(self.start, self.steps)
+        return epoch * self._chunks + step // self.length
+
     def __len__(self) -> int:
         """Number of chunks."""
-        return max(self.steps * self.epochs // self.length - self.start // self.length, 0)
+        return max(self._chunks * self.epochs - self._first, 0)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """[S, B]: rows of the chunk's batches."""
         if not 0 <= index < len(self):
             raise IndexError(f"chunk {index} of {len(self)}")
-        first = (self.start // self.length + index) * self.length
-        epoch, step = divmod(max(first, self.start), self.steps)
+        epoch, chunk = divmod(self._first + index, self._chunks)
+        first = max(chunk * self.length, self.start - epoch * self.steps)
         batches = _order(self.slices, self.seed, epoch)[: self.steps * self.batch_size]
-        return batches.reshape(self.steps, -1)[step : first + self.length - epoch * self.steps]
+        return batches.reshape(self.steps, -1)[first : (chunk + 1) * self.length]
 
 
 @functools.lru_cache(maxsize=2)

@@ -200,13 +200,18 @@ def _val_plan(slices: int, batch_size: int, devices: int, slice_bytes: int) -> P
             "add healthy scans to the split val"
         )
     batches = np.arange(slices // size * size).reshape(-1, size)
-    return np.split(batches, len(batches) // _chunk_length(len(batches), size * slice_bytes))
+    length = _chunk_length(len(batches), size * slice_bytes)
+    return [batches[first : first + length] for first in range(0, len(batches), length)]
 
 
 def _chunk_length(steps: int, step_bytes: int) -> int:
-    """Of equal chunks, none longer or with more bytes than there should be."""
-    longest = min(LONGEST_CHUNK, CHUNK_BYTES // max(step_bytes, 1))
-    return max(n for n in range(1, max(longest, 1) + 1) if steps % n == 0)
+    """Of chunks none of which is longer or has more bytes than it should.
+
+    They are equal, since every length is compiled, unless that made them less than half as long.
+    """
+    longest = max(min(LONGEST_CHUNK, CHUNK_BYTES // max(step_bytes, 1), steps), 1)
+    equal = max(n for n in range(1, longest + 1) if steps % n == 0)
+    return equal if 2 * equal >= longest else -(-steps // -(-steps // longest))
 
 
 def train(

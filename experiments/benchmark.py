@@ -50,11 +50,11 @@ def within(seconds: float) -> tuple[Bar, ...]:
 ON_CPU: Parts = {
     "simclr": (
         partial(training.simclr, bars=(*faster(1.3), Bar("share_of_limit", 0.55))),
-        partial(training.simclr, training.PHANTOM, steps=4, bars=faster(1.2)),
+        partial(training.simclr, training.PHANTOM, steps=25, bars=faster(1.2)),
     ),
     "vae": (
         partial(training.vae, bars=faster(1.2)),
-        partial(training.vae, training.PHANTOM, steps=4, bars=faster(1.2)),
+        partial(training.vae, training.PHANTOM, steps=25, bars=faster(1.2)),
     ),
     "streaming": (partial(streaming.streaming, bars=faster(0.9)),),
     "augmentation": (partial(volumes.augmentation, bars=faster(10)),),

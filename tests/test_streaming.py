@@ -71,10 +71,12 @@ def test_schedule_is_a_permutation_an_epoch_whatever_the_chunks(start):
     for epoch in whole.reshape(3, 48):
         assert len({*epoch.tolist()}) == 48 and epoch.max() < 50
     assert not (whole[:6] == whole[6:12]).all()
-    for length in (1, 2, 3, 6):
+    for length in range(1, 7):
         chunks = [*Schedule(50, 8, 3, 5, length, start)]
         np.testing.assert_array_equal(np.concatenate(chunks), whole[start:])
-        assert {len(chunk) for chunk in chunks[1:]} <= {length}
+        ends = start + np.cumsum([len(chunk) for chunk in chunks])
+        assert {6, 12, 18} - {*range(start + 1)} <= {*ends.tolist()}  # no chunk spans two epochs
+        assert max(len(chunk) for chunk in chunks) == length
     assert len(Schedule(50, 8, 3, 5, length=2, start=18)) == 0
 
 

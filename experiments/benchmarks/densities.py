@@ -85,7 +85,7 @@ def _scikit_learn(z: np.ndarray, start: gmm.GMM, iterations: int) -> list[float]
 def flow(
     size: int = 512,
     batch: int = 512,
-    steps: int = 8,
+    steps: int = 32,
     hidden: int = 512,
     blocks: int = 8,
     bars: tuple[Bar, ...] = (),

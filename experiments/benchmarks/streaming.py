@@ -23,7 +23,7 @@ ENDLESS = 10**6  # epochs
 
 def streaming(
     network: Network = TRAINING,
-    steps: int = 4,
+    steps: int = 16,
     bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:

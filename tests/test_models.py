@@ -65,6 +65,15 @@ def test_gradients_of_both_forms_agree(native, products, before, after):
     )
 
 
+@pytest.mark.parametrize(
+    ("up", "features"),
+    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
+)
+def test_gradients_of_up_equal_finite_differences(up, features):
+    x, kernel = draw(0, 1, 4, 4, 3), draw(1, 4, 4, features, 3)
+    check_grads(up, (x, kernel), order=1, modes=["rev"], rtol=1e-2, atol=1e-2)
+
+
 def test_a_batch_may_be_mapped():
     x, kernel = draw(0, 3, 8, 8, 2), draw(1, 4, 4, 2, 4)
     mapped = jax.vmap(lambda image: convolutions.down_winograd(image[None], kernel)[0])(x)

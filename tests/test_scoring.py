@@ -92,3 +92,20 @@ def test_batches_and_devices_do_not_change_a_score(batch, vae, batch_size, count
     )
     expected = encode(variables, batch.images)[rows]
     np.testing.assert_allclose(np.concatenate(list(found)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_item_is_made_ahead_and_a_fault_comes_in_its_place():
+    made = []
+
+    def items():
+        for number in range(3):
+            made.append(number)
+            yield number
+        raise OSError("gone")
+
+    ahead, found = scoring.one_ahead(items()), []
+    with pytest.raises(OSError, match="gone"):
+        for number in ahead:
+            found.append(number)
+            assert max(made) <= number + 1
+    assert found == made == [0, 1, 2]

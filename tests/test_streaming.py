@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_train import OBJECTIVE, OPTIMIZER, initial_state
 
 from cradl_jax import train as training
@@ -78,6 +80,14 @@ def test_schedule_is_a_permutation_an_epoch_whatever_the_chunks(start):
         assert {6, 12, 18} - {*range(start + 1)} <= {*ends.tolist()}  # no chunk spans two epochs
         assert max(len(chunk) for chunk in chunks) == length
     assert len(Schedule(50, 8, 3, 5, length=2, start=18)) == 0
+
+
+@given(steps=st.integers(1, 3000), longest=st.integers(1, 40))
+def test_chunks_are_nearly_as_long_as_they_may_be(steps, longest):
+    length = training._chunk_length(steps, training.CHUNK_BYTES // longest)
+    allowed = min(training.LONGEST_CHUNK, longest, steps)
+    assert allowed / 2 <= length <= allowed
+    assert steps % length == 0 or steps % allowed != 0
 
 
 def test_selected_slices_are_those_of_the_file(images, tmp_path):

@@ -7,6 +7,7 @@ slice of its batch. Higher = more anomalous throughout.
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -160,9 +161,9 @@ def in_batches(
         own = share_out(np.resize(rows, (1, size)), devices)[:, 0]
         return jax.tree.map(lambda array: lay_out(array[own], devices), arrays)
 
-    for rows_of, ready in zip(chosen, one_ahead(map(batch, chosen)), strict=True):
+    for part, ready in zip(chosen, one_ahead(map(batch, chosen)), strict=True):
         result = jax.device_get(run(params, ready))
-        yield jax.tree.map(lambda x, r=rows_of: x[: len(r)], result)
+        yield jax.tree.map(itemgetter(slice(len(part))), result)
 
 
 def one_ahead(items: Iterable[Any]) -> Iterator[Any]:

@@ -249,8 +249,8 @@ def _scatters(z: Array, responsibilities: Array, means: Array) -> Array:
     def of_component(component: tuple[Array, Array]) -> Array:
         mean, weights = component
 
-        def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
-            rows, weight = block
+        def add(total: Array, points: tuple[Array, Array]) -> tuple[Array, None]:
+            rows, weight = points
 
             def larger() -> Array:
                 centered = z[rows] - mean

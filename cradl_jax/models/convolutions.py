@@ -135,7 +135,10 @@ def up_patches(x: Array, kernel: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
-    """The adjoint of `down`, whose own gradient is written out: XLA knows `down`'s by its form."""
+    """The adjoint of `down`; its gradient is written out as that of `down`.
+
+    cuDNN has a fast kernel for it, which XLA does not recognize in the automatic one.
+    """
     n, h, w, _ = x.shape
     anything = jnp.zeros((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)  # `down` is linear in it
     _, pullback = jax.vjp(lambda y: down(y, kernel), anything)

@@ -9,6 +9,11 @@ from cradl_jax.models import convolutions
 from cradl_jax.models.encoder import Encoder, levels
 from cradl_jax.models.simclr import SimCLR
 
+every_up = pytest.mark.parametrize(
+    ("up", "features"),
+    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
+)
+
 
 def draw(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
@@ -31,10 +36,7 @@ def test_down_is_a_strided_correlation(form, channels):
     np.testing.assert_allclose(form(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("up", "features"),
-    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
-)
+@every_up
 def test_up_adds_the_kernel_at_every_second_pixel(up, features):
     x, kernel = draw(0, 1, 4, 6, 3), draw(1, 4, 4, features, 3)
     expected = np.zeros((10, 14, features))
@@ -65,10 +67,7 @@ def test_gradients_of_both_forms_agree(native, products, before, after):
     )
 
 
-@pytest.mark.parametrize(
-    ("up", "features"),
-    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
-)
+@every_up
 def test_gradients_of_up_equal_finite_differences(up, features):
     x, kernel = draw(0, 1, 4, 4, 3), draw(1, 4, 4, features, 3)
     check_grads(up, (x, kernel), order=1, modes=["rev"], rtol=1e-2, atol=1e-2)

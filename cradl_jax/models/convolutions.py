@@ -137,7 +137,7 @@ def up_patches(x: Array, kernel: Array) -> Array:
 def _adjoint(down: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
     """The adjoint of `down`; its gradient is written out as that of `down`.
 
-    cuDNN has a fast kernel for it, which XLA does not recognize in the automatic one.
+    cuDNN has fast kernels for the latter, which XLA does not find in the automatic gradient.
     """
     n, h, w, _ = x.shape
     anything = jnp.zeros((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)  # `down` is linear in it

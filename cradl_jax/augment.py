@@ -4,11 +4,13 @@ The paper's views (Section 4.3, appendix D): random cropping, scaling, mirroring
 multiplicative brightness and additive Gaussian noise. A batch is transformed by `jax.vmap`.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
 
 from cradl_jax.noise import normal
 
@@ -28,15 +30,6 @@ def compose(*transforms: Transform) -> Transform:
     return composed
 
 
-def mirror(probability: float = 0.5) -> Transform:
-    """Swap left and right (the last axis) with the given probability."""
-
-    def transform(key: Array, image: Array) -> Array:
-        return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
-
-    return transform
-
-
 def affine(image: Array, matrix: Array, shift: Array) -> Array:
     """Resample [H, W] bilinearly at `matrix @ (p - center) + center + shift` for each pixel p.
 
@@ -54,31 +47,59 @@ def affine(image: Array, matrix: Array, shift: Array) -> Array:
         return before, point - before
 
     (row, down), (column, right) = along(0, height), along(1, width)
-    index = row * width + column
-
-    def pixel(offset: int) -> Array:
-        # within the image by what is above: without checks it is several times as fast
-        at = image.ravel().at[index + offset]
-        return at.get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-    top = (1 - right) * pixel(0) + right * pixel(1)
-    bottom = (1 - right) * pixel(width) + right * pixel(width + 1)
+    here, beside, below, across = _squares(image, row * width + column)
+    top = (1 - right) * here + right * beside
+    bottom = (1 - right) * below + right * across
     return (1 - down) * top + down * bottom
 
 
-def crop_scale_rotate(
-    shift: float, scale: tuple[float, float] = (0.9, 1.2), rotation: float = 0.1
+@custom_vmap
+def _squares(images: Array, index: Array) -> tuple[Array, ...]:
+    """Pixels `index` [..., h, w] of the raveled images [..., H, W], and their neighbors.
+
+    These are to the right, below, and below to the right. All four are read at one index from
+    arrays that begin where they lie: a CPU computes and checks it once. It is one into all images,
+    since pairs (image, pixel) would pass through memory.
+    """
+    *leading, height, width = images.shape
+    first = height * width * jnp.arange(math.prod(leading)).reshape(*leading, 1, 1)
+    last = images.size - width - 1
+
+    def read(offset: int) -> Array:
+        # within the images, as `affine` clips: without checks it is several times as fast
+        at = images.ravel()[offset : offset + last].at[first + index]
+        return at.get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+    return tuple(read(offset) for offset in (0, 1, width, width + 1))
+
+
+@_squares.def_vmap
+def _squares_of_batch(size: int, mapped: list[bool], *arrays: Array):
+    """A batch is one more leading axis."""
+    images, index = (
+        array if is_mapped else jnp.broadcast_to(array, (size, *array.shape))
+        for array, is_mapped in zip(arrays, mapped, strict=True)
+    )
+    return _squares(images, index), (True,) * 4
+
+
+def crop_scale_mirror_rotate(
+    shift: float,
+    scale: tuple[float, float] = (0.9, 1.2),
+    rotation: float = 0.1,
+    mirroring: float = 0.5,
 ) -> Transform:
-    """Random cropping, scaling and rotation in one interpolation.
+    """Random cropping, scaling, mirroring and rotation in one interpolation.
 
     Args:
         shift: largest displacement along each axis, as a share of the image's side.
         scale: smallest and largest magnification; half of the draws shrink, half magnify.
         rotation: largest angle, radians.
+        mirroring: probability that left and right (the last axis) are swapped, before all else.
     """
 
     def transform(key: Array, image: Array) -> Array:
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 5)
         angle = jax.random.uniform(keys[0], minval=-rotation, maxval=rotation)
         smaller = jax.random.uniform(keys[1], minval=scale[0], maxval=1.0)
         larger = jax.random.uniform(keys[1], minval=1.0, maxval=scale[1])
@@ -86,7 +107,9 @@ def crop_scale_rotate(
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         matrix = jnp.array([[cos, -sin], [sin, cos]]) / magnification
         offset = jax.random.uniform(keys[3], (2,), minval=-shift, maxval=shift)
-        return affine(image, matrix, offset * jnp.array(image.shape))
+        side = jnp.where(jax.random.bernoulli(keys[4], mirroring), -1.0, 1.0)
+        sides = jnp.array([1.0, side])
+        return affine(image, sides[:, None] * matrix, sides * offset * jnp.array(image.shape))
 
     return transform
 
@@ -121,8 +144,7 @@ def views(
 ) -> Transform:
     """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not."""
     return compose(
-        mirror(mirroring),
-        crop_scale_rotate(shift, scale, rotation),
+        crop_scale_mirror_rotate(shift, scale, rotation, mirroring),
         brightness(),
         gaussian_noise(noise),
         clip(),

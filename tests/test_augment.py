@@ -37,11 +37,29 @@ def test_affine_equals_scipy(angle, scale, shift):
 
 def test_mirror_swaps_left_and_right_half_of_the_time():
     x = image()
-    views = many(augment.mirror(), x)
-    mirrored = np.all(np.asarray(views) == np.asarray(x[:, ::-1]), axis=(1, 2))
-    kept = np.all(np.asarray(views) == np.asarray(x), axis=(1, 2))
+    views = np.asarray(many(augment.crop_scale_mirror_rotate(0.0, (1.0, 1.0), 0.0), x))
+    mirrored = np.all(np.abs(views - x[:, ::-1]) < 1e-5, axis=(1, 2))
+    kept = np.all(np.abs(views - x) < 1e-5, axis=(1, 2))
     assert np.all(mirrored | kept)
     assert 0.45 < mirrored.mean() < 0.55
+
+
+def test_shift_and_rotation_are_mirrored_too():
+    x, keys = image(shape=(33, 33)), jax.random.split(jax.random.key(3), 20)
+    straight, mirrored = (
+        jax.vmap(augment.crop_scale_mirror_rotate(0.2, mirroring=p), (0, None))(keys, side)
+        for p, side in ((0.0, x[:, ::-1]), (1.0, x))
+    )
+    np.testing.assert_allclose(mirrored, straight, atol=1e-4)
+
+
+def test_a_batch_of_batches_is_resampled_alike():
+    x, matrix = jnp.stack([image(0), image(1)]), jnp.array([[0.9, 0.1], [-0.1, 1.1]])
+    shifts = jnp.array([[1.0, -2.0], [0.5, 3.0], [-4.0, 0.0]])
+    each = jax.vmap(jax.vmap(augment.affine, (0, None, None)), (None, None, 0))(x, matrix, shifts)
+    for shift, images in zip(shifts, each, strict=True):
+        for one, found in zip(x, images, strict=True):
+            np.testing.assert_allclose(found, augment.affine(one, matrix, shift), atol=1e-5)
 
 
 def test_brightness_multiplies_by_its_range():
@@ -59,7 +77,7 @@ def test_half_of_the_scales_shrink():
     # One bright disc: its area after a pure scaling tells the magnification.
     grid = jnp.hypot(*jnp.meshgrid(*[jnp.arange(65) - 32.0] * 2))
     disc = jnp.clip(16.5 - grid, 0, 1)
-    views = many(augment.crop_scale_rotate(0.0, (0.9, 1.2), 0.0), disc, 1000)
+    views = many(augment.crop_scale_mirror_rotate(0.0, (0.9, 1.2), 0.0), disc, 1000)
     scales = jnp.sqrt(views.sum((1, 2)) / disc.sum())
     assert 0.89 < scales.min() < 0.91 and 1.18 < scales.max() < 1.21
     assert 0.45 < (scales < 1).mean() < 0.55

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.special import erfinv
 
 from cradl_jax import noise
 
@@ -18,3 +19,17 @@ def test_every_image_of_a_batch_has_noise_of_its_own():
     keys = jax.random.split(jax.random.key(0), 3)
     found = jax.vmap(lambda key: noise.normal(key, (64, 64)))(keys).reshape(3, -1)
     assert np.abs(np.corrcoef(found) - np.eye(3)).max() < 0.07
+
+
+def test_logarithm_is_that_of_numpy():
+    x = np.exp(np.linspace(-80, 80, 100_001), dtype=np.float32)
+    np.testing.assert_allclose(noise.log(x), np.log(x.astype(float)), rtol=1e-6, atol=1e-7)
+
+
+def test_inverse_error_function_is_that_of_scipy():
+    small = np.logspace(-7, 0, 10_001)[:-1]
+    x = np.concatenate([small, 1 - small, [0, np.nextafter(np.float32(1), 0)]]).astype(np.float32)
+    x = x[x < 1]
+    for sign in (1, -1):
+        expected = erfinv(sign * x.astype(float))
+        np.testing.assert_allclose(noise.erf_inv(sign * x), expected, rtol=1e-5, atol=1e-7)

@@ -6,15 +6,19 @@ convolution becomes products of matrices; elsewhere the native convolution is us
 product of patches everywhere: cuDNN has no fast form of it. All forms compute the same sums.
 """
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+POINTS = {2: (0, 1), 4: (0, 1, -0.5, -2)}  # of those tried the ones that round least
 
 
 def down_native(x: Array, kernel: Array) -> Array:
@@ -23,55 +27,110 @@ def down_native(x: Array, kernel: Array) -> Array:
 
 
 def down_winograd(x: Array, kernel: Array) -> Array:
-    """`down_native` in nine matrix products instead of sixteen; H and W are multiples of 4.
+    """`down_native` in 6.25 or 9 matrix products instead of 16; H and W are multiples of 4.
 
-    Over blocks of 2x2 pixels the convolution has 2x2 taps g and stride 1. Along one axis, two
-    outputs side by side see three blocks d:
+    Over blocks of 2x2 pixels the convolution has 2x2 taps g and stride 1. Along one axis, m outputs
+    side by side see m + 1 blocks d and need as many products instead of 2 m:
 
-        d0 g0 + d1 g1 = (d0 - d1) g0 + d1 (g0 + g1)
-        d1 g0 + d2 g1 = d1 (g0 + g1) + (d2 - d1) g1
+        A^T [(G g) * (B^T d)]
 
-    Three products are enough, and nine along both axes: Winograd's minimal filtering F(2x2, 2x2)
-    (Lavin and Gray, arXiv:1509.09308).
+    This is Winograd's minimal filtering F(m x m, 2 x 2) (Lavin and Gray, arXiv:1509.09308), and
+    Toom and Cook's multiplication transposed.
     """
     n, h, w, c = x.shape
+    outputs = _outputs(h, w, c)
+    of_outputs, of_taps, of_blocks = _matrices(outputs)
     blocks = _blocks(x).swapaxes(2, 3)  # [n, h/2 + 1, w/2 + 1, 2, 2, c]: runs of c are vectorized
     taps = kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1)
 
-    def product(d: Array, g: Array) -> Array:
-        return (d.reshape(-1, 4 * c) @ g).reshape(n, h // 4, w // 4, -1)
+    def row(blocks: Array, taps: Array) -> Array:
+        products = [
+            (d.reshape(-1, 4 * c) @ g).reshape(n, h // outputs // 2, w // outputs // 2, -1)
+            for d, g in zip(
+                _combine(of_blocks, _windows(blocks, 2, outputs)),
+                _combine(of_taps, _split(taps, 0)),
+                strict=True,
+            )
+        ]
+        return _join(_combine(of_outputs, products), 3)
 
-    rows = [
-        _outputs(
-            [product(d, g) for d, g in zip(_differences(row, 2), _sums(tap, 0), strict=True)], 3
+    rows = map(
+        row,
+        _combine(of_blocks, _windows(blocks, 1, outputs)),
+        _combine(of_taps, _split(taps, 0)),
+    )
+    return _join(_combine(of_outputs, list(rows)), 2).reshape(n, h // 2, w // 2, -1)
+
+
+def _outputs(height: int, width: int, channels: int) -> int:
+    """m: 4, but 2 for an image with fewer pixels than channels.
+
+    There the (m + 1)^2 forms of the kernel cost more than fewer products save.
+    """
+    divides = height % 8 == 0 == width % 8
+    return 4 if divides and height * width >= channels else 2
+
+
+@functools.cache
+def _matrices(outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T [m, m + 1], G [m + 1, 2] and B^T [m + 1, m + 1] of `down_winograd`, m being `outputs`."""
+
+    def values(count: int) -> np.ndarray:
+        """Turns `count` coefficients of a polynomial to its values at the points and infinity."""
+        finite = np.vander(POINTS[outputs], count, increasing=True)
+        return np.append(finite, np.eye(count)[-1:], axis=0)
+
+    coefficients = np.linalg.inv(values(outputs + 1)).round(12)  # zeros are zeros
+    return values(outputs).T, values(2), coefficients.T
+
+
+def _combine(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
+    """`matrix` times the arrays."""
+    return [
+        functools.reduce(
+            operator.add, [float(c) * a for c, a in zip(row, arrays, strict=True) if c]
         )
-        for row, tap in zip(_differences(blocks, 1), _sums(taps, 0), strict=True)
+        for row in matrix
     ]
-    return _outputs(rows, 2).reshape(n, h // 2, w // 2, -1)
+
+
+# The gradients of these are written out: those of slices with strides visit pixels one by one.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _windows(blocks: Array, axis: int, outputs: int) -> list[Array]:
+    """The `outputs` + 1 blocks along an axis which as many outputs side by side see."""
+    before, after = blocks.shape[:axis], blocks.shape[axis + 1 :]
+    count = blocks.shape[axis] // outputs
+    padded = _extend(blocks, axis, 0, outputs - 1)
+    tiles = padded.reshape(*before, count + 1, outputs, *after)
+    first, *others = jnp.unstack(tiles, axis=axis + 1)
+    inner = [lax.slice_in_dim(d, 0, count, axis=axis) for d in (first, *others)]
+    return [*inner, lax.slice_in_dim(first, 1, count + 1, axis=axis)]
+
+
+def _windows_backward(axis: int, outputs: int, _, gradients: list[Array]) -> tuple[Array]:
+    first, *others, last = gradients
+    first = _extend(first, axis, 0, 1) + _extend(last, axis, 1, 0)
+    tiles = jnp.stack([first, *(_extend(g, axis, 0, 1) for g in others)], axis + 1)
+    before, after = first.shape[:axis], first.shape[axis + 1 :]
+    padded = tiles.reshape(*before, outputs * first.shape[axis], *after)
+    return (lax.slice_in_dim(padded, 0, padded.shape[axis] - outputs + 1, axis=axis),)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _differences(blocks: Array, axis: int) -> list[Array]:
-    """d0 - d1, d1, d2 - d1 of every second block d1 along an axis, and its neighbors d0 and d2.
-
-    The gradient is written out, since that of slices with strides visits pixels one by one.
-    """
-    before, after = blocks.shape[:axis], blocks.shape[axis + 1 :]
-    count = blocks.shape[axis] // 2
-    pairs = _extend(blocks, axis, 0, 1).reshape(*before, count + 1, 2, *after)
-    even, odd = jnp.unstack(pairs, axis=axis + 1)
-    d0, d2 = (lax.slice_in_dim(even, i, count + i, axis=axis) for i in (0, 1))
-    d1 = lax.slice_in_dim(odd, 0, count, axis=axis)
-    return [d0 - d1, d1, d2 - d1]
+def _split(x: Array, axis: int) -> list[Array]:
+    return list(jnp.unstack(x, axis=axis))
 
 
-def _differences_backward(axis: int, _, gradients: list[Array]) -> tuple[Array]:
-    first, middle, last = gradients
-    even = _extend(first, axis, 0, 1) + _extend(last, axis, 1, 0)
-    odd = _extend(middle - first - last, axis, 0, 1)
-    before, after = even.shape[:axis], even.shape[axis + 1 :]
-    blocks = jnp.stack([even, odd], axis + 1).reshape(*before, 2 * even.shape[axis], *after)
-    return (lax.slice_in_dim(blocks, 0, -1, axis=axis),)
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _join(parts: list[Array], axis: int) -> Array:
+    return jnp.stack(parts, axis)
+
+
+_windows.defvjp(lambda x, axis, m: (_windows(x, axis, m), None), _windows_backward)
+_split.defvjp(lambda x, axis: (_split(x, axis), None), lambda axis, _, g: (_join(g, axis),))
+_join.defvjp(lambda x, axis: (_join(x, axis), None), lambda axis, _, g: (_split(g, axis),))
 
 
 def _extend(x: Array, axis: int, low: int, high: int) -> Array:
@@ -79,27 +138,8 @@ def _extend(x: Array, axis: int, low: int, high: int) -> Array:
     return jnp.pad(x, [(low, high) if a == axis else (0, 0) for a in range(x.ndim)])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _sums(pair: Array, axis: int) -> list[Array]:
-    """g0, g0 + g1, g1."""
-    first, last = jnp.unstack(pair, axis=axis)
-    return [first, first + last, last]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _outputs(products: list[Array], axis: int) -> Array:
-    """Of three products the two outputs, side by side along a new axis: the adjoint of `_sums`."""
-    first, middle, last = products
-    return jnp.stack([first + middle, middle + last], axis)
-
-
-_differences.defvjp(lambda x, axis: (_differences(x, axis), None), _differences_backward)
-_sums.defvjp(lambda x, axis: (_sums(x, axis), None), lambda axis, _, g: (_outputs(g, axis),))
-_outputs.defvjp(lambda x, axis: (_outputs(x, axis), None), lambda axis, _, g: (_sums(g, axis),))
-
-
 def down_patches(x: Array, kernel: Array) -> Array:
-    """`down_native` of one channel in one product: Winograd's nine would be too thin to be fast."""
+    """`down_native` of one channel in one product: Winograd's would be too thin to be fast."""
     n, h, w, _ = x.shape
     blocks = _blocks(x)[..., 0]
     corners = [blocks[:, i : i + h // 2, :, j : j + w // 2] for i in (0, 1) for j in (0, 1)]
@@ -124,7 +164,7 @@ def up_native(x: Array, kernel: Array) -> Array:
 
 
 def up_winograd(x: Array, kernel: Array) -> Array:
-    """`up_native` in nine matrix products: the adjoint of `down_winograd`; H and W are even."""
+    """`up_native` in fewer matrix products: the adjoint of `down_winograd`; H and W are even."""
     return _adjoint(down_winograd, x, kernel)
 
 

@@ -52,9 +52,9 @@ class Workers:
             len(self.shares), get_context("spawn"), _hold, initargs=(slices,)
         )
 
-    def two_views(self) -> list[np.ndarray]:
-        """Both views of every slice, [n, 1, size, size] for each share of them and view."""
-        tasks = [(self.transform, share) for _ in range(2) for share in self.shares]
+    def views(self, count: int) -> list[np.ndarray]:
+        """`count` views of every slice, [n, 1, size, size] for each share of them and view."""
+        tasks = [(self.transform, share) for _ in range(count) for share in self.shares]
         return list(self.pool.map(_views, *zip(*tasks, strict=True)))
 
     def close(self) -> None:

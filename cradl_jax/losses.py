@@ -25,7 +25,7 @@ def nt_xent(
         The loss over the local 2n views, and the share of them whose most similar view is
         their positive (`accuracy`).
     """
-    u, v = (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8) for x in (u, v))
+    u, v = _unit(u), _unit(v)
     n, first = len(u), 0
     everyone_u, everyone_v = u, v
     if axis_name is not None:
@@ -41,6 +41,12 @@ def nt_xent(
     logits = jnp.where(jnp.arange(2 * total) == itself[:, None], -jnp.inf, similarity)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, positive).mean()
     return loss, {"accuracy": (logits.argmax(-1) == positive).mean()}
+
+
+def _unit(x: Array) -> Array:
+    """Vectors [n, D] of length 1; of 0, which a small projection head gives, 0 with gradient 0."""
+    squared = (x**2).sum(-1, keepdims=True)
+    return jnp.where(squared > 0, x / jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
 
 
 def reconstruction(x: Array, x_hat: Array) -> Array:

@@ -5,6 +5,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
 from cradl_jax.losses import nt_xent
 from cradl_jax.parallel import AXIS, over_devices
@@ -22,6 +23,14 @@ def test_nt_xent_equals_optax(seed, n, temperature):
     expected = jax.jit(optax.losses.ntxent)(jnp.concatenate([u, v]), pairs, temperature)
     loss, _ = jax.jit(nt_xent)(u, v, temperature)
     np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_projection_of_zero_has_no_gradient_and_the_others_have_theirs():
+    u, v = projections(0, 4)
+    v = v.at[2].set(0)
+    of_v = jax.grad(lambda v: nt_xent(u, v)[0])(v)
+    assert not of_v[2].any() and np.isfinite(of_v).all()
+    check_grads(lambda u: nt_xent(u, v)[0], (u,), order=1, modes=["rev"], rtol=1e-2, atol=1e-3)
 
 
 def test_nt_xent_by_hand():

@@ -14,9 +14,10 @@ LOOPS = "--xla_backend_extra_options=-unroll-full-max-count=15"
 def tuned(cpuinfo: str, environment: Mapping[str, str], accelerated: bool) -> dict[str, str]:
     """Variables that make NumPy and JAX faster on a CPU; those of the user win.
 
-    LLVM writes out a loop over 16 channels, as in the phantom's first layers, before it could turn
-    it into one over registers: they then take up to six times as long. Told not to, it would spare
-    such loops in the kernels of an accelerator too, so this is left where JAX is `accelerated`.
+    LLVM writes out loops over 16 channels, as in the phantom's first layers, before it could
+    vectorize them, and they take up to six times as long; it is told to write out shorter ones
+    only. It compiles the kernels of an accelerator too, where this was not measured: it is not told
+    so where JAX is `accelerated`.
 
     On Zen 4 the AVX-512 sort of NumPy 2, which the metrics wait for, takes six times as long as its
     AVX2 sort (github.com/numpy/x86-simd-sort/issues/6). And XLA keeps to half of an AVX-512

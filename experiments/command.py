@@ -41,6 +41,7 @@ def run(
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it raises, too
+        sys.unraisablehook = _show_unraisable
         compiled.keep()
         end_at_once(interrupted)
         try:
@@ -55,6 +56,15 @@ def run(
             _refuse(said)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _show_unraisable(ignored) -> None:
+    """A fault that no caller can get, but not a consequence of one that orbax raises.
+
+    A write that fails closes the event loop to which threads of tensorstore still report theirs.
+    """
+    if str(ignored.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(ignored)
 
 
 def _parse(arguments: Sequence[str]) -> Sequence[str]:

@@ -15,10 +15,13 @@ class InputError(ValueError):
 
     def __init__(self, *faults: str):
         """One fault, or several that were found at once."""
-        lines = [_one_line(fault) for fault in faults]
-        if len(lines) > 1:
-            lines = [f"{len(lines)} faults:", *(f"  - {line}" for line in lines)]
-        super().__init__("\n".join(lines))
+        super().__init__(*map(_one_line, faults))
+
+    def __str__(self) -> str:
+        """The fault, or the list of all."""
+        if len(self.args) == 1:
+            return self.args[0]
+        return "\n".join([f"{len(self.args)} faults:", *(f"  - {fault}" for fault in self.args)])
 
 
 class Diverged(InputError):

@@ -101,11 +101,11 @@ def from_first(work: Callable[[], Any]) -> Any:
         try:
             outcome = {"value": work()}
         except InputError as fault:
-            outcome = {"fault": str(fault)}
+            outcome = {"faults": fault.args}
         _client().key_value_set(key, json.dumps(outcome))
     outcome = json.loads(_awaited(key))
-    if "fault" in outcome:
-        raise InputError(outcome["fault"])
+    if "faults" in outcome:
+        raise InputError(*outcome["faults"])
     return outcome["value"]
 
 

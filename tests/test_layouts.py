@@ -1,3 +1,4 @@
+import copy
 import re
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def test_every_fault_of_a_bids_folder_is_named(tmp_path):
         strict=True,
     ):
         assert re.search(pattern, line), line
+    assert str(copy.copy(caught.value)) == str(caught.value)  # as a worker process passes it on
 
 
 def test_links_that_lead_nowhere_are_named(tmp_path):

@@ -4,6 +4,7 @@ The paper's views (Section 4.3, appendix D): random cropping, scaling, mirroring
 multiplicative brightness and additive Gaussian noise. A batch is transformed by `jax.vmap`.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -139,10 +140,14 @@ def clip(limit: float = 1.5) -> Transform:
     return lambda key, image: jnp.clip(image, -limit, limit)
 
 
+@functools.lru_cache
 def views(
     *, mirroring: float, shift: float, scale: tuple[float, float], rotation: float, noise: float
 ) -> Transform:
-    """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not."""
+    """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not.
+
+    The same arguments give the same function.
+    """
     return compose(
         crop_scale_mirror_rotate(shift, scale, rotation, mirroring),
         brightness(),

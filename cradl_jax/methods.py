@@ -1,5 +1,6 @@
 """CRADL, VAE and ceVAE: each a network, and the scores of its own beside those of densities."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -49,13 +50,18 @@ def network(
     return VAE(Encoder(features, 2 * latent, kind, AXIS), Decoder(size, features, kind, AXIS))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def initial_variables(model: Network, seed: int, size: int) -> Variables:
     """Fresh `params` and `batch_stats` for slices of `size` x `size` pixels."""
-    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, size, size)))
+    return model.init(jax.random.key(seed), jnp.zeros((1, size, size)))
 
 
+@functools.lru_cache
 def encoder_of(model: Network) -> scoring.Encode:
-    """z = Enc(x) as a function `(variables, images [N, H, W]) -> [N, latent]`."""
+    """z = Enc(x) as a function `(variables, images [N, H, W]) -> [N, latent]`.
+
+    Equal networks give the same function.
+    """
 
     def encode(variables: Variables, images: jax.Array) -> jax.Array:
         return model.apply(variables, images, method="encode")

@@ -3,8 +3,10 @@
 An objective is `(variables, images [n, H, W], keys [n], train) -> (loss, (batch_stats, terms))`,
 where `variables` holds `params` and `batch_stats`. It is pure and runs on each device of the axis
 `axis_name`, with one random key per image, so that the devices may share out a batch in any way.
+The same arguments give the same objective, whose training compiles once for all seeds.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,7 @@ def _apply(model, variables: Variables, train: bool, *inputs: Array):
     return output, updated["batch_stats"]
 
 
+@functools.lru_cache
 def simclr(
     model: SimCLR, view: Transform, temperature: float, axis_name: str | None = None
 ) -> Objective:
@@ -48,6 +51,7 @@ def simclr(
     return objective
 
 
+@functools.lru_cache
 def vae(model: VAE, view: Transform, beta: float) -> Objective:
     """Appendix B, equation 7: reconstruct a random view of each slice."""
 
@@ -61,6 +65,7 @@ def vae(model: VAE, view: Transform, beta: float) -> Objective:
     return objective
 
 
+@functools.lru_cache
 def cevae(model: VAE, view: Transform, beta: float, gamma: float) -> Objective:
     """Appendix B, equation 8: a VAE that also restores each view from a masked one."""
 

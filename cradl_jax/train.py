@@ -54,6 +54,7 @@ class Progress(NamedTuple):
     val: dict[str, float] | None
 
 
+@functools.lru_cache
 def adam(
     learning_rate: float,
     weight_decay: float,
@@ -64,7 +65,8 @@ def adam(
     """Adam with linear warm-up, cosine annealing to 0 and L2 (coupled) weight decay (Section 4.3).
 
     Biases and batch-normalization parameters are not decayed. Without `annealing` the learning
-    rate stays after the warm-up (Section 4.4 names no schedule for the VAEs).
+    rate stays after the warm-up (Section 4.4 names no schedule for the VAEs). The same arguments
+    give the same optimizer.
     """
     after = max(total_steps - warmup_steps, 1)
     schedule = optax.join_schedules(

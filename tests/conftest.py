@@ -1,6 +1,7 @@
 """Four virtual CPU devices for every test, set before JAX starts, and one compilation cache.
 
 Tests, their workers and the commands that they start compile the same functions again and again.
+They have the same flags of XLA, those of the commands: with others the last bits differ.
 """
 
 import atexit
@@ -18,6 +19,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cradl-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+import experiments  # noqa: E402, F401, completes the flags
 
 
 @pytest.fixture(scope="module")

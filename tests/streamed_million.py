@@ -18,7 +18,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from cradl_jax.data.selected import Selected
-from cradl_jax.data.slices import ARRAYS, open_store
+from cradl_jax.data.slices import ARRAYS, TABLES, open_store
+from cradl_jax.integrity import seal
 from cradl_jax.streaming import streamed
 from cradl_jax.train import adam, create_state, train
 
@@ -40,9 +41,10 @@ def write_store(folder: Path) -> None:
             split = "train" if scan < 0.9 * SCANS else "val"
             height = SLICES // SCANS
             writer.writerows([scan, f"s{scan}", split, z, z / height] for z in range(height))
-    (folder / "scans.json").write_text("[]")
+    (folder / "scans.json").write_text(json.dumps([{}] * SCANS))
     manifest = {"settings": {"size": SIZE}, "slices": SLICES, "fingerprint": ""}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, *TABLES)
 
 
 def fitted(variables, images, keys, train):

@@ -40,6 +40,19 @@ def test_cevae_is_a_vae_with_another_loss():
     assert more.keys() - found.keys() == {"restore"}
 
 
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_all_seeds_share_the_functions_of_a_method_which_compile_once(method):
+    (config, model), (other, equal) = small(method), small(method)
+    other.seed = 1
+    assert model is not equal
+    objective = settings.objective(config, method, model)
+    assert objective is settings.objective(other, method, equal)
+    assert methods.encoder_of(model) is methods.encoder_of(equal)
+    assert methods.own_scorer(model, 0.5) is methods.own_scorer(equal, 0.5)
+    other.augment.noise = 0.2
+    assert objective is not settings.objective(other, method, equal)
+
+
 def test_overrides_change_their_method_alone():
     config = default.get_config()
     config.overrides.vae.train.warmup_epochs = 3

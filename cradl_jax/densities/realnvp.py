@@ -6,7 +6,7 @@ first half of its input as it is and scales and shifts the second by functions o
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import distrax
@@ -217,13 +217,7 @@ def fit(
     if len(z_train) < batch_size:
         batch_size = len(z_train) // len(devices) * len(devices)
     decay_steps = decay_epochs * (len(z_train) // batch_size)
-    schedule = optax.exponential_decay(learning_rate, decay_steps, 0.1, staircase=True)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_adam(),
-        optax.scale_by_learning_rate(schedule),
-    )
+    optimizer = _adam(learning_rate, decay_steps, weight_decay, clip)
     initial, training = jax.random.split(key)
     flow = init(initial, size, blocks=blocks, hidden=hidden)
     state = optimizer.init(list(flow[1:]))
@@ -248,6 +242,21 @@ def fit(
     return best, {name: np.array(losses) for name, losses in history.items()}
 
 
+@lru_cache
+def _adam(
+    learning_rate: float, decay_steps: int, weight_decay: float, clip: float
+) -> optax.GradientTransformation:
+    """As `fit` describes it."""
+    schedule = optax.exponential_decay(learning_rate, decay_steps, 0.1, staircase=True)
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+@lru_cache
 def _epoch(optimizer: optax.GradientTransformation, batch_size: int) -> Callable:
     """An epoch `(first, key, flow, state, z [N, D], noise) -> (flow, state, mean loss)`.
 

@@ -7,6 +7,6 @@ run.predict("scan.nii.gz").save("prediction")
 
 __version__ = "0.1.0"
 
-from cradl_jax.runs import Finding, Run, load_run
+from cradl_jax.runs import Run, ScanResult, load_run
 
-__all__ = ["Finding", "Run", "load_run"]
+__all__ = ["Run", "ScanResult", "load_run"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from cradl_jax.noise import normal
+from cradl_jax.ops.random import normal
 
 Transform = Callable[[Array, Array], Array]
 

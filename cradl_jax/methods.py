@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from cradl_jax import scoring
+from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.vae import VAE, Decoder
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import AXIS
 
 METHODS = ("cradl", "vae", "cevae")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

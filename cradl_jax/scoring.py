@@ -17,10 +17,10 @@ import numpy as np
 from jax import Array, lax
 
 from cradl_jax import densities
+from cradl_jax.devices.parallel import AXIS, Devices, over_devices, replicate, shard, split_batch
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import AXIS, Devices, everywhere, lay_out, over_devices, share_out
 from cradl_jax.postprocess import postprocess
 
 Encode = Callable[[Variables, Array], Array]
@@ -154,12 +154,12 @@ def in_batches(
     """
     size = -(-batch_size // len(devices)) * len(devices)
     run = over_devices(_gathering(function), devices, (None, 0), None)
-    params = everywhere(params, devices)
+    params = replicate(params, devices)
     chosen = [rows[first : first + size] for first in range(0, len(rows), size)]
 
     def batch(rows: np.ndarray) -> Any:
-        own = share_out(np.resize(rows, (1, size)), devices)[:, 0]
-        return jax.tree.map(lambda array: lay_out(array[own], devices), arrays)
+        own = split_batch(np.resize(rows, (1, size)), devices)[:, 0]
+        return jax.tree.map(lambda array: shard(array[own], devices), arrays)
 
     for part, ready in zip(chosen, one_ahead(map(batch, chosen)), strict=True):
         result = jax.device_get(run(params, ready))

@@ -17,8 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json
-from experiments import command
+from cradl_jax.storage.files import write_json
 from experiments.benchmarks import (
     accelerator,
     densities,
@@ -30,11 +29,12 @@ from experiments.benchmarks import (
     voxels,
 )
 from experiments.benchmarks.rows import Bar, Row, Skipped
+from experiments.cli import command
 
 CHOSEN = flags.DEFINE_list("parts", None, "Parts to time, all by default; list: name them.")
 OUT = flags.DEFINE_string("out", "benchmark.json", "JSON file to write.")
 
-Parts = Mapping[str, Sequence[Callable[[], Row]]]
+RunContents = Mapping[str, Sequence[Callable[[], Row]]]
 
 
 def faster(ratio: float) -> tuple[Bar, ...]:
@@ -47,7 +47,7 @@ def within(seconds: float) -> tuple[Bar, ...]:
     return (Bar("our_seconds", seconds, at_most=True),)
 
 
-ON_CPU: Parts = {
+ON_CPU: RunContents = {
     "simclr": (
         partial(training.simclr, bars=(*faster(1.3), Bar("share_of_limit", 0.55))),
         partial(training.simclr, training.PHANTOM, steps=25, bars=faster(1.2)),
@@ -75,7 +75,7 @@ ON_CPU: Parts = {
 
 TRAINED = (*within(900), Bar("share_of_limit", 0.4))
 
-ON_ACCELERATOR: Parts = {
+ON_ACCELERATOR: RunContents = {
     "pretext": (partial(accelerator.pretext, "cradl", bars=TRAINED),),
     "vae": (partial(accelerator.pretext, "vae", bars=TRAINED),),
     "cevae": (partial(accelerator.pretext, "cevae", bars=TRAINED),),
@@ -85,7 +85,7 @@ ON_ACCELERATOR: Parts = {
 }
 
 
-def choose(parts: Parts, names: Sequence[str] | None) -> Parts:
+def choose(parts: RunContents, names: Sequence[str] | None) -> RunContents:
     """The named parts, all if there are no names.
 
     Raises:
@@ -97,7 +97,7 @@ def choose(parts: Parts, names: Sequence[str] | None) -> Parts:
     return {name: parts[name] for name in names or parts}
 
 
-def run(parts: Parts) -> tuple[list[Row], dict[str, str]]:
+def run(parts: RunContents) -> tuple[list[Row], dict[str, str]]:
     """The rows of the parts, and why parts were skipped."""
     rows, skipped = [], {}
     with tqdm(parts.items(), unit="part") as bar:

@@ -17,16 +17,19 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import densities, metrics, processes
-from cradl_jax.files import require_space, write_json
-from cradl_jax.integrity import is_sealed, seal
-from cradl_jax.manifest import write_manifest
-from cradl_jax.runs import parts
-from experiments import app, distributed, runs, settings
-from experiments.alone import stage
+from cradl_jax import densities
+from cradl_jax.devices import processes
+from cradl_jax.evaluation import metrics
+from cradl_jax.runs import contents
+from cradl_jax.storage.files import require_space, write_json
+from cradl_jax.storage.integrity import is_complete, write_checksums
+from cradl_jax.storage.manifest import write_manifest
+from experiments.cli import distributed
+from experiments.cli.locking import stage
+from experiments.study import app, data_sets, runs, settings
 
 
-def representations(config: ConfigDict, model: parts.Model, store, split: str) -> np.ndarray:
+def representations(config: ConfigDict, model: contents.Model, store, split: str) -> np.ndarray:
     """z = Enc(x) of every slice of a split, [N, latent]."""
     rows = store.rows(split)
     batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
@@ -39,13 +42,13 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     folder = runs.folder(workdir, config.seed, method) / "densities"
     model = runs.trained(config, workdir, method)
     about = settings.of_densities(config), model.identity
-    processes.from_first(lambda: write_manifest(folder, *about))
-    if processes.from_first(lambda: is_sealed(folder)):
+    processes.broadcast_from_first(lambda: write_manifest(folder, *about))
+    if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
-    processes.from_first(lambda: require_room(config, folder, method))
-    healthy = next(iter(runs.data_sets(config, workdir).values()))
+    processes.broadcast_from_first(lambda: require_room(config, folder, method))
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
-    processes.from_first(lambda: fit_all(config, folder, method, train, val))
+    processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
 
 def require_room(config: ConfigDict, folder: Path, method: str) -> None:
@@ -66,7 +69,7 @@ def fit_all(
 
     They take minutes, a hundredth of a training: other processes wait.
     """
-    names = parts.density_names(config.gmm.components)
+    names = contents.density_names(config.gmm.components)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
@@ -93,7 +96,7 @@ def fit_all(
             "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         },
     )
-    seal(folder)
+    write_checksums(folder)
 
 
 def fit_one(

@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import intervals, metrics, processes, report, scoring
-from cradl_jax.data.slices import SliceStore, anomalous
-from cradl_jax.files import replacing
-from cradl_jax.integrity import check, is_sealed, seal
-from cradl_jax.manifest import check_manifest, write_manifest
+from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore, anomalous
+from cradl_jax.devices import processes
+from cradl_jax.evaluation import bootstrap, metrics, results
 from cradl_jax.runs.folder import read_known
-from experiments import app, distributed, runs, thresholds
-from experiments.alone import stage
-from experiments.preprocess import HEALTHY, stores
-from experiments.scores import HeatmapFiles, score, voxels
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.integrity import check, is_complete, write_checksums
+from cradl_jax.storage.manifest import check_manifest, write_manifest
+from experiments import thresholds
+from experiments.cli import distributed
+from experiments.cli.locking import stage
+from experiments.study import app, data_sets, runs
+from experiments.study.data_sets import HEALTHY, stores
+from experiments.study.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
 AGAIN = "run python -m experiments.evaluate again"
@@ -37,35 +41,37 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     scorers, identity = runs.scorers(config, workdir, method)
-    data_sets = runs.data_sets(config, workdir)
-    known = known_thresholds(config, workdir, method, data_sets[HEALTHY], identity)
-    processes.from_first(lambda: write_manifest(folder, settings(data_sets, method), identity))
-    if processes.from_first(lambda: is_sealed(folder)):
+    opened = data_sets.agreed_stores(config, workdir)
+    known = known_thresholds(config, workdir, method, opened[HEALTHY], identity)
+    processes.broadcast_from_first(
+        lambda: write_manifest(folder, settings(opened, method), identity)
+    )
+    if processes.broadcast_from_first(lambda: is_complete(folder)):
         check(folder, AGAIN)
         return
-    del data_sets[HEALTHY]
+    del opened[HEALTHY]
     parts = []
     for dataset, store in data_sets.items():
         for split in SPLITS:
             part = folder / f"{dataset}_{split}.csv"
             parts.append(part)
-            if processes.from_first(part.exists):
+            if processes.broadcast_from_first(part.exists):
                 continue
             rows = [
-                report.Result(config.seed, method, score, dataset, split, level, metric, value)
+                results.Result(config.seed, method, score, dataset, split, level, metric, value)
                 for level, score, values in measure(config, part, store, split, scorers, known)
                 for metric, value in values.items()
             ]
             if processes.is_first():
-                report.write_csv(part, rows)
-    processes.from_first(lambda: gather(parts, folder))
+                results.write_csv(part, rows)
+    processes.broadcast_from_first(lambda: gather(parts, folder))
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:
     """Write the results of all data sets and splits to one file, which finishes the folder."""
-    found = [row for part in parts for row in report.read_csv(part)]
-    report.write_csv(folder / "results.csv", found)
-    seal(folder)
+    found = [row for part in parts for row in results.read_csv(part)]
+    results.write_csv(folder / "results.csv", found)
+    write_checksums(folder)
 
 
 def settings(data_sets: Mapping[str, SliceStore], method: str) -> dict:
@@ -74,7 +80,7 @@ def settings(data_sets: Mapping[str, SliceStore], method: str) -> dict:
     return {"method": method, "data": data}
 
 
-def results(config: ConfigDict, workdir: Path, method: str) -> list[report.Result]:
+def results(config: ConfigDict, workdir: Path, method: str) -> list[results.Result]:
     """What the evaluation of one method and seed found.
 
     Raises:
@@ -84,7 +90,7 @@ def results(config: ConfigDict, workdir: Path, method: str) -> list[report.Resul
     _, identity = runs.scorers(config, workdir, method)
     check_manifest(folder, settings(stores(config, workdir), method), identity)
     check(folder, AGAIN)
-    return report.read_csv(folder / "results.csv")
+    return results.read_csv(folder / "results.csv")
 
 
 def known_thresholds(
@@ -120,15 +126,15 @@ def measure(
     rows = store.rows(split)
     labels = anomalous(store.masks)[rows]
     scans = np.unique(store.scans[rows], return_inverse=True)[1]
-    weights = intervals.draw_weights(config.data.seed, scans.max() + 1)
+    weights = bootstrap.draw_weights(config.data.seed, scans.max() + 1)
     scores, draws = {}, {}
 
     def measured(level: str, name: str, chunks: metrics.Chunks):
         above = known[level][name]
         points = metrics.operating_points(chunks, tuple(above.values()))
-        edges = intervals.bin_edges(points)
-        counts = intervals.count_by_scan(with_scans(chunks, scans), edges, weights.shape[1])
-        for metric, values in intervals.weighted_metrics(counts, weights).items():
+        edges = bootstrap.bin_edges(points)
+        counts = bootstrap.count_by_scan(with_scans(chunks, scans), edges, weights.shape[1])
+        for metric, values in bootstrap.weighted_metrics(counts, weights).items():
             draws[f"{level}-{name}-{metric}"] = values
         found = metrics.metrics_at(points)
         for rate, threshold in above.items():
@@ -160,7 +166,7 @@ def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point: the configured methods and the trivial baselines."""
-    for method in (*config.methods, report.BASELINE):
+    for method in (*config.methods, results.BASELINE):
         evaluate(config, workdir, method)
 
 

@@ -13,8 +13,8 @@ from absl import flags
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.runs import file
-from experiments import command
+from cradl_jax.runs import archive
+from experiments.cli import command
 
 RUN = flags.DEFINE_string("run", None, "The folder of a run with its thresholds.")
 OUT = flags.DEFINE_string("out", None, "The file to write.")
@@ -26,7 +26,7 @@ def main() -> None:
     out = Path(OUT.value).expanduser()
     if out.is_dir():
         raise InputError(f"{out}: expected the name of a file, found a folder; add one, cradl.zip")
-    file.write(out, cradl_jax.load_run(RUN.value).parts)
+    archive.write(out, cradl_jax.load_run(RUN.value).parts)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax.data import anomalies, bids, phantom
-from cradl_jax.data.atlas import Atlas, load_atlas
-from cradl_jax.data.workers import map_scans
-from cradl_jax.manifest import write_manifest
-from experiments import app
-from experiments.alone import alone
+from cradl_jax.data.scans import bids
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.synthetic import anomalies, phantom
+from cradl_jax.data.synthetic.atlas import Atlas, load_atlas
+from cradl_jax.storage.manifest import write_manifest
+from experiments.cli.locking import alone
+from experiments.study import app
 
 INTENSITY = 1000  # of fluid, in the integers of the files
 

@@ -22,11 +22,12 @@ from absl import flags
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax import prediction_files, processes
-from cradl_jax.data.named import Named, find_scans
+from cradl_jax.devices import processes
 from cradl_jax.errors import InputError
-from cradl_jax.thresholds import RATES
-from experiments import command, distributed
+from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.prediction import files
+from cradl_jax.prediction.inputs import InputScan, find_scans
+from experiments.cli import command, distributed
 
 RUN = flags.DEFINE_string("run", None, "A run's folder, or a file that experiments.export wrote.")
 SCAN = flags.DEFINE_string("scan", None, "A scan, a folder of scans, or a CSV file of them.")
@@ -41,14 +42,14 @@ FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)  # that end one sca
 INTERRUPTED = "interrupted; scans that have a _summary.json are done"
 
 
-def predict(run: cradl_jax.Run, scans: Sequence[Named], out: Path) -> list[dict]:
+def predict(run: cradl_jax.Run, scans: Sequence[InputScan], out: Path) -> list[dict]:
     """Judge every scan; the rows of summary.csv, with `error` where a scan could not be used."""
     rows = []
     for scan in tqdm(scans, "predict", unit="scan"):
         try:
-            prediction_files.remove(out, scan)
+            files.remove(out, scan)
             summary = run.predict(scan.image, scan.name).save(out)
-            rows.append(prediction_files.overview_row(summary))
+            rows.append(files.overview_row(summary))
         except FAULTS as fault:
             error = str(fault) if isinstance(fault, InputError) else repr(fault)
             if str(scan.image) not in error:
@@ -56,7 +57,7 @@ def predict(run: cradl_jax.Run, scans: Sequence[Named], out: Path) -> list[dict]
             tqdm.write(f"error: {error}", file=sys.stderr)
             rows.append({"scan": scan.name, "image": str(scan.image), "error": error})
         if processes.is_first():
-            prediction_files.write_table(out / "summary.csv", rows)
+            files.write_table(out / "summary.csv", rows)
     return rows
 
 
@@ -68,14 +69,14 @@ def main() -> None:
     out = Path(OUT.value).expanduser() if OUT.value else beside / "predictions"
     scans = find_scans(Path(SCAN.value).expanduser())
     run = cradl_jax.load_run(place).using(SCORE.value, HEATMAP.value, FPR.value)
-    processes.from_first(lambda: prediction_files.claim_folder(out))
+    processes.broadcast_from_first(lambda: files.claim_folder(out))
     own = scans[jax.process_index() :: jax.process_count()]
-    in_turn = zip_longest(*processes.gathered(predict(run, own, out)))
+    in_turn = zip_longest(*processes.all_gather(predict(run, own, out)))
     rows = [row for turn in in_turn for row in turn if row is not None]
     failed = sum(bool(row["error"]) for row in rows)
     if processes.is_first():
-        prediction_files.write_table(out / "summary.csv", rows)
-        print(f"{len(rows) - failed} of {len(rows)} scans: {out}\n{prediction_files.NOTICE}")
+        files.write_table(out / "summary.csv", rows)
+        print(f"{len(rows) - failed} of {len(rows)} scans: {out}\n{files.NOTICE}")
     if failed:
         sys.exit(1)
 

@@ -12,27 +12,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import (
-    figures,
-    galleries,
-    intervals,
-    paper,
-    report,
-    scoring,
-    summary,
-    tables,
-)
-from cradl_jax.data.slices import SliceStore
-from cradl_jax.files import replacing, write_text
-from cradl_jax.integrity import seal
-from cradl_jax.manifest import read_manifest
-from cradl_jax.reading import read_arrays
-from cradl_jax.report import BASELINE, Choice, Picture, Section, Table, Verbatim
-from experiments import app, evaluate, runs
-from experiments.alone import stage
+from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.evaluation import bootstrap, results
+from cradl_jax.evaluation.results import BASELINE, Choice
+from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
+from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
+from cradl_jax.storage.files import replacing, write_text
+from cradl_jax.storage.integrity import write_checksums
+from cradl_jax.storage.manifest import read_manifest
+from cradl_jax.storage.reading import read_arrays
+from experiments import evaluate
+from experiments.cli.locking import stage
 from experiments.evaluate import SPLITS
-from experiments.preprocess import HEALTHY, stores
-from experiments.training_log import read_history
+from experiments.study import app, runs
+from experiments.study.data_sets import HEALTHY, stores
+from experiments.study.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
 EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
@@ -54,7 +49,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         for method in (*config.methods, BASELINE)
         for row in evaluate.results(ConfigDict({**config, "seed": seed}), workdir, method)
     ]
-    report.write_csv(workdir / "results.csv", rows)
+    results.write_csv(workdir / "results.csv", rows)
     anomalous = stores(config, workdir)
     del anomalous[HEALTHY]
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
@@ -63,7 +58,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     written = tables.result_tables(
         rows, sizes(anomalous), names, found, list(differences(config, workdir, found))
     )
-    text = "\n".join(map(report.markdown_table, written))
+    text = "\n".join(map(page.markdown_table, written))
     write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(
         summary.bars(rows, found, names), summary.prevalences(rows), "95 % interval over scans"
@@ -82,10 +77,10 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         Section("Study", [provenance(config, workdir), Verbatim(str(config))]),
     ]
     save_figures(workdir / "figures", sections)
-    page = workdir / "report.html"
-    write_text(page, report.html_page("CRADL: anomalies in brain MRI", sections))
-    seal(workdir, "results.csv", "tables.md", "figures", page.name)
-    return page
+    place = workdir / "report.html"
+    write_text(place, page.html_page("CRADL: anomalies in brain MRI", sections))
+    write_checksums(workdir, "results.csv", "tables.md", "figures", place.name)
+    return place
 
 
 def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
@@ -99,7 +94,7 @@ def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
     }
 
 
-def bootstrap(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:
+def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:
     """Bootstrap draws of a metric on test, the mean over seeds: [draws]."""
     draws = []
     for seed in config.seeds:
@@ -110,16 +105,16 @@ def bootstrap(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> n
 
 
 def estimates(
-    config: ConfigDict, workdir: Path, rows: list[report.Result]
+    config: ConfigDict, workdir: Path, rows: list[results.Result]
 ) -> Iterator[summary.Estimate]:
     """AUPRC and AUROC of every chosen score on test, with their intervals."""
     values = summary.over_seeds(rows)
-    for choice, score in report.select_scores(rows).items():
+    for choice, score in results.select_scores(rows).items():
         for metric in tables.HEADLINE:
             key = summary.Key(choice.dataset, "test", choice.level, choice.method, score, metric)
-            draws = bootstrap(config, workdir, choice, f"{score}-{metric}")
+            draws = mean_draws(config, workdir, choice, f"{score}-{metric}")
             yield summary.Estimate(
-                *choice, score, metric, values[key].mean, *intervals.interval(draws)
+                *choice, score, metric, values[key].mean, *bootstrap.interval(draws)
             )
 
 
@@ -133,9 +128,9 @@ def differences(
         if len(ranked) > 1:
             best, second = ranked[:2]
             draws = [
-                bootstrap(config, workdir, Choice(*e[:4]), f"{e.score}-auprc") for e in ranked[:2]
+                mean_draws(config, workdir, Choice(*e[:4]), f"{e.score}-auprc") for e in ranked[:2]
             ]
-            _, low, high, p = intervals.paired(*draws)
+            _, low, high, p = bootstrap.paired(*draws)
             methods = best.method, second.method
             yield summary.Comparison(*which, *methods, best.mean - second.mean, low, high, p)
 
@@ -150,10 +145,10 @@ def save_figures(path: Path, sections: list[Section]) -> None:
 
 
 def curves(
-    config: ConfigDict, workdir: Path, rows: list[report.Result], anomalous: dict[str, SliceStore]
+    config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
 ) -> Iterator[Picture]:
     """Score histograms, ROC and precision-recall curves of the chosen scores, first seed, test."""
-    chosen = report.select_scores(rows)
+    chosen = results.select_scores(rows)
     for dataset in anomalous:
         pairs = {}
         for method in (*config.methods, BASELINE):
@@ -186,10 +181,10 @@ def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
 
 
 def pixel_scores(
-    config: ConfigDict, workdir: Path, rows: list[report.Result], anomalous: dict[str, SliceStore]
+    config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
 ) -> Iterator[Picture]:
     """Test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
-    chosen = report.select_scores(rows)
+    chosen = results.select_scores(rows)
     first = ConfigDict({**config, "seed": config.seeds[0]})
     scorers = {method: runs.scorers(first, workdir, method)[0] for method in config.methods}
     for dataset, store in anomalous.items():

@@ -16,20 +16,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax import processes
-from cradl_jax.report import BASELINE
-from experiments import (
-    app,
-    density,
-    distributed,
-    evaluate,
-    phantom,
-    preprocess,
-    report,
-    settings,
-    thresholds,
-    training,
-)
+from cradl_jax.devices import processes
+from cradl_jax.evaluation.results import BASELINE
+from experiments import density, evaluate, phantom, preprocess, report, thresholds
+from experiments.cli import distributed
+from experiments.study import app, settings, training
 
 
 @contextmanager
@@ -48,9 +39,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
         settings.network(config, method)
     if "phantom" in config:
         with stage("phantom"):
-            processes.from_first(lambda: phantom.main(config, workdir))
+            processes.broadcast_from_first(lambda: phantom.main(config, workdir))
     with stage("preprocess"):
-        processes.from_first(lambda: preprocess.main(config, workdir))
+        processes.broadcast_from_first(lambda: preprocess.main(config, workdir))
     for seed in config.seeds:
         config.seed = seed
         for method in config.methods:
@@ -64,7 +55,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             with stage(f"evaluate {method}, seed {seed}"):
                 evaluate.evaluate(config, workdir, method)
     with stage("report"):
-        processes.from_first(lambda: show(config, workdir))
+        processes.broadcast_from_first(lambda: show(config, workdir))
 
 
 def show(config: ConfigDict, workdir: Path) -> None:

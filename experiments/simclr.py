@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import app, distributed
-from experiments.training import RESUME, fit
+from experiments.cli import distributed
+from experiments.study import app
+from experiments.study.training import RESUME, fit
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

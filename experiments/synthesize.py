@@ -17,23 +17,24 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from cradl_jax.data import bids, phantom
-from cradl_jax.data.checks import scan_faults
-from cradl_jax.data.fingerprint import fingerprint
-from cradl_jax.data.layouts import HELD_OUT, Scan, raise_faults
-from cradl_jax.data.pasting import write_pasted
-from cradl_jax.data.splits import bare
-from cradl_jax.data.workers import map_scans
+from cradl_jax.data.scans import bids
+from cradl_jax.data.scans.checks import scan_faults
+from cradl_jax.data.scans.fingerprint import fingerprint
+from cradl_jax.data.scans.layouts import HELD_OUT, Scan, raise_faults
+from cradl_jax.data.scans.splits import bare
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.synthetic import phantom
+from cradl_jax.data.synthetic.pasting import write_pasted
 from cradl_jax.errors import InputError
-from cradl_jax.manifest import write_manifest
-from experiments import app, preprocess
+from cradl_jax.storage.manifest import write_manifest
+from experiments.study import app, data_sets
 
 AT_ONCE = 4  # a scan of HCP's size takes more than 1 GB
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
-    names = [n for n in preprocess.names(config) if config.data.sets[n].get("made_from")]
+    names = [n for n in data_sets.names(config) if config.data.sets[n].get("made_from")]
     if not names:
         raise InputError(
             "config.data.sets: expected a data set with made_from, the name of the one whose held "
@@ -72,7 +73,7 @@ def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
         InputError: the scans are missing, too few, or cannot be named as BIDS does.
     """
     source = config.data.sets[name].made_from
-    scans, faults = preprocess.find_data_set(config, workdir, source)
+    scans, faults = data_sets.find_data_set(config, workdir, source)
     raise_faults(faults)
     drawn = [replace(scan, split=None) for scan in scans if scan.split == HELD_OUT]
     if not drawn:
@@ -81,7 +82,7 @@ def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
             f"splits.held_out, or give some the split {HELD_OUT} in its split_file"
         )
     try:
-        drawn, faults = preprocess.with_splits(config, name, drawn)
+        drawn, faults = data_sets.with_splits(config, name, drawn)
     except InputError as fault:
         raise InputError(f"data set '{name}', made from '{source}': {fault}") from fault
     for subject, count in Counter(scan.subject for scan in drawn).items():
@@ -91,7 +92,7 @@ def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
                 f"{count}; keep one scan, or rename the subject"
             )
     raise_faults(faults)
-    return preprocess.used(drawn)
+    return data_sets.used(drawn)
 
 
 def claim(config: ConfigDict, workdir: Path, name: str, sources: list[Scan]) -> Path:
@@ -100,7 +101,7 @@ def claim(config: ConfigDict, workdir: Path, name: str, sources: list[Scan]) -> 
     Raises:
         InputError: the folder was made from other scans or with another seed, or not by this.
     """
-    root = preprocess.data_root(config, workdir) / config.data.sets[name].path
+    root = data_sets.data_root(config, workdir) / config.data.sets[name].path
     elsewhere = f"--config.data.sets.{name}.path=... puts the data set elsewhere"
     if root.exists() and any(root.iterdir()) and not (root / "manifest.json").exists():
         raise InputError(

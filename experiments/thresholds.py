@@ -16,16 +16,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cradl_jax import processes, scoring, thresholds
-from cradl_jax.data.slices import SliceStore
-from cradl_jax.files import write_json
-from cradl_jax.integrity import is_sealed, seal
-from cradl_jax.manifest import write_manifest
-from cradl_jax.report import BASELINE
-from experiments import app, distributed, preprocess, runs
-from experiments.alone import stage
-from experiments.scores import HeatmapFiles, score, voxels
-from experiments.training_scans import reference
+from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.devices import processes
+from cradl_jax.evaluation import thresholds
+from cradl_jax.evaluation.results import BASELINE
+from cradl_jax.storage.files import write_json
+from cradl_jax.storage.integrity import is_complete, write_checksums
+from cradl_jax.storage.manifest import write_manifest
+from experiments.cli import distributed
+from experiments.cli.locking import stage
+from experiments.study import app, data_sets, runs
+from experiments.study.scores import HeatmapFiles, score, voxels
+from experiments.study.training_scans import reference
 
 
 @stage("thresholds of {}, seed {seed}")
@@ -33,10 +36,10 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
     scorers, identity = runs.scorers(config, workdir, method)
-    healthy = next(iter(runs.data_sets(config, workdir).values()))
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
     how = settings(config, healthy, method)
-    processes.from_first(lambda: write_manifest(folder, how, identity))
-    if processes.from_first(lambda: is_sealed(folder)):
+    processes.broadcast_from_first(lambda: write_manifest(folder, how, identity))
+    if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     slices, heatmaps = {}, {}
     for scorer, params in scorers:
@@ -48,15 +51,15 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         training = reference(config, workdir, healthy)
         known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
         write_json(folder / thresholds.FILE, thresholds.plain(known))
-        seal(folder, "manifest.json", thresholds.FILE)
+        write_checksums(folder, "manifest.json", thresholds.FILE)
 
-    processes.from_first(write)
+    processes.broadcast_from_first(write)
 
 
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     """What the thresholds of a method depend on, as plain values."""
-    _, first, *_ = preprocess.names(config)
-    slicing = preprocess.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
+    _, first, *_ = data_sets.names(config)
+    slicing = data_sets.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
     return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
 
 
@@ -66,7 +69,7 @@ def measure(
     scorer: scoring.Scorer,
     params: Any,
     files: HeatmapFiles,
-) -> tuple[dict[str, thresholds.Usual], dict[str, dict[str, float]]]:
+) -> tuple[dict[str, thresholds.HealthyScores], dict[str, dict[str, float]]]:
     """What is usual of each score, and the thresholds of each heatmap, on validation slices.
 
     All processes call this together; the first one measures, the others find nothing.

@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from cradl_jax import verification
-from experiments import command
+from cradl_jax.runs import verification
+from experiments.cli import command
 
 RUN = flags.DEFINE_string("run", None, "A working directory, a run's folder, or an exported run.")
 flags.mark_flag_as_required("run")

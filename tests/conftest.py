@@ -26,7 +26,7 @@ import experiments  # noqa: F401, completes the flags
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The working directory of a tiny study, for one file of tests."""
-    from tiny_study import make  # imports JAX
+    from tests.helpers.tiny_study import make  # imports JAX
 
     return make(tmp_path_factory.mktemp("study"))
 

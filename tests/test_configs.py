@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs import default, hcp, official, scans
-from cradl_jax.data.layouts import LAYOUTS, Scan
-from cradl_jax.data.preprocess import slice_geometry
-from experiments import preprocess
+from cradl_jax.data.scans.layouts import LAYOUTS, Scan
+from cradl_jax.data.slices.preprocess import slice_geometry
+from experiments.study import data_sets
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
@@ -27,7 +27,7 @@ def counted(name: str, number: int) -> dict[str, int]:
     """Subjects in each split of a data set of `number` scans."""
     cohort = [Scan(f"{i}", Path(f"{i}.nii"), None, None) for i in range(number)]
     config = hcp.get_config()
-    splits = [scan.split for scan in preprocess.with_splits(config, name, cohort)[0]]
+    splits = [scan.split for scan in data_sets.with_splits(config, name, cohort)[0]]
     return {split: splits.count(split) for split in set(splits)}
 
 
@@ -63,7 +63,7 @@ def test_scans_are_shared_out_as_in_section_4_1():
 )
 def test_a_scan_has_the_slices_of_table_1(name, shape, spacing_mm, slices):
     """7105 = 49 x 145 and 35910 = 266 x 135; 2671 of 20 ISLES scans of 153 or 154."""
-    how = preprocess.slicing(hcp.get_config(), name)
+    how = data_sets.slicing(hcp.get_config(), name)
     assert how["size"] == 128
     assert slice_geometry(shape, (spacing_mm,) * 3, **how).n_slices == slices
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
+from cradl_jax.devices.parallel import AXIS, over_devices
 from cradl_jax.losses import nt_xent
-from cradl_jax.parallel import AXIS, over_devices
 
 
 def projections(seed, n, width=8):

@@ -8,7 +8,7 @@ import pytest
 from configs import cevae, default, phantom, vae
 from cradl_jax import methods
 from cradl_jax.errors import InputError
-from experiments import settings
+from experiments.study import settings
 
 
 def small(method):

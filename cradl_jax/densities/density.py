@@ -11,8 +11,8 @@ from jax import Array
 
 from cradl_jax.densities import em, gmm, realnvp
 from cradl_jax.errors import InputError, cause
-from cradl_jax.files import replacing
-from cradl_jax.reading import read_arrays
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.reading import read_arrays
 
 Model = gmm.GMM | realnvp.RealNVP
 MODULES = {"GMM": (gmm.GMM, gmm.log_prob), "RealNVP": (realnvp.RealNVP, realnvp.log_prob)}

@@ -18,8 +18,8 @@ from jax.scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.densities.gmm import GMM, block, component_log_prob, matmul
+from cradl_jax.devices.parallel import AXIS, Devices, over_devices
 from cradl_jax.errors import InputError
-from cradl_jax.parallel import AXIS, Devices, over_devices
 
 WARM_UP = 10  # iterations with identity covariances
 NEGLIGIBLE = float(jnp.finfo(jnp.float32).eps)  # a responsibility that float32 sums do not feel

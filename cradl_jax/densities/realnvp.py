@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from jax import Array, lax
 
+from cradl_jax.devices.parallel import AXIS, Devices, over_devices, replicate, share
 from cradl_jax.errors import InputError
-from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share
 
 CLAMP = 2.0  # bound of the log-scales
 BATCH = 1024  # rows scored at once
@@ -224,7 +224,7 @@ def fit(
     best, smallest, history = flow, np.inf, {"train": [], "val": []}
     run = over_devices(_epoch(optimizer, batch_size), devices, (0, *[None] * 5), None)
     first = np.arange(0, batch_size, share(batch_size, devices))  # of each device in a batch
-    flow, state, z_train, z_val = everywhere((flow, state, z_train, z_val), devices)
+    flow, state, z_train, z_val = replicate((flow, state, z_train, z_val), devices)
     for number, epoch_key in enumerate(jax.random.split(training, epochs), start=1):
         flow, state, train_loss = run(first, epoch_key, flow, state, z_train, noise)
         losses = {"train": float(train_loss), "val": -float(log_prob(flow, z_val).mean())}

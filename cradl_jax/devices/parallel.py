@@ -40,7 +40,7 @@ def local(devices: Devices) -> list[jax.Device]:
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
-def everywhere(tree, devices: Devices):
+def replicate(tree, devices: Devices):
     """`tree`, the same on every device, laid out as `over_devices` returns what has axis None."""
     return jax.device_put(tree, _sharding(local(devices), PartitionSpec()))
 
@@ -60,10 +60,10 @@ def across_processes(tree):
 
 def copy_to_each(array: np.ndarray, devices: Devices) -> Array:
     """`array` [...] copied to every device of this process once: [devices, ...], a row on each."""
-    return lay_out([array] * len(local(devices)), devices)
+    return shard([array] * len(local(devices)), devices)
 
 
-def lay_out(parts: Sequence[np.ndarray], devices: Devices) -> Array:
+def shard(parts: Sequence[np.ndarray], devices: Devices) -> Array:
     """An array [...] for each device of this process, put there: [devices, ...], a row on each."""
     here = local(devices)
     rows = [jax.device_put(part[None], device) for part, device in zip(parts, here, strict=True)]
@@ -77,7 +77,7 @@ def _sharding(devices: Devices, spec: PartitionSpec) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), (AXIS,)), spec)
 
 
-def share_out(batches: np.ndarray, devices: Devices) -> np.ndarray:
+def split_batch(batches: np.ndarray, devices: Devices) -> np.ndarray:
     """Global batches [S, B, ...] -> the parts of this process's devices, [devices, S, n, ...].
 
     n is B over the number of all devices; the parts lie in the order of the devices.
@@ -106,7 +106,7 @@ def share(batch: int, devices: Devices) -> int:
     return batch // count
 
 
-def anywhere(*facts: bool) -> list[bool]:
+def any_process(*facts: bool) -> list[bool]:
     """Whether each fact holds in any process, known to all at the same time."""
     if jax.process_count() == 1:
         return list(facts)

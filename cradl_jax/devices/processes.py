@@ -1,10 +1,10 @@
 """Several processes that work as one, on one machine or many, over JAX's distributed runtime.
 
 All run the same command on a working directory that all see. The devices of all share out every
-batch (`cradl_jax.parallel`); the first process alone writes, and what it finds there the others are
-told. What is said goes through the coordinator, a part of the first process, and not through the
-devices: a process may wait as long as the first one works, and all end when one of them ends.
-A single process takes the same path and talks to nobody.
+batch (`cradl_jax.devices.parallel`); the first process alone writes, and what it finds there the
+others are told. What is said goes through the coordinator, a part of the first process, and not
+through the devices: a process may wait as long as the first one works, and all end when one of them
+ends. A single process takes the same path and talks to nobody.
 """
 
 import inspect
@@ -79,7 +79,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def gathered(value: Any) -> list:
+def all_gather(value: Any) -> list:
     """The plain `value` of every process, in their order, on each of them."""
     if jax.process_count() == 1:
         return [value]
@@ -88,7 +88,7 @@ def gathered(value: Any) -> list:
     return [json.loads(_awaited(f"cradl/{turn}/{i}")) for i in range(jax.process_count())]
 
 
-def from_first(work: Callable[[], Any]) -> Any:
+def broadcast_from_first(work: Callable[[], Any]) -> Any:
     """What `work` returns in the first process, a plain value; the others wait for it.
 
     Raises:
@@ -109,12 +109,12 @@ def from_first(work: Callable[[], Any]) -> Any:
     return outcome["value"]
 
 
-def agree(facts: dict[str, Any]) -> None:
+def assert_equal(facts: dict[str, Any]) -> None:
     """Raise an InputError in every process unless these plain facts are the same in all of them.
 
     The message names each process that differs from the first, and in what.
     """
-    first, *others = gathered(facts)
+    first, *others = all_gather(facts)
     differing = [
         f"{name}: process 0 has {first.get(name)!r}, process {index} has {other.get(name)!r}"
         for index, other in enumerate(others, start=1)

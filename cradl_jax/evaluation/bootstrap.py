@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cradl_jax.errors import InputError
-from cradl_jax.metrics import OperatingPoints
+from cradl_jax.evaluation.metrics import OperatingPoints
 
 VALUES = 1 << 20  # draws times bins at once; 8 MB an array of float64
 

@@ -1,8 +1,8 @@
 """What is usual among healthy scans: thresholds without labels, and percentiles (Section 4.6).
 
 A threshold at a false-positive rate is found on healthy validation scans alone: no annotated
-anomaly takes part. What lies above it is called anomalous. `Usual` keeps what is needed of one
-slice score in plain values, for JSON.
+anomaly takes part. What lies above it is called anomalous. `HealthyScores` keeps what is needed of
+one slice score in plain values, for JSON.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cradl_jax.data.familiarity import REFERENCE, Reference
 from cradl_jax.errors import InputError
-from cradl_jax.rules import array, image_size, named, number, optional, table
+from cradl_jax.prediction.input_qc import REFERENCE, Reference
+from cradl_jax.storage.schema import array, image_size, named, number, optional, table
 
 FILE = "thresholds.json"
 RATES = ("0.01", "0.05", "0.1")
@@ -22,7 +22,7 @@ BINS = 10  # of height within the brain
 PERCENTS = np.arange(101)
 
 
-class Usual(NamedTuple):
+class HealthyScores(NamedTuple):
     """A slice score on healthy validation scans.
 
     Attributes:
@@ -51,7 +51,7 @@ class Thresholds(NamedTuple):
     """
 
     slicing: Mapping[str, Any]
-    slices: Mapping[str, Usual]
+    slices: Mapping[str, HealthyScores]
     heatmaps: Mapping[str, Mapping[str, float]]
     training: Reference
 
@@ -99,7 +99,7 @@ def from_plain(content: Mapping[str, Any]) -> Thresholds:
     """
     if fault := CONTENT(content):
         raise ValueError(fault)
-    slices = {name: Usual(**usual) for name, usual in content["slices"].items()}
+    slices = {name: HealthyScores(**usual) for name, usual in content["slices"].items()}
     training = Reference(**content["training"])
     return Thresholds(content["slicing"], slices, content["heatmaps"], training)
 
@@ -140,7 +140,7 @@ def at_rates(chunks: Iterable[np.ndarray], n: int) -> dict[str, float]:
     return {rate: float(kept[rank]) for rate, rank in ranks.items()}
 
 
-def summarize(scores: np.ndarray, position: np.ndarray, scans: np.ndarray) -> Usual:
+def summarize(scores: np.ndarray, position: np.ndarray, scans: np.ndarray) -> HealthyScores:
     """What is usual of a slice score.
 
     Args:
@@ -160,7 +160,7 @@ def summarize(scores: np.ndarray, position: np.ndarray, scans: np.ndarray) -> Us
     ]
     rows = [scan_quantities(scores[scans == scan], found) for scan in np.unique(scans)]
     of_scans = {name: sorted(row[name] for row in rows) for name in rows[0]}
-    return Usual(found, by_height, of_scans, len(scores))
+    return HealthyScores(found, by_height, of_scans, len(scores))
 
 
 def scan_quantities(scores: np.ndarray, above: Mapping[str, float]) -> dict[str, float]:
@@ -174,7 +174,7 @@ def scan_quantities(scores: np.ndarray, above: Mapping[str, float]) -> dict[str,
     return {name: float(value) for name, value in (quantities | shares).items()}
 
 
-def slice_percentiles(usual: Usual, scores: np.ndarray, position: np.ndarray) -> np.ndarray:
+def slice_percentiles(usual: HealthyScores, scores: np.ndarray, position: np.ndarray) -> np.ndarray:
     """[n]: the percentile, 0 to 100, of scores [n] among healthy slices of that `position` [n]."""
     curves = _curves(usual, position)
     pairs = zip(scores, curves, strict=True)
@@ -182,14 +182,14 @@ def slice_percentiles(usual: Usual, scores: np.ndarray, position: np.ndarray) ->
 
 
 def slice_range(
-    usual: Usual, position: np.ndarray, percents: tuple[int, int] = (5, 95)
+    usual: HealthyScores, position: np.ndarray, percents: tuple[int, int] = (5, 95)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two percentiles, [n] each, of healthy slices' scores at heights `position` [n]."""
     low, high = _curves(usual, position).T[list(percents)]
     return low, high
 
 
-def scan_percentile(usual: Usual, name: str, value: float) -> float:
+def scan_percentile(usual: HealthyScores, name: str, value: float) -> float:
     """The percentile, 0 to 100, of one of `scan_quantities` among healthy scans.
 
     The share of scans below, ties counting one half.
@@ -198,7 +198,7 @@ def scan_percentile(usual: Usual, name: str, value: float) -> float:
     return float(100 * (np.mean(values < value) + np.mean(values == value) / 2))
 
 
-def _curves(usual: Usual, position: np.ndarray) -> np.ndarray:
+def _curves(usual: HealthyScores, position: np.ndarray) -> np.ndarray:
     """[n, 101]: percentiles at each height, linear between the middles of the ten parts."""
     table = np.asarray(usual.by_height)
     at = np.clip(np.asarray(position, float) * BINS - 0.5, 0, BINS - 1)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cradl_jax.models.convolutions import Collapse, Down, NormReLU
+from cradl_jax.models.layers import Collapse, Down, NormReLU
 
 
 def levels(size: int) -> int:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cradl_jax.data.preprocess import CLIP
-from cradl_jax.models.convolutions import Expand, NormReLU, Up
+from cradl_jax.data.slices.preprocess import CLIP
 from cradl_jax.models.encoder import Encoder, levels
+from cradl_jax.models.layers import Expand, NormReLU, Up
 
 
 class Posterior(NamedTuple):

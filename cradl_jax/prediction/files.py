@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cradl_jax import thresholds
-from cradl_jax.data.named import MAP, MASK, Named
-from cradl_jax.data.native import write_map
-from cradl_jax.data.volumes import Volume, canonical_grid, open_image
+from cradl_jax.data.scans.volumes import Volume, canonical_grid, open_image
+from cradl_jax.data.slices.native import write_map
 from cradl_jax.errors import InputError
-from cradl_jax.files import require_space, write_json, write_text
-from cradl_jax.prediction import Prediction
-from cradl_jax.viewer import Profile, scan_page
+from cradl_jax.evaluation import thresholds
+from cradl_jax.prediction.inputs import MAP, MASK, InputScan
+from cradl_jax.prediction.scan import Prediction
+from cradl_jax.prediction.viewer import Profile, scan_page
+from cradl_jax.storage.files import require_space, write_json, write_text
 
 NOTICE = "For research only. Not a medical device."
 TABLE, PAGE, SUMMARY = "_slices.csv", ".html", "_summary.json"
 
 
-class Judgement(NamedTuple):
+class OperatingPoint(NamedTuple):
     """How scores become statements.
 
     Attributes:
@@ -32,7 +32,7 @@ class Judgement(NamedTuple):
         about: what made the scores, plain values for the summary.
     """
 
-    usual: thresholds.Usual
+    usual: thresholds.HealthyScores
     rate: str
     voxel_threshold: float
     about: Mapping[str, Any]
@@ -60,7 +60,7 @@ def claim_folder(folder: Path) -> None:
         ) from fault
 
 
-def remove(folder: Path, scan: Named) -> None:
+def remove(folder: Path, scan: InputScan) -> None:
     """Remove what an earlier call of `write_files` wrote of a scan, the summary first."""
     for ending in (SUMMARY, PAGE, TABLE, MASK, MAP):
         (folder / f"{scan.name}{ending}").unlink(missing_ok=True)
@@ -68,10 +68,10 @@ def remove(folder: Path, scan: Named) -> None:
 
 def write_files(
     folder: Path,
-    scan: Named,
+    scan: InputScan,
     volume: Volume,
     found: Prediction,
-    judgement: Judgement,
+    judgement: OperatingPoint,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Write all files of a scan, the summary last.
@@ -104,7 +104,7 @@ def write_files(
 
 
 def summary(
-    scan: Named, volume: Volume, found: Prediction, judgement: Judgement, above: np.ndarray
+    scan: InputScan, volume: Volume, found: Prediction, judgement: OperatingPoint, above: np.ndarray
 ) -> dict[str, Any]:
     """The scan as a whole, plain values; `above` [X, Y, Z] bool are the voxels marked."""
     usual = judgement.usual
@@ -128,7 +128,7 @@ def summary(
     }
 
 
-def slice_rows(image: Path, found: Prediction, judgement: Judgement) -> list[dict[str, Any]]:
+def slice_rows(image: Path, found: Prediction, judgement: OperatingPoint) -> list[dict[str, Any]]:
     """A row a slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
@@ -179,7 +179,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _profile(found: Prediction, judgement: Judgement) -> Profile:
+def _profile(found: Prediction, judgement: OperatingPoint) -> Profile:
     band = thresholds.slice_range(judgement.usual, found.position)
     label = "5th to 95th percentile of healthy slices at that height"
     return Profile(found.heights_mm, found.scores, judgement.slice_threshold, band, label)

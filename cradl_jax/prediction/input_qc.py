@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cradl_jax.data.description import BINS, CELLS, DEPTHS_MM, Description
-from cradl_jax.data.preprocess import CLIP
+from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.data.slices.scan_statistics import BINS, CELLS, DEPTHS_MM, Description
 from cradl_jax.errors import InputError
-from cradl_jax.rules import array, number, table
+from cradl_jax.storage.schema import array, number, table
 
 AXES = ("left-right", "back-front", "bottom-top")
 HEAD_LITERS = (0.3, 6.0)  # of a small brain and of a large head with its neck

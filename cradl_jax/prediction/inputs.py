@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cradl_jax.data.layouts import raise_faults, read_table
-from cradl_jax.data.volumes import ENDINGS
+from cradl_jax.data.scans.layouts import raise_faults, read_table
+from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.reading import is_entry, kind_of
+from cradl_jax.storage.reading import is_entry, kind_of
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -15,14 +15,14 @@ FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
 LONGEST_NAME = 255 - len(f"partial_{MASK}")  # bytes
 
 
-class Named(NamedTuple):
+class InputScan(NamedTuple):
     """A scan and the name that its results get."""
 
     name: str
     image: Path
 
 
-def find_scans(path: Path) -> list[Named]:
+def find_scans(path: Path) -> list[InputScan]:
     """The scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
 
     A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
@@ -38,12 +38,12 @@ def find_scans(path: Path) -> list[Named]:
     elif kind == "a folder":
         files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
         found = [
-            Named(scan_name(f), f)
+            InputScan(scan_name(f), f)
             for f in files
             if not f.name.endswith((MAP, MASK)) and is_entry(f)
         ]
     else:
-        found = [Named(scan_name(path), path)]
+        found = [InputScan(scan_name(path), path)]
     held = kind in ("a file", "a folder")
     if not (held and found):
         raise InputError(
@@ -60,19 +60,19 @@ def scan_name(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def _listed(path: Path) -> list[Named]:
+def _listed(path: Path) -> list[InputScan]:
     found, faults = [], []
     for line, row in read_table(path, delimiter=",", columns=("image",)):
         if row["image"]:
             image = path.parent / row["image"]
-            found.append(Named(row.get("subject") or scan_name(image), image))
+            found.append(InputScan(row.get("subject") or scan_name(image), image))
         else:
             faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
     raise_faults(faults)
     return found
 
 
-def check_names(scans: Sequence[Named]) -> None:
+def check_names(scans: Sequence[InputScan]) -> None:
     """Raise an InputError unless results of each scan get files of their own, in their folder."""
     faults, images = [], {}
     for name, image in scans:

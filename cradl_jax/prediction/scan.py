@@ -1,7 +1,7 @@
 """From a scan's voxels to its slices' scores and an anomaly map on the same voxels.
 
-The scan passes through the same functions as those that the model learned from: `data.preprocess`,
-then a scorer and the post-processing of Section 4.5.
+The scan passes through the same functions as those that the model learned from:
+`data.slices.preprocess`, then a scorer and the post-processing of Section 4.5.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cradl_jax.data.native import slice_heights_mm, to_volume
-from cradl_jax.data.preprocess import SliceGeometry, normalized_slices
-from cradl_jax.data.volumes import Volume
+from cradl_jax.data.scans.volumes import Volume
+from cradl_jax.data.slices.native import slice_heights_mm, to_volume
+from cradl_jax.data.slices.preprocess import SliceGeometry, normalized_slices
+from cradl_jax.devices.parallel import Devices
 from cradl_jax.errors import InputError
-from cradl_jax.parallel import Devices
 from cradl_jax.postprocess import postprocess
 from cradl_jax.scoring import Batch, Scored, Scorer, in_batches
 

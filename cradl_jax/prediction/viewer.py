@@ -17,10 +17,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from cradl_jax.data.volumes import Volume
+from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
-from cradl_jax.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
-from cradl_jax.report import Picture, Section, html_page
+from cradl_jax.reporting.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
+from cradl_jax.reporting.page import Picture, Section, html_page
 
 MOST_VOXELS = 2_100_000  # shown: below 15 MB even if every one is noise overlaid with noise
 MARGIN_MM = 3.0  # around the brain

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from cradl_jax.metrics import OperatingPoints, in_memory, metrics_at, operating_points
+from cradl_jax.evaluation.metrics import OperatingPoints, in_memory, metrics_at, operating_points
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 LINES = ("#3b6ea8", "#d1495b", "#2a9d8f", "#e09f3e", "#7a5195", "#6c757d", "#8d5524", "#00a6d6")

@@ -7,8 +7,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cradl_jax.data.preprocess import CLIP
-from cradl_jax.figures import INK
+from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.reporting.figures import INK
 
 HEAT = colormaps["inferno"]
 GRAY = colormaps["gray"].with_extremes(bad="black")

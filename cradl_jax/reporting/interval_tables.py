@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from cradl_jax import paper
-from cradl_jax.report import COMPARISONS, LEVELS, METRICS, Table
-from cradl_jax.summary import DASH, Comparison, Estimate, Spread, percent
+from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS
+from cradl_jax.reporting import paper
+from cradl_jax.reporting.page import Table
+from cradl_jax.reporting.summary import DASH, Comparison, Estimate, Spread, percent
 
 
 def interval_table(estimates: Iterable[Estimate]) -> Table:

@@ -10,9 +10,9 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import NamedTuple
 
-from cradl_jax import paper
-from cradl_jax.figures import Bar
-from cradl_jax.report import BASELINE, LEVELS, Choice, Result, select_scores
+from cradl_jax.evaluation.results import BASELINE, LEVELS, Choice, Result, select_scores
+from cradl_jax.reporting import paper
+from cradl_jax.reporting.figures import Bar
 
 Names = Mapping[str, str]  # our name of a data set -> the paper's, for those that are the paper's
 NAMELESS: Names = MappingProxyType({})

@@ -11,20 +11,20 @@ from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
 
-from cradl_jax import paper
-from cradl_jax.interval_tables import difference_table, interval_table
-from cradl_jax.report import (
+from cradl_jax.evaluation.results import (
     BASELINE,
     COMPARISONS,
     LEVELS,
     METRICS,
     Choice,
     Result,
-    Table,
     is_density,
     select_scores,
 )
-from cradl_jax.summary import (
+from cradl_jax.reporting import paper
+from cradl_jax.reporting.interval_tables import difference_table, interval_table
+from cradl_jax.reporting.page import Table
+from cradl_jax.reporting.summary import (
     DASH,
     NAMELESS,
     SPLITS,
@@ -43,7 +43,7 @@ from cradl_jax.summary import (
     undefined,
     without_choice,
 )
-from cradl_jax.threshold_tables import threshold_table
+from cradl_jax.reporting.threshold_tables import threshold_table
 
 HEADLINE, FURTHER = ("auprc", "auroc"), ("dice", "fpr95")
 SECTIONS = {

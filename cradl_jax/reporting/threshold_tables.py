@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from itertools import product
 
-from cradl_jax import paper
-from cradl_jax.report import Choice, Result, Table, select_scores
-from cradl_jax.summary import (
+from cradl_jax.evaluation.results import Choice, Result, select_scores
+from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.reporting import paper
+from cradl_jax.reporting.page import Table
+from cradl_jax.reporting.summary import (
     DASH,
     Key,
     Spread,
@@ -17,7 +19,6 @@ from cradl_jax.summary import (
     undefined,
     without_choice,
 )
-from cradl_jax.thresholds import RATES
 
 AT_RATE = {"dice": "Dice", "sensitivity": "Sensitivity", "fpr": "False positives"}
 

@@ -5,6 +5,6 @@ run.score(images)             # slice scores and heatmaps
 run.predict("scan.nii.gz")    # what it says of a scan, on the scan's own voxels
 """
 
-from cradl_jax.runs.run import Finding, Run, load_run
+from cradl_jax.runs.run import Run, ScanResult, load_run
 
-__all__ = ["Finding", "Run", "load_run"]
+__all__ = ["Run", "ScanResult", "load_run"]

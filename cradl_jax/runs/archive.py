@@ -22,13 +22,14 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cradl_jax import densities, methods, thresholds
+from cradl_jax import densities, methods
 from cradl_jax.errors import InputError, cause
-from cradl_jax.files import replacing
-from cradl_jax.integrity import with_hash, without_hash
-from cradl_jax.manifest import FORMAT, check_format
+from cradl_jax.evaluation import thresholds
 from cradl_jax.objectives import Variables
-from cradl_jax.runs import parts
+from cradl_jax.runs import contents
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.integrity import with_hash, without_hash
+from cradl_jax.storage.manifest import FORMAT, check_format
 
 ABOUT, VARIABLES, DENSITIES = "run.json", "variables.safetensors", "densities.safetensors"
 DAMAGED = (
@@ -37,7 +38,7 @@ DAMAGED = (
 )
 
 
-def write(path: Path, run: parts.Parts) -> None:
+def write(path: Path, run: contents.RunContents) -> None:
     """Write a run; the same run gives the same bytes.
 
     Raises:
@@ -68,7 +69,7 @@ def write(path: Path, run: parts.Parts) -> None:
         ) from fault
 
 
-def read(path: Path) -> parts.Parts:
+def read(path: Path) -> contents.RunContents:
     """All parts of an exported run.
 
     Raises:
@@ -83,7 +84,7 @@ def read(path: Path) -> parts.Parts:
         variables = _variables(manifest["settings"], members[VARIABLES])
         fitted = _densities(content["densities"], members[DENSITIES])
         known = thresholds.from_plain(content["thresholds"])
-        run = parts.Parts(manifest, variables, fitted, known, content["chosen"])
+        run = contents.RunContents(manifest, variables, fitted, known, content["chosen"])
         if run.identity != content["identity"]:
             raise ValueError("weights or densities other than those that were exported")
     except InputError:
@@ -119,7 +120,7 @@ def _flat(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _variables(settings: Mapping[str, Any], data: bytes) -> Variables:
     """The network's variables, if they are those of a network of these settings."""
     variables = unflatten_dict(safetensors.numpy.load(data), sep="/")
-    network, size = parts.network(settings), settings["size"]
+    network, size = contents.network(settings), settings["size"]
     expected = jax.eval_shape(lambda: methods.initial_variables(network, 0, size))
     found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
     if found != expected:

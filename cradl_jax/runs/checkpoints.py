@@ -15,13 +15,13 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from cradl_jax.devices.parallel import across_processes
 from cradl_jax.errors import InputError, cause
-from cradl_jax.files import naming, require_space
-from cradl_jax.integrity import check, is_sealed, sums
-from cradl_jax.manifest import MANIFEST, differences, fingerprint, read_manifest
 from cradl_jax.objectives import Variables
-from cradl_jax.parallel import across_processes
-from cradl_jax.train import TrainState
+from cradl_jax.storage.files import naming, require_space
+from cradl_jax.storage.integrity import check, is_complete, sums
+from cradl_jax.storage.manifest import MANIFEST, differences, fingerprint, read_manifest
+from cradl_jax.training.loop import TrainState
 
 
 def byte_size(tree) -> int:
@@ -221,7 +221,7 @@ def _trained(run: Path) -> Iterator[Checkpoints]:
     )
     if not (run / "checkpoints").is_dir():
         raise untrained
-    if is_sealed(run):  # which checkpoint is the best rests on these
+    if is_complete(run):  # which checkpoint is the best rests on these
         metrics = [name for name in sums(run) if name.endswith("metrics/metrics")]
         check(run, "train it again", metrics)
     with Checkpoints(run, create=False) as kept:

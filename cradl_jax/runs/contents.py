@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from cradl_jax import methods, scoring
 from cradl_jax.densities import Density
 from cradl_jax.errors import InputError
-from cradl_jax.manifest import fingerprint
+from cradl_jax.evaluation.thresholds import Thresholds
 from cradl_jax.objectives import Variables
-from cradl_jax.rules import image_size, number, one_of, several, table
-from cradl_jax.thresholds import Thresholds
+from cradl_jax.storage.manifest import fingerprint
+from cradl_jax.storage.schema import image_size, number, one_of, several, table
 
 WIDTH = number(1, 1 << 16, whole=True)
 NETWORK = {
@@ -48,7 +48,7 @@ class Model(NamedTuple):
         return fingerprint(self.variables)
 
 
-class Parts(NamedTuple):
+class RunContents(NamedTuple):
     """The content of a run.
 
     Attributes:
@@ -101,7 +101,7 @@ def model(settings: Mapping[str, Any], variables: Variables) -> Model:
     return Model(methods.encoder_of(built), scorer, variables)
 
 
-def check(run: Parts) -> None:
+def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
     known, settings = run.thresholds, run.manifest["settings"]
     has_own = settings["method"] != "cradl"

@@ -15,19 +15,20 @@ from typing import Any
 
 import jax
 
-from cradl_jax import checkpoints, densities, methods, report
+from cradl_jax import densities, methods
 from cradl_jax.errors import InputError
-from cradl_jax.integrity import check
-from cradl_jax.manifest import check_manifest, read_manifest
+from cradl_jax.evaluation import results
+from cradl_jax.evaluation.thresholds import FILE, Thresholds, from_plain
 from cradl_jax.objectives import Variables
-from cradl_jax.reading import read_json
-from cradl_jax.runs import parts
-from cradl_jax.thresholds import FILE, Thresholds, from_plain
+from cradl_jax.runs import checkpoints, contents
+from cradl_jax.storage.integrity import check
+from cradl_jax.storage.manifest import check_manifest, read_manifest
+from cradl_jax.storage.reading import read_json
 
 AGAIN = "run python -m experiments.{} with the study's --config and --workdir"
 
 
-def read(folder: Path) -> parts.Parts:
+def read(folder: Path) -> contents.RunContents:
     """All parts of the run at `folder`.
 
     Raises:
@@ -42,7 +43,7 @@ def read(folder: Path) -> parts.Parts:
     manifest = read_manifest(folder)
     model = read_model(folder)
     fitted = read_densities(folder, model)
-    identity = parts.identity_of(model.variables, fitted)
+    identity = contents.identity_of(model.variables, fitted)
     known = read_known(folder, identity, manifest["fingerprint"])
     rows = []
     if (folder / "evaluation" / "results.csv").exists():
@@ -52,7 +53,7 @@ def read(folder: Path) -> parts.Parts:
         "score": chosen_score(rows, method, "slice", list(known.slices)),
         "heatmap": chosen_score(rows, method, "voxel", list(known.heatmaps)),
     }
-    return parts.Parts(manifest, model.variables, fitted, known, chosen)
+    return contents.RunContents(manifest, model.variables, fitted, known, chosen)
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -61,25 +62,25 @@ def find_runs(folder: Path) -> list[Path]:
     return [path.parent for path in found if (path.parent / "checkpoints").is_dir()]
 
 
-def read_model(folder: Path) -> parts.Model:
+def read_model(folder: Path) -> contents.Model:
     """The network of smallest validation loss.
 
     Raises:
         InputError: it is not trained, or its checkpoint is of another network.
     """
     settings = read_manifest(folder)["settings"]
-    return parts.model(settings, checkpoints.read_best(folder, template(settings)))
+    return contents.model(settings, checkpoints.read_best(folder, template(settings)))
 
 
 def template(settings: Mapping[str, Any]) -> Variables:
     """Structure and shapes of the variables of a run with these settings."""
-    network = parts.network(settings)
+    network = contents.network(settings)
     return jax.eval_shape(
         lambda: methods.initial_variables(network, settings["seed"], settings["size"])
     )
 
 
-def read_densities(folder: Path, model: parts.Model) -> dict[str, densities.Density]:
+def read_densities(folder: Path, model: contents.Model) -> dict[str, densities.Density]:
     """The densities on the representations of `model`, by name.
 
     Raises:
@@ -88,7 +89,7 @@ def read_densities(folder: Path, model: parts.Model) -> dict[str, densities.Dens
     place = folder / "densities"
     settings = read_manifest(place)["settings"]
     check_manifest(place, settings, model.identity)
-    names = parts.density_names(settings["gmm"]["components"])
+    names = contents.density_names(settings["gmm"]["components"])
     fitted = {name: densities.load(place / f"{name}.npz") for name in names}
     check(place, AGAIN.format("density"))
     return fitted
@@ -121,12 +122,12 @@ def read_known(folder: Path, identity: str, data: str) -> Thresholds:
     return known
 
 
-def read_results(folder: Path, identity: str, data: str) -> list[report.Result]:
+def read_results(folder: Path, identity: str, data: str) -> list[results.Result]:
     """The results of a run's evaluation; see `read_known`, also for what is raised."""
     place = folder / "evaluation"
     _check_origin(place, "evaluate", identity, data)
     check(place, AGAIN.format("evaluate"), ["manifest.json", "results.csv"])
-    return report.read_csv(place / "results.csv")
+    return results.read_csv(place / "results.csv")
 
 
 def _check_origin(place: Path, command: str, identity: str, data: str) -> None:
@@ -147,12 +148,12 @@ def _check_origin(place: Path, command: str, identity: str, data: str) -> None:
 
 
 def chosen_score(
-    rows: Sequence[report.Result], method: str, level: str, names: Sequence[str]
+    rows: Sequence[results.Result], method: str, level: str, names: Sequence[str]
 ) -> str:
     """Of `names` the score that validation chose for the first data set; else a GMM's, or any."""
-    by_choice = report.select_scores(rows)
+    by_choice = results.select_scores(rows)
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        found = by_choice.get(report.Choice(dataset, level, "full", method))
+        found = by_choice.get(results.Choice(dataset, level, "full", method))
         if found in names:
             return found
     mixtures = [name for name in names if name.startswith("gmm")]

@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cradl_jax.data import familiarity
-from cradl_jax.data.description import describe, states_orientation
-from cradl_jax.data.named import Named, check_names, scan_name
-from cradl_jax.data.native import to_scan_grid
-from cradl_jax.data.preprocess import CLIP
-from cradl_jax.data.volumes import Volume, read_volume
+from cradl_jax.data.scans.volumes import Volume, read_volume
+from cradl_jax.data.slices.native import to_scan_grid
+from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.data.slices.scan_statistics import describe, states_orientation
 from cradl_jax.errors import InputError, cause
-from cradl_jax.manifest import versions
-from cradl_jax.prediction import Prediction, ScoreSlices, predict_volume, slice_scorer
-from cradl_jax.prediction_files import Judgement, write_files
-from cradl_jax.reading import MISSING, kind_of
-from cradl_jax.runs import file, folder, parts
+from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.prediction import input_qc
+from cradl_jax.prediction.files import OperatingPoint, write_files
+from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
+from cradl_jax.prediction.scan import Prediction, ScoreSlices, predict_volume, slice_scorer
+from cradl_jax.runs import archive, contents, folder
 from cradl_jax.scoring import Batch
-from cradl_jax.thresholds import RATES
+from cradl_jax.storage.manifest import versions
+from cradl_jax.storage.reading import MISSING, kind_of
 
 SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a prediction
 
@@ -39,7 +39,7 @@ class SliceScores(NamedTuple):
     heatmaps: np.ndarray
 
 
-class Finding(NamedTuple):
+class ScanResult(NamedTuple):
     """What a run says of a scan.
 
     Attributes:
@@ -50,10 +50,10 @@ class Finding(NamedTuple):
         warnings: sentences on what makes the scan unlike the training scans.
     """
 
-    scan: Named
+    scan: InputScan
     volume: Volume
     prediction: Prediction
-    judgement: Judgement
+    judgement: OperatingPoint
     warnings: list[str]
 
     @property
@@ -91,7 +91,7 @@ class Run:
         fpr: false-positive rate of the thresholds among healthy validation slices, and pixels.
     """
 
-    parts: parts.Parts
+    parts: contents.RunContents
     score_name: str
     heatmap_name: str
     fpr: float
@@ -125,8 +125,8 @@ class Run:
         """Score slices and find their heatmaps.
 
         Args:
-            images: [N, size, size] or one [size, size], as `data.preprocess` makes them: z-scored
-                over the brain, in [-1.5, 1.5], 0 outside of it.
+            images: [N, size, size] or one [size, size], as `data.slices.preprocess` makes them:
+                z-scored over the brain, in [-1.5, 1.5], 0 outside of it.
             brains: bool, of the same shape; None: where `images` is not 0.
 
         Raises:
@@ -138,18 +138,18 @@ class Run:
         if slices.ndim != 3 or slices.shape[1:] != (size, size) or not len(slices):
             raise InputError(
                 f"images: expected shape (N, {size}, {size}), found {images.shape}; slice scans as "
-                "the run was trained, e.g. with cradl_jax.data.preprocess.normalized_slices"
+                "the run was trained, e.g. with cradl_jax.data.slices.preprocess.normalized_slices"
             )
         if not np.abs(slices).max() <= CLIP * (1 + 1e-6):
             raise InputError(
                 f"images: expected normalized intensities in [-{CLIP}, {CLIP}], found values from "
                 f"{np.min(slices):g} to {np.max(slices):g}; normalize them, e.g. with "
-                "cradl_jax.data.preprocess.normalized_slices"
+                "cradl_jax.data.slices.preprocess.normalized_slices"
             )
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
         return SliceScores(*self.score_slices(Batch(slices, inside, np.zeros(len(slices)))))
 
-    def predict(self, scan: Path | str, name: str | None = None) -> Finding:
+    def predict(self, scan: Path | str, name: str | None = None) -> ScanResult:
         """What the run says of a scan.
 
         Args:
@@ -160,32 +160,32 @@ class Run:
             InputError: the scan cannot be used, or its name is not fit for a file.
         """
         path = Path(scan).expanduser()
-        named = Named(name or scan_name(path), path)
+        named = InputScan(name or scan_name(path), path)
         check_names([named])
         volume = read_volume(path)
         described = describe(volume, oriented=states_orientation(path))
-        warnings = familiarity.warnings(described, self.parts.thresholds.training)
+        warnings = input_qc.warnings(described, self.parts.thresholds.training)
         found = predict_volume(self.score_slices, volume, self.slicing)
-        return Finding(named, volume, found, self._judgement, warnings)
+        return ScanResult(named, volume, found, self._judgement, warnings)
 
     @property
     def slicing(self) -> Mapping[str, Any]:
-        """How a scan is sliced, see `data.preprocess.slice_geometry`."""
+        """How a scan is sliced, see `data.slices.preprocess.slice_geometry`."""
         return self.parts.thresholds.slicing
 
     @cached_property
     def score_slices(self) -> ScoreSlices:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.parts, jax.local_devices()
-        model = parts.model(run.manifest["settings"], run.variables)
-        scorers = parts.scorers(model, run.densities)
+        model = contents.model(run.manifest["settings"], run.variables)
+        scorers = contents.scorers(model, run.densities)
         return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
 
     @cached_property
-    def _judgement(self) -> Judgement:
+    def _judgement(self) -> OperatingPoint:
         known, rate = self.parts.thresholds, f"{self.fpr:g}"
         usual, above = known.slices[self.score_name], known.heatmaps[self.heatmap_name][rate]
-        return Judgement(usual, rate, above, self.about)
+        return OperatingPoint(usual, rate, above, self.about)
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
@@ -222,8 +222,8 @@ def load_run(path: Path | str) -> Run:
             "path"
         )
     try:
-        content = folder.read(path) if kind == "a folder" else file.read(path)
-        parts.check(content)
+        content = folder.read(path) if kind == "a folder" else archive.read(path)
+        contents.check(content)
         return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
     except InputError:
         raise

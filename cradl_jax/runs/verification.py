@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cradl_jax import checkpoints, integrity, report
-from cradl_jax.data import fingerprint
-from cradl_jax.data.slices import SliceStore, open_store
-from cradl_jax.data.workers import map_scans
+from cradl_jax.data.scans import fingerprint
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.errors import InputError
-from cradl_jax.integrity import Progress
-from cradl_jax.manifest import read_manifest
-from cradl_jax.runs import file, folder, parts
+from cradl_jax.evaluation import results
+from cradl_jax.runs import archive, checkpoints, contents, folder
+from cradl_jax.storage import integrity
+from cradl_jax.storage.integrity import Progress
+from cradl_jax.storage.manifest import read_manifest
 
 AGAIN = "bring it back from a copy, or remove {} and run its command again"
 FINISH = "the command that makes it was interrupted or never ran; run it"
@@ -115,7 +116,7 @@ def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
 def _files(place: Path, progress: Progress | None) -> Check:
     """The files of a finished folder are as they were written."""
     what = f"{place}: files as they were written"
-    if not integrity.is_sealed(place):
+    if not integrity.is_complete(place):
         return Check(what, [f"{place}: no {integrity.SUMS}; {FINISH}"])
     again = AGAIN.format(place)
     try:
@@ -185,7 +186,7 @@ def _damaged(path: Path) -> bool:
 
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """The checks of a run: first of all its files, then of what is in them."""
-    trained = place.name != report.BASELINE
+    trained = place.name != results.BASELINE
     sealed = [place, *(place / part for part in PARTS)]
     sealed = sealed if trained else sealed[2:]  # the baselines learn nothing
     files = [_files(one, progress) for one in sealed]
@@ -202,7 +203,7 @@ def _content(place: Path) -> Iterator[Check]:
     yield _finite(f"{place / 'checkpoints'}: of this run, finite", place, states)
     fitted = folder.read_densities(place, model)
     yield _finite(f"{place / 'densities'}: of this network, finite", place / "densities", fitted)
-    identity, data = parts.identity_of(model.variables, fitted), manifest["fingerprint"]
+    identity, data = contents.identity_of(model.variables, fitted), manifest["fingerprint"]
     folder.read_known(place, identity, data)
     yield Check(f"{place / 'thresholds'}: of these densities and data", [])
     folder.read_results(place, identity, data)
@@ -212,13 +213,13 @@ def _content(place: Path) -> Iterator[Check]:
 def _baseline(place: Path) -> Iterator[Check]:
     """Thresholds and results of the trivial baselines fit together."""
     data = read_manifest(place / "thresholds")["settings"]["data"]
-    folder.read_known(place, report.BASELINE, data)
-    folder.read_results(place, report.BASELINE, data)
+    folder.read_known(place, results.BASELINE, data)
+    folder.read_results(place, results.BASELINE, data)
     yield Check(f"{place}: thresholds and evaluation of the same data", [])
 
 
 def _exported(path: Path) -> Iterator[Check]:
-    run = file.read(path)
+    run = archive.read(path)
     yield _finite(f"{path}: as it was exported, finite", path, [run.variables, run.densities])
 
 
@@ -255,10 +256,10 @@ def _training_scans(place: Path, stores: dict[str, SliceStore]) -> Iterator[Chec
 def _results(path: Path) -> Iterator[Check]:
     """The study's results are those of its runs."""
     place = path / "results.csv"
-    rows = report.read_csv(place)
+    rows = results.read_csv(place)
     runs = dict.fromkeys((row.seed, row.method) for row in rows)
     parts = [path / f"seed{seed}" / method / "evaluation" for seed, method in runs]
-    found = [row for part in parts for row in report.read_csv(part / "results.csv")]
+    found = [row for part in parts for row in results.read_csv(part / "results.csv")]
     other = f"{place}: expected the results of {', '.join(map(str, parts))}, found others; report"
     same = list(map(repr, rows)) == list(map(repr, found))  # NaN is not equal to itself
     yield Check(f"{place}: the results of its runs", [] if same else [f"{other} again"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_text
+from cradl_jax.storage.files import write_text
 
 SUMS = "SHA256SUMS"
 OWN = "sha256"  # the field of a JSON file's own hash
@@ -29,7 +29,7 @@ class Fault(NamedTuple):
     found: str
 
 
-def seal(folder: Path, *parts: str, progress: Progress | None = None) -> None:
+def write_checksums(folder: Path, *parts: str, progress: Progress | None = None) -> None:
     """Write the hashes of finished files: those of `parts` of the folder, or all that lie in it.
 
     Args:
@@ -48,7 +48,7 @@ def seal(folder: Path, *parts: str, progress: Progress | None = None) -> None:
     write_text(folder / SUMS, HEAD + hashlib.sha256(lines.encode()).hexdigest() + "\n" + lines)
 
 
-def is_sealed(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether the folder is finished: its hashes are written last."""
     return (folder / SUMS).exists()
 

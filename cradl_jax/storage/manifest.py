@@ -13,8 +13,8 @@ import numpy as np
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json
-from cradl_jax.reading import read_json
+from cradl_jax.storage.files import write_json
+from cradl_jax.storage.reading import read_json
 
 FORMAT = 2
 """Of run folders and exported runs; another number means that this version cannot read them."""

@@ -4,7 +4,7 @@ A feed places slices once, and then gives the chunks of a plan: `data` [devices,
 `rows` [devices, S, n] of this process's devices, so that a device's share of a chunk's s-th batch
 is `data[rows[s]]`. Where the slices fit, all of them lie on every device (`resident`), since a
 global shuffle may hand any slice to any device, and nothing but rows comes from the host; otherwise
-a chunk brings its own (`cradl_jax.streaming`), of which a process reads only its devices' share.
+a chunk brings its own (`streaming`), of which a process reads only its devices' share.
 Both give the same batches in the same order.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from jax import Array
 
-from cradl_jax.parallel import Devices, copy_to_each, local, share_out
+from cradl_jax.devices.parallel import Devices, copy_to_each, local, split_batch
 
 Plan = Sequence[np.ndarray]  # rows of the batches of each chunk, [S, B]
 SHARE = 0.5  # of a device's free memory that slices may take; a step needs the rest
@@ -94,7 +94,7 @@ def _order(slices: int, seed: int, epoch: int) -> np.ndarray:
 def resident(images: np.ndarray, devices: Devices) -> Feed:
     """All of `images` [N, H, W] on every device."""
     data = copy_to_each(images[:], devices)
-    return Feed(lambda plan: ((data, share_out(batches, devices)) for batches in plan), 0)
+    return Feed(lambda plan: ((data, split_batch(batches, devices)) for batches in plan), 0)
 
 
 def room(devices: Devices) -> int:

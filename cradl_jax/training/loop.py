@@ -1,6 +1,6 @@
 """Training: a state, pure train and eval steps, and the loop that drives any of the models.
 
-A chunk of steps runs inside `lax.scan`, on slices that a feed brings (`cradl_jax.feeds`).
+A chunk of steps runs inside `lax.scan`, on slices that a feed brings (`cradl_jax.training.feeds`).
 Randomness is `fold_in(fold_in(key, step), position in the global
 batch)`: a run on N devices equals the run on one.
 """
@@ -16,10 +16,10 @@ import numpy as np
 import optax
 from jax import Array, lax
 
+from cradl_jax.devices.parallel import AXIS, Devices, over_devices, replicate, share
 from cradl_jax.errors import Diverged, InputError
-from cradl_jax.feeds import Feed, Plan, Schedule, resident
 from cradl_jax.objectives import Objective, Variables
-from cradl_jax.parallel import AXIS, Devices, everywhere, over_devices, share
+from cradl_jax.training.feeds import Feed, Plan, Schedule, resident
 
 LONGEST_CHUNK = 25  # steps between two looks from the host
 CHUNK_BYTES = 1 << 28  # of slices that a chunk brings with it
@@ -275,7 +275,7 @@ def train(
             raise Diverged(int(state.step), np.arange(0), f"validation {val['loss']}")
         return val
 
-    state = everywhere(state, devices)
+    state = replicate(state, devices)
     for batches, (data, rows) in zip(schedule, train_feed.chunks(schedule), strict=True):
         state, terms = run_chunk(state, data, rows, train_key, batches)
         yield Progress(state, terms, None if int(state.step) % steps else validate(state))

@@ -6,8 +6,8 @@ import grain
 import numpy as np
 from jax import Array
 
-from cradl_jax.feeds import Feed, Plan
-from cradl_jax.parallel import Devices, lay_out, share_out
+from cradl_jax.devices.parallel import Devices, shard, split_batch
+from cradl_jax.training.feeds import Feed, Plan
 
 AHEAD = 2  # chunks read and on the devices while one is worked on
 
@@ -20,9 +20,9 @@ def streamed(images: np.ndarray, devices: Devices) -> Feed:
     """
 
     def chunk(batches: np.ndarray) -> tuple[Array, np.ndarray]:
-        parts = share_out(batches, devices)
+        parts = split_batch(batches, devices)
         rows = np.arange(parts[0].size).reshape(parts[0].shape)
-        data = lay_out([images[part.reshape(-1)] for part in parts], devices)
+        data = shard([images[part.reshape(-1)] for part in parts], devices)
         return data, np.tile(rows, (len(parts), 1, 1))
 
     def chunks(plan: Plan) -> Iterator[tuple[Array, np.ndarray]]:

@@ -8,8 +8,7 @@ import numpy as np
 
 from cradl_jax import densities
 from cradl_jax.methods import initial_variables
-from cradl_jax.train import adam, steps_per_epoch
-from experiments import settings
+from cradl_jax.training.loop import adam, steps_per_epoch
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
 from experiments.benchmarks.localization import brain_like, nll_scoring
@@ -23,6 +22,7 @@ from experiments.benchmarks.training import (
     training_chunks,
     training_flops,
 )
+from experiments.study import settings
 
 TRAINING = PAPER._replace(batch=512)
 DIFFERENT = 4096  # slices among those of an epoch
@@ -69,7 +69,7 @@ def pretext(
         "pretext" if method == "cradl" else method,
         f"{epochs} epochs of {slices:,} slices of {network.size}x{network.size}, "
         f"nf {network.features}, batch {network.batch}, {jnp.dtype(dtype).name}",
-        "cradl_jax.train",
+        "cradl_jax.training.loop",
         whole,
         (whole, whole),
         work=f"{network.batch / step.median:,.0f} slices/s with augmentation and validation, "

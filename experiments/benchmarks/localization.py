@@ -11,12 +11,12 @@ from cradl_jax.methods import encoder_of, initial_variables
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import median5x5
 from cradl_jax.scoring import Scored
-from experiments import settings
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products, memory
 from experiments.benchmarks.training import PAPER, Network, config_of, random_slices
+from experiments.study import settings
 
 
 def heatmaps(
@@ -49,7 +49,7 @@ def heatmaps(
         {"PyTorch autograd, unfold and median, conv": lambda: peer(images, brains)},
         work="Float32, all slices at once; the same weights and mixture: scores agree to 1e-4, "
         "heatmaps to 1e-4 but for slices in which rounding crosses the kink of a ReLU.",
-        check=agree,
+        check=assert_equal,
         limit=Limit(matrix_products(), slices * flops.input_gradient(layers)),
         bars=bars,
         repetitions=repetitions,
@@ -91,7 +91,9 @@ def mixture(z: np.ndarray, components: int) -> densities.Density:
     return densities.fit_gmm(jax.random.key(0), points, components=components)[0]
 
 
-def agree(mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> None:
+def assert_equal(
+    mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+) -> None:
     """Raise unless scores and heatmaps agree.
 
     Where rounding puts a unit on the other side of its ReLU's kink, a part of that slice's

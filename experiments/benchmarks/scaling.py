@@ -26,8 +26,9 @@ import numpy as np
 from absl import flags
 
 from cradl_jax.methods import initial_variables
-from experiments import command, settings
 from experiments.benchmarks.training import PAPER, Network, config_of, training_flops
+from experiments.cli import command
+from experiments.study import settings
 
 STEP_MS = flags.DEFINE_float(
     "step_ms", None, "Measured step of 512 slices on a GPU; None: assumed."

@@ -7,15 +7,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cradl_jax.data.selected import Selected
-from cradl_jax.feeds import resident
+from cradl_jax.data.slices.subset import SliceSubset
 from cradl_jax.methods import initial_variables
-from cradl_jax.streaming import streamed
-from cradl_jax.train import Progress, adam, create_state, train
-from experiments import settings
+from cradl_jax.training.feeds import resident
+from cradl_jax.training.loop import Progress, adam, create_state, train
+from cradl_jax.training.streaming import streamed
 from experiments.benchmarks.rows import Bar, Row, compare
 from experiments.benchmarks.timing import REPETITIONS
 from experiments.benchmarks.training import CHUNKS, PHANTOM, Network, config_of, random_slices
+from experiments.study import settings
 
 TRAINING = PHANTOM._replace(batch=256)
 ENDLESS = 10**6  # epochs
@@ -49,14 +49,14 @@ def streaming(
             place=place,
         )
 
-    def agree(ours: Progress, peers: Progress) -> None:
+    def assert_equal(ours: Progress, peers: Progress) -> None:
         np.testing.assert_array_equal(ours.train["loss"], peers.train["loss"])
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, random_slices(count, network.size))
         images = np.load(path, mmap_mode="r")
-        from_disk = chunks(Selected(images, np.arange(count)), streamed)
+        from_disk = chunks(SliceSubset(images, np.arange(count)), streamed)
         on_device = chunks(np.array(images), resident)
         row = compare(
             "streaming",
@@ -66,7 +66,7 @@ def streaming(
             {"feeds.resident": lambda: next(on_device)},
             work="The same training, to the bit; the slices lie in the system's cache of files.",
             units=steps,
-            check=agree,
+            check=assert_equal,
             bars=bars,
             repetitions=repetitions,
         )

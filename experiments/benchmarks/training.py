@@ -1,4 +1,4 @@
-"""Training steps of the networks, as `cradl_jax.train` runs them: chunks inside `lax.scan`."""
+"""Training steps of the networks, as `training.loop` runs them: chunks inside `lax.scan`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 
 from configs import default
 from cradl_jax import augment, objectives
+from cradl_jax.devices.parallel import AXIS, over_devices, replicate
 from cradl_jax.methods import initial_variables
 from cradl_jax.objectives import Objective, Variables
-from cradl_jax.parallel import AXIS, everywhere, over_devices
-from cradl_jax.train import Progress, adam, create_state, train, train_step
-from experiments import settings
+from cradl_jax.training.loop import Progress, adam, create_state, train, train_step
 from experiments.benchmarks import flops
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products
+from experiments.study import settings
 
 CHUNKS = 8  # of an epoch; `train` runs 13 to 25 steps at once, if as many are asked for
 COMPARED = 3  # steps whose losses have to agree
@@ -177,7 +177,7 @@ def step(
     return compare(
         case.part,
         str(network),
-        "cradl_jax.train",
+        "cradl_jax.training.loop",
         lambda: next(chunks),
         {
             name: lambda training=training: [training.step(*x) for x in inputs[:done]]
@@ -207,7 +207,7 @@ def our_losses(
     """Losses of the first steps of ours."""
     devices = jax.local_devices()[:1]
     run = over_devices(train_step(case.objective, optimizer), devices, (None, 0, None), None)
-    state, losses = everywhere(create_state(case.variables, optimizer), devices), []
+    state, losses = replicate(create_state(case.variables, optimizer), devices), []
     for number in range(COMPARED):
         batch = _batch(images, network, number)[None]
         state, terms = run(state, batch, jax.random.key(0))

@@ -16,10 +16,11 @@ from jax import lax
 
 from configs import default
 from cradl_jax import augment
-from cradl_jax.data import bids, phantom
-from cradl_jax.data.atlas import load_atlas
-from cradl_jax.data.building import build_store
-from cradl_jax.data.layouts import find_scans
+from cradl_jax.data.scans import bids
+from cradl_jax.data.scans.layouts import find_scans
+from cradl_jax.data.slices.building import build_store
+from cradl_jax.data.synthetic import phantom
+from cradl_jax.data.synthetic.atlas import load_atlas
 from experiments.benchmarks.rows import Bar, Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, Probe, cores, memory
 from experiments.benchmarks.training import random_slices

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import sklearn.metrics
 
-from cradl_jax import metrics
+from cradl_jax.evaluation import metrics
 from experiments.benchmarks.rows import Bar, Limit, Row, Skipped, compare
 from experiments.benchmarks.timing import memory
 

@@ -17,10 +17,10 @@ import jax
 from absl import app, flags, logging
 
 from cradl_jax.errors import InputError, cause
-from cradl_jax.files import no_space
-from cradl_jax.reading import check_file
-from experiments import compiled
-from experiments.interruption import REQUEUE, Terminated, end_at_once
+from cradl_jax.storage.files import no_space
+from cradl_jax.storage.reading import check_file
+from experiments.cli import compiled
+from experiments.cli.interruption import REQUEUE, Terminated, end_at_once
 
 INTERRUPTED = "interrupted; the same command (training: with --resume) continues from what is kept"
 OTHER_MACHINE = "use a device or a machine with more"

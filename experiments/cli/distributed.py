@@ -7,8 +7,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from cradl_jax import processes
-from cradl_jax.manifest import flat, versions
+from cradl_jax.devices import processes
+from cradl_jax.storage.manifest import flat, versions
 
 flags.disclaim_key_flags()  # they are those of the command that calls `joined`, in its --help
 DISTRIBUTED = flags.DEFINE_bool(
@@ -40,7 +40,7 @@ def join(about: dict[str, Any]) -> None:
     """
     if DISTRIBUTED.value or COORDINATOR.value:
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, MEET_SECONDS.value)
-        processes.agree(flat(about | {"versions": versions()}))
+        processes.assert_equal(flat(about | {"versions": versions()}))
 
 
 def joined(main: Callable[[ConfigDict, Path], None]) -> Callable[[ConfigDict, Path], None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from cradl_jax import locks
+from cradl_jax.storage import locks
 
 FOLDER = ".locks"  # in the working directory
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cradl_jax.data.layouts import LAYOUTS
+from cradl_jax.data.scans.layouts import LAYOUTS
 from cradl_jax.errors import InputError
 from cradl_jax.methods import DTYPES, METHODS
-from cradl_jax.rules import (
+from cradl_jax.storage.schema import (
     Rule,
     flag,
     image_size,
@@ -21,7 +21,7 @@ from cradl_jax.rules import (
     several,
     text,
 )
-from experiments.settings import PARTS
+from experiments.study.settings import PARTS
 
 SEED = number(0, 2**31 - 1, whole=True)
 COUNT = number(1, 2**31 - 1, whole=True)

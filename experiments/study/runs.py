@@ -9,13 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import processes, scoring
-from cradl_jax.data.slices import SliceStore
-from cradl_jax.manifest import check_manifest
-from cradl_jax.report import BASELINE
+from cradl_jax import scoring
+from cradl_jax.devices import processes
+from cradl_jax.evaluation.results import BASELINE
+from cradl_jax.runs import contents
 from cradl_jax.runs import folder as run_folder
-from cradl_jax.runs import parts
-from experiments import preprocess, settings
+from cradl_jax.storage.manifest import check_manifest
+from experiments.study import data_sets, settings
 
 
 def folder(workdir: Path, seed: int, method: str) -> Path:
@@ -23,21 +23,14 @@ def folder(workdir: Path, seed: int, method: str) -> Path:
     return workdir / f"seed{seed}" / method
 
 
-def data_sets(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
-    """The slices of every data set, the healthy one first; all processes have the same."""
-    opened = preprocess.stores(config, workdir)
-    processes.agree({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
-    return opened
-
-
-def trained(config: ConfigDict, workdir: Path, method: str) -> parts.Model:
+def trained(config: ConfigDict, workdir: Path, method: str) -> contents.Model:
     """The best checkpoint of a run.
 
     Raises:
         InputError: it is not trained, or of another method, model or data than the config's.
     """
     run = folder(workdir, config.seed, method)
-    data = preprocess.stores(config, workdir)[preprocess.HEALTHY].manifest["fingerprint"]
+    data = data_sets.stores(config, workdir)[data_sets.HEALTHY].manifest["fingerprint"]
     check_manifest(run, settings.of_run(config, method), data)
     return run_folder.read_model(run)
 
@@ -56,7 +49,7 @@ def scorers(
     model = trained(config, workdir, method)
     check_manifest(run / "densities", settings.of_densities(config))
     fitted = run_folder.read_densities(run, model)
-    return parts.scorers(model, fitted), parts.identity_of(model.variables, fitted)
+    return contents.scorers(model, fitted), contents.identity_of(model.variables, fitted)
 
 
 def in_batches(

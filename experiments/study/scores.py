@@ -9,10 +9,11 @@ from typing import IO, Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import processes, scoring
-from cradl_jax.data.slices import SliceStore
-from cradl_jax.files import naming, require_space
-from experiments import runs
+from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.devices import processes
+from cradl_jax.storage.files import naming, require_space
+from experiments.study import runs
 
 BLOCK = 512  # slices read at once for the voxel metrics
 
@@ -60,7 +61,7 @@ def score(
     Raises:
         InputError: the disk has no room for the heatmaps.
     """
-    processes.gathered(None)  # they meet here, where a wait may be long, and not on the devices
+    processes.all_gather(None)  # they meet here, where a wait may be long, and not on the devices
     arrays = scoring.Batch(store.images, store.brains, store.position)
     scorer = scoring.post_processed(scorer)
     scores = {}

@@ -7,7 +7,7 @@ the settings in which one differs from the others.
 from ml_collections import ConfigDict
 
 from cradl_jax import augment, methods, objectives
-from cradl_jax.parallel import AXIS
+from cradl_jax.devices.parallel import AXIS
 
 PARTS = ("model", "augment", "train", "loss")  # of a config, that a run depends on
 

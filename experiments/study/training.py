@@ -10,21 +10,21 @@ from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import processes
-from cradl_jax.checkpoints import Checkpoints, byte_size
-from cradl_jax.data.selected import Selected
+from cradl_jax.data.slices.subset import SliceSubset
+from cradl_jax.devices import processes
+from cradl_jax.devices.parallel import any_process
 from cradl_jax.errors import Diverged, InputError
-from cradl_jax.feeds import Feed, resident, room
-from cradl_jax.files import require_space, write_json
-from cradl_jax.integrity import is_sealed, seal
-from cradl_jax.manifest import write_manifest
 from cradl_jax.methods import initial_variables
-from cradl_jax.parallel import anywhere
-from cradl_jax.train import Progress, adam, create_state, steps_per_epoch, train
-from experiments import runs, settings
-from experiments.alone import stage
-from experiments.interruption import Terminated, deferred
-from experiments.training_log import Log
+from cradl_jax.runs.checkpoints import Checkpoints, byte_size
+from cradl_jax.storage.files import require_space, write_json
+from cradl_jax.storage.integrity import is_complete, write_checksums
+from cradl_jax.storage.manifest import write_manifest
+from cradl_jax.training.feeds import Feed, resident, room
+from cradl_jax.training.loop import Progress, adam, create_state, steps_per_epoch, train
+from experiments.cli.interruption import Terminated, deferred
+from experiments.cli.locking import stage
+from experiments.study import data_sets, runs, settings
+from experiments.study.training_log import Log
 
 RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 SAVE_SECONDS = 600  # between two checkpoints within an epoch
@@ -32,7 +32,7 @@ CHECKPOINTS = 3  # the latest, the best, and one that is being written
 SHOWN = 5  # scans named in a message
 
 
-def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
+def chosen_place(stream: str, data: Sequence[SliceSubset]) -> Callable[..., Feed]:
     """How slices reach the devices: all of them at the start where they fit, else as they are due.
 
     Args:
@@ -41,7 +41,7 @@ def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
     """
     needed, free = sum(len(images) * images[:1].nbytes for images in data), room(jax.devices())
     streams = stream == "always" or (stream == "auto" and needed > free)
-    streams = any(processes.gathered(streams))
+    streams = any(processes.all_gather(streams))
     if processes.is_first():
         how = "stream from disk" if streams else "lie on every device"
         print(
@@ -51,15 +51,15 @@ def chosen_place(stream: str, data: Sequence[Selected]) -> Callable[..., Feed]:
         )
     if not streams:
         return resident
-    from cradl_jax.streaming import streamed  # grain takes a second
+    from cradl_jax.training.streaming import streamed  # grain takes a second
 
     return streamed
 
 
 def seal_run(run: Path) -> None:
     """Write the hashes of a finished training, unless they are there."""
-    if not is_sealed(run):
-        seal(run, "manifest.json", "metrics.jsonl", "checkpoints")
+    if not is_complete(run):
+        write_checksums(run, "manifest.json", "metrics.jsonl", "checkpoints")
 
 
 @stage("training of {}, seed {seed}")
@@ -74,8 +74,8 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     model = settings.network(config, method)
     objective = settings.objective(config, method, model)
     how = settings.of_method(config, method).train
-    healthy = next(iter(runs.data_sets(config, workdir).values()))
-    data = [Selected(healthy.images, healthy.rows(split)) for split in ("train", "val")]
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    data = [SliceSubset(healthy.images, healthy.rows(split)) for split in ("train", "val")]
     steps = steps_per_epoch(len(data[0]), how.batch_size)
     total = steps * how.epochs
     warmup = how.warmup_epochs * steps
@@ -83,7 +83,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
     run = runs.folder(workdir, config.seed, method)
     about = settings.of_run(config, method), healthy.manifest["fingerprint"]
-    processes.from_first(lambda: write_manifest(run, *about))
+    processes.broadcast_from_first(lambda: write_manifest(run, *about))
 
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -92,7 +92,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
         if done < total:
             state = checkpoints.latest(state) if done else state
             missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
-            processes.from_first(lambda: require_space(run, missing, "the checkpoints"))
+            processes.broadcast_from_first(lambda: require_space(run, missing, "the checkpoints"))
             progress = train(
                 state,
                 objective,
@@ -113,7 +113,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
             except Diverged as fault:
                 batch = healthy.subjects[data[0].rows[fault.rows]]
                 raise _diverged(run, fault, batch, checkpoints.latest_step()) from fault
-    processes.from_first(lambda: seal_run(run))
+    processes.broadcast_from_first(lambda: seal_run(run))
 
 
 def follow(
@@ -146,7 +146,7 @@ def follow(
         if log:
             log(done, values)
         bar.update(steps)
-        stop, due = anywhere(stopping(), now - saved > SAVE_SECONDS)
+        stop, due = any_process(stopping(), now - saved > SAVE_SECONDS)
         if chunk.val is not None or stop or due:
             if log:
                 log.flush()

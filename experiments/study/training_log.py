@@ -8,7 +8,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from cradl_jax.files import naming, write_text
+from cradl_jax.storage.files import naming, write_text
 
 
 class Log:

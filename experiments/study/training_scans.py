@@ -5,28 +5,28 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.data import familiarity
-from cradl_jax.data.description import Description, describe, states_orientation
-from cradl_jax.data.slices import SliceStore
-from cradl_jax.data.volumes import read_volume
-from cradl_jax.data.workers import map_scans
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.slices.scan_statistics import Description, describe, states_orientation
+from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.errors import InputError
-from cradl_jax.files import write_json
-from cradl_jax.integrity import with_hash, without_hash
-from cradl_jax.reading import read_json
-from experiments.alone import alone
+from cradl_jax.prediction import input_qc
+from cradl_jax.storage.files import write_json
+from cradl_jax.storage.integrity import with_hash, without_hash
+from cradl_jax.storage.reading import read_json
+from experiments.cli.locking import alone
 
 
-def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> familiarity.Reference:
+def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> input_qc.Reference:
     """What is usual among the training scans; they are read once, for all methods and seeds."""
     path, data = workdir / "training_scans.json", healthy.manifest["fingerprint"]
     with alone(workdir, "the training scans"):
         kept = read(path) if path.exists() else {}
         if kept.get("data") != data:
-            found = familiarity.summarize(descriptions(config, healthy))
+            found = input_qc.summarize(descriptions(config, healthy))
             kept = {"data": data, "usual": found._asdict()}
             write_json(path, with_hash(kept))
-    return familiarity.Reference(**kept["usual"])
+    return input_qc.Reference(**kept["usual"])
 
 
 def read(path: Path) -> dict:

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from cradl_jax import augment, methods, metrics, objectives, scoring
-from cradl_jax.parallel import AXIS, across_processes, anywhere, local
-from cradl_jax.train import adam, create_state, train
+from cradl_jax import augment, methods, objectives, scoring
+from cradl_jax.devices.parallel import AXIS, across_processes, any_process, local
+from cradl_jax.evaluation import metrics
+from cradl_jax.training.loop import adam, create_state, train
 
 SIZE, STEPS = 16, 20
 VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
@@ -54,5 +55,5 @@ def test_devices_train_and_score_as_one(slices, method):
 def test_one_process_has_all_devices_and_asks_nobody():
     tree = {"a": np.arange(3)}
     assert local(jax.devices()) == jax.devices()
-    assert anywhere(True, False) == [True, False]
+    assert any_process(True, False) == [True, False]
     assert across_processes(tree) is tree

@@ -12,19 +12,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_study import tiny_config, write_scans
 
-from cradl_jax.checkpoints import Checkpoints
 from cradl_jax.methods import initial_variables
-from cradl_jax.train import adam, create_state
-from experiments import density, evaluate, preprocess, settings, thresholds, training
+from cradl_jax.runs.checkpoints import Checkpoints
+from cradl_jax.training.loop import adam, create_state
+from experiments import density, evaluate, preprocess, thresholds
+from experiments.study import settings, training
+from tests.helpers.tiny_study import tiny_config, write_scans
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 EPOCHS = 12
 CONFIG = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_processes import get_config
+sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.devices.test_processes import get_config
 """
 
 

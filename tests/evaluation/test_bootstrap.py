@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cradl_jax import metrics
 from cradl_jax.errors import InputError
-from cradl_jax.intervals import (
+from cradl_jax.evaluation import metrics
+from cradl_jax.evaluation.bootstrap import (
     ScanCounts,
     bin_edges,
     count_by_scan,
@@ -100,7 +100,7 @@ def test_blocks_of_bins_change_nothing(monkeypatch):
     (scores,), labels, scan = cohort(0, scans=10)
     counts, weights = counted(scores, labels, scan), draw_weights(0, 10, 50)
     whole = weighted_metrics(counts, weights)
-    monkeypatch.setattr("cradl_jax.intervals.VALUES", 350)
+    monkeypatch.setattr("cradl_jax.evaluation.bootstrap.VALUES", 350)
     parts = weighted_metrics(counts, weights)
     for name in whole:
         assert parts[name] == pytest.approx(whole[name], abs=1e-12)

@@ -11,9 +11,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from cradl_jax import metrics
 from cradl_jax.errors import InputError
-from cradl_jax.metrics import (
+from cradl_jax.evaluation import metrics
+from cradl_jax.evaluation.metrics import (
     binary_metrics,
     covariance_spectrum,
     effective_rank,

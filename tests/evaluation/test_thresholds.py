@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cradl_jax import metrics, thresholds
 from cradl_jax.errors import InputError
+from cradl_jax.evaluation import metrics, thresholds
 
 
 def test_thresholds_are_exact_whatever_the_chunks():

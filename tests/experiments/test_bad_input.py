@@ -6,29 +6,27 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-import corpus
-import corpus_settings
 import numpy as np
-import oddities
 import pytest
-from refusals import in_time, refusal  # noqa: F401
-from scans import brain, write
 
-from cradl_jax.data import named
-from cradl_jax.data.checks import scan_faults
-from cradl_jax.data.layouts import Scan, find_scans, raise_faults
-from cradl_jax.data.preprocess import normalized_slices
-from cradl_jax.data.splits import listed_splits, subject_faults
-from cradl_jax.data.volumes import read_grid, read_volume
+from cradl_jax.data.scans.checks import scan_faults
+from cradl_jax.data.scans.layouts import Scan, find_scans, raise_faults
+from cradl_jax.data.scans.splits import listed_splits, subject_faults
+from cradl_jax.data.scans.volumes import read_grid, read_volume
+from cradl_jax.data.slices.preprocess import normalized_slices
+from cradl_jax.prediction import inputs
+from tests.helpers import corpus, corpus_settings, oddities
+from tests.helpers.refusals import in_time, refusal  # noqa: F401
+from tests.helpers.scans import brain, write
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 MOST_BYTES = 1 << 27  # that it may cost
 HOW = {"size": 16, "offset": 1}
 
 
 def slices_of(path: Path) -> np.ndarray:
     """As experiments.predict reads a scan."""
-    ((_, image),) = named.find_scans(path)
+    ((_, image),) = inputs.find_scans(path)
     volume = read_volume(image)
     return normalized_slices(volume.data, None, volume.spacing_mm, **HOW)[0].images
 
@@ -135,7 +133,7 @@ def test_bad_list(name, scans):
 @pytest.mark.parametrize("name", corpus_settings.NAMES)
 def test_bad_name_for_output_files(name, scans):
     content, cause = corpus_settings.NAMES[name]
-    message = refusal(named.find_scans, written(scans / "list.csv", content))
+    message = refusal(inputs.find_scans, written(scans / "list.csv", content))
     assert re.search(cause, message), message
 
 
@@ -145,7 +143,7 @@ def test_list_that_is_a_pipe(kind, tmp_path):
     os.mkfifo(tmp_path / name)
     if kind == "csv":
         assert "found a pipe" in refusal(find_scans, tmp_path / name, "csv")
-        assert "found a pipe" in refusal(named.find_scans, tmp_path / name)
+        assert "found a pipe" in refusal(inputs.find_scans, tmp_path / name)
         assert "found a pipe" in refusal(listed_splits, [], tmp_path / name)
     write(tmp_path / "sub-a\nb" / "anat" / "sub-a\nb_T2w.nii", brain())
     assert "printable" in refusal(find_scans, tmp_path, "bids")

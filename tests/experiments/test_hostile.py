@@ -10,20 +10,21 @@ import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
-import corpus
 import nibabel as nib
 import numpy as np
 import pytest
-from refusals import put, refusal
-from scans import brain, write
 
 import cradl_jax
-from cradl_jax import densities, reading
-from cradl_jax.data import named
-from cradl_jax.data.slices import open_store
-from cradl_jax.data.volumes import read_volume
+from cradl_jax import densities
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.slices.store import open_store
 from cradl_jax.errors import LONGEST, InputError
-from cradl_jax.runs import file
+from cradl_jax.prediction import inputs
+from cradl_jax.runs import archive
+from cradl_jax.storage import reading
+from tests.helpers import corpus
+from tests.helpers.refusals import put, refusal
+from tests.helpers.scans import brain, write
 
 SCRIPT = "<script>alert(1)<img src=x onerror=alert(2)>"
 
@@ -47,7 +48,7 @@ def run(folder):
 def members(run, tmp_path_factory):
     """The members of the exported run."""
     path = tmp_path_factory.mktemp("exported") / "run.zip"
-    file.write(path, run.parts)
+    archive.write(path, run.parts)
     with zipfile.ZipFile(path) as packed:
         return {name: packed.read(name) for name in packed.namelist()}
 
@@ -126,20 +127,20 @@ def test_members_with_paths_are_refused(members, tmp_path, name):
 
 
 def test_links_and_members_twice_are_refused(members, tmp_path):
-    link = zipfile.ZipInfo(file.ABOUT)
+    link = zipfile.ZipInfo(archive.ABOUT)
     link.external_attr = 0o120777 << 16
-    others = {name: content for name, content in members.items() if name != file.ABOUT}
+    others = {name: content for name, content in members.items() if name != archive.ABOUT}
     path = packed(tmp_path / "link.zip", others | {link: b"/etc/passwd"})
     refusal(cradl_jax.load_run, path)
     with zipfile.ZipFile(tmp_path / "twice.zip", "w") as target, pytest.warns(UserWarning):
-        for name in (*members, file.ABOUT):
+        for name in (*members, archive.ABOUT):
             target.writestr(name, members[name])
     assert "the members" in refusal(cradl_jax.load_run, tmp_path / "twice.zip")
 
 
 def test_sizes_that_lie_take_no_memory(members, tmp_path):
     """A packed member, and one that the directory of the zip says to be of exabytes."""
-    bomb = members | {file.VARIABLES: bytes(1 << 24)}
+    bomb = members | {archive.VARIABLES: bytes(1 << 24)}
     path = packed(tmp_path / "bomb.zip", bomb, zipfile.ZIP_DEFLATED)
     assert "compressed members" in refusal(cradl_jax.load_run, path)
     content = bytearray(packed(tmp_path / "lie.zip", members).read_bytes())
@@ -153,7 +154,7 @@ def test_sizes_that_lie_take_no_memory(members, tmp_path):
         b"{" * 1000,
     ):
         for length in (len(header), 2**62, 0):
-            lying = members | {file.VARIABLES: struct.pack("<Q", length) + header}
+            lying = members | {archive.VARIABLES: struct.pack("<Q", length) + header}
             refusal(cradl_jax.load_run, packed(tmp_path / "tensors.zip", lying))
 
 
@@ -176,7 +177,7 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
 def test_json_nested_too_deeply(folder, members, study, tmp_path):
-    path = packed(tmp_path / "run.zip", members | {file.ABOUT: NESTED})
+    path = packed(tmp_path / "run.zip", members | {archive.ABOUT: NESTED})
     refusal(cradl_jax.load_run, path)
     for name in ("manifest.json", "densities/manifest.json", "thresholds/thresholds.json"):
         copy = Path(shutil.copytree(folder, tmp_path / name.replace("/", "_")))
@@ -211,8 +212,8 @@ def test_json_nested_too_deeply(folder, members, study, tmp_path):
     ],
 )
 def test_fields_of_an_exported_run(members, tmp_path, path, value):
-    about = put(json.loads(members[file.ABOUT]), path, value)
-    spoiled = packed(tmp_path / "run.zip", members | {file.ABOUT: json.dumps(about).encode()})
+    about = put(json.loads(members[archive.ABOUT]), path, value)
+    spoiled = packed(tmp_path / "run.zip", members | {archive.ABOUT: json.dumps(about).encode()})
     try:
         cradl_jax.load_run(spoiled)
     except InputError as fault:
@@ -285,5 +286,5 @@ def test_names_of_scans_do_not_lead_outside(run, tmp_path, name):
     before = tree(tmp_path)
     assert "fit for a file" in refusal(run.predict, scan, name)
     (tmp_path / "list.csv").write_text(f'image,subject\nscan.nii,"{name}"\n')
-    assert "fit for a file" in refusal(named.find_scans, tmp_path / "list.csv")
+    assert "fit for a file" in refusal(inputs.find_scans, tmp_path / "list.csv")
     assert tree(tmp_path) == before | {tmp_path / "list.csv"}

@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scans import write
-from tiny_study import make, tiny_config
 
-from cradl_jax.data.native import slice_heights_mm
-from cradl_jax.data.preprocess import normalized_slices, slice_geometry
-from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.slices.native import slice_heights_mm
+from cradl_jax.data.slices.preprocess import normalized_slices, slice_geometry
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
-from cradl_jax.prediction import predict_volume, slice_scorer
+from cradl_jax.prediction.scan import predict_volume, slice_scorer
 from cradl_jax.runs import load_run
 from cradl_jax.runs.folder import chosen_score
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
-from experiments import evaluate, preprocess, runs, thresholds
+from experiments import evaluate, thresholds
+from experiments.study import data_sets, runs
+from tests.helpers.scans import write
+from tests.helpers.tiny_study import make, tiny_config
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 OBLIQUE = np.array([[0, -3.9, 0.4, 60], [0.1, 0.5, 3.95, -80], [-4, 0, 0, 70], [0, 0, 0, 1.0]])
 SHAPE = (30, 36, 28)
 
@@ -75,7 +76,7 @@ def content_of(study):
 
 def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_path):
     run.predict(lesion(study), "it").save(tmp_path)
-    store = preprocess.stores(tiny_config(), study)["lesion"]
+    store = data_sets.stores(tiny_config(), study)["lesion"]
     rows = np.flatnonzero(store.subjects == "lesion-test1")
     scores, maps = evaluated(store, rows)
     found = np.array([float(row["score"]) for row in table(tmp_path / "it_slices.csv")])
@@ -92,7 +93,7 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_pat
 
 
 def test_a_scan_with_the_training_scans_field_of_view_gets_the_slices_of_the_store(study, run):
-    store = preprocess.stores(tiny_config(), study)["lesion"]
+    store = data_sets.stores(tiny_config(), study)["lesion"]
     assert run.slicing["pixel_mm"] == max(SHAPE[:2]) * 5 / 32
     volume = read_volume(lesion(study))
     slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **run.slicing)
@@ -205,7 +206,7 @@ def test_what_is_written_says_the_same_everywhere(study, run, tmp_path):
 
 
 def test_other_slices_of_a_batch_change_nothing(study, run):
-    store = preprocess.stores(tiny_config(), study)["lesion"]
+    store = data_sets.stores(tiny_config(), study)["lesion"]
     images, brains = store.images[:40], store.brains[:40]
     whole, part = run.score(images, brains), run.score(images[17:20], brains[17:20])
     np.testing.assert_allclose(part.scores, whole.scores[17:20], rtol=1e-6)
@@ -228,7 +229,7 @@ def test_score_and_heatmap_may_come_from_two_scorers():
 
 
 def test_healthy_validation_lies_above_the_thresholds_as_often_as_they_say(study, evaluated):
-    store = preprocess.stores(tiny_config(), study)["healthy"]
+    store = data_sets.stores(tiny_config(), study)["healthy"]
     rows = store.rows("val")
     scored = evaluated(store, rows)
     kept = content_of(study)

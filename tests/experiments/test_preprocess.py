@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from scans import brain, write
 
 from cradl_jax.errors import InputError
-from experiments.preprocess import main, stores
+from experiments.preprocess import main
+from experiments.study.data_sets import stores
+from tests.helpers.scans import brain, write
 
 LESION = (brain() > 140).astype(np.uint8)
 
@@ -183,7 +184,7 @@ def test_the_command_ends_in_status_two_without_a_traceback(tmp_path):
             *(sys.executable, "-m", "experiments.preprocess", "--config=configs/phantom.py"),
             *(f"--workdir={tmp_path}", "--config.data.root=/nowhere"),
         ],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )

@@ -10,18 +10,19 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from scans import brain, write
 from threadpoolctl import threadpool_limits
 
 from configs import hcp
-from cradl_jax.data import anomalies
-from cradl_jax.data.layouts import find_scans
-from cradl_jax.data.preprocess import slice_volume
-from cradl_jax.data.slices import anomalous
+from cradl_jax.data.scans.layouts import find_scans
+from cradl_jax.data.slices.preprocess import slice_volume
+from cradl_jax.data.slices.store import anomalous
+from cradl_jax.data.synthetic import anomalies
 from cradl_jax.errors import InputError
 from experiments import preprocess, synthesize
+from experiments.study import data_sets
+from tests.helpers.scans import brain, write
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SHAPE, SPACING = (48, 58, 48), 3.5  # a brain of 1.7 liters
 AFFINE = np.diag([-SPACING, SPACING, SPACING, 1.0])  # LAS, as HCP
 AFFINE[:3, 3] = 84, -100, -84
@@ -101,7 +102,7 @@ def test_from_the_distributed_folders_to_four_stores(root, tmp_path):
     sliced = command("preprocess", root, run)
     assert sliced.returncode == 0, sliced.stderr
 
-    opened = preprocess.stores(small_config(root), run)
+    opened = data_sets.stores(small_config(root), run)
     assert list(opened) == ["healthy", "brats", "isles", "synth"]
     stack = int(SHAPE[2] * SPACING / hcp.HCP_SLICE_MM)
     for name, splits, slices in (
@@ -154,7 +155,7 @@ def test_prevalences_in_hcps_field_of_view_are_those_of_table_1():
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(counts, spacing_mm, strict=True)]
     head = sum((x / r) ** 2 for x, r in zip(np.ix_(*axes), (68, 84, 66), strict=True)) < 1
     volume = np.where(head, np.random.default_rng(0).uniform(400, 600, head.shape), 0)
-    slices, voxels, how = [], [], preprocess.slicing(hcp.get_config(), "synth")
+    slices, voxels, how = [], [], data_sets.slicing(hcp.get_config(), "synth")
     for subject in range(49):
         key = synthesize.subject_key(0, str(subject))
         data, mask = jax.device_get(anomalies.paste_object(key, volume, head, spacing_mm))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scans import brain, write
+
+from tests.helpers.scans import brain, write
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 SHAPE = (20, 24, 16)

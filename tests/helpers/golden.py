@@ -1,7 +1,7 @@
 """A study's figures beside those of an earlier one, each with the tolerance that is stated there.
 
-    python -m tests.golden runs/ci tests/golden/smoke.csv            # compare: exit status 0 or 1
-    python -m tests.golden runs/ci tests/golden/smoke.csv --renew    # keep these from now on
+    python -m tests.helpers.golden runs/ci tests/golden/smoke.csv           # compare: status 0 or 1
+    python -m tests.helpers.golden runs/ci tests/golden/smoke.csv --renew   # keep these
 
 `smoke.csv` is of the command that `.ci/run` runs; `tiny.csv` of the study in
 tests/test_end_to_end.py, which renews it by `RENEW_GOLDEN=1 python -m pytest -n 0
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cradl_jax.data.slices import open_store
-from cradl_jax.report import BASELINE, Result, is_density, read_csv
+from cradl_jax.data.slices.store import open_store
+from cradl_jax.evaluation.results import BASELINE, Result, is_density, read_csv
 
 TOLERANCES = {"count": 0.0, "mean": 1e-4, "share": 2e-4}  # of the slices
 RESULTS = {"baseline": 2e-3, "terms": 0.02, "mixtures": 0.05, "flows": 0.15}

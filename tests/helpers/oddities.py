@@ -6,7 +6,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from corpus import (
+
+from tests.helpers.corpus import (
     AFFINE,
     BIG,
     Maker,

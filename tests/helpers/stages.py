@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import tiny_study
-
-from cradl_jax import train
-from cradl_jax.integrity import SUMS
-from experiments import app, interruption, training
+from cradl_jax.storage.integrity import SUMS
+from cradl_jax.training import loop
+from experiments.cli import interruption
+from experiments.study import app, training
+from tests.helpers import tiny_study
 
 CONTEXT = multiprocessing.get_context("forkserver")
 HERE = Path(__file__).resolve()
@@ -55,8 +55,10 @@ def get_config():
 
 def serve() -> None:
     """Import once what the forked processes need, but do not start JAX; each has one CPU device."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
-    CONTEXT.set_forkserver_preload(["stages", "experiments.reproduce", "experiments.simclr"])
+    os.environ["PYTHONPATH"] = str(HERE.parents[2])
+    CONTEXT.set_forkserver_preload(
+        ["tests.helpers.stages", "experiments.reproduce", "experiments.simclr"]
+    )
 
 
 def start(command: str, workdir: Path, log: Path, *arguments: str) -> multiprocessing.Process:
@@ -71,7 +73,7 @@ def _run(
     command: str, workdir: Path, log: Path, arguments: tuple[str, ...], xla_flags: str
 ) -> None:
     os.environ["XLA_FLAGS"] = xla_flags
-    train.LONGEST_CHUNK = 2  # several an epoch, and a checkpoint after each
+    loop.LONGEST_CHUNK = 2  # several an epoch, and a checkpoint after each
     training.SAVE_SECONDS = 0
     interruption.GRACE = 1
     with log.open("w") as file:

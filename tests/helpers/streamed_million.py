@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from cradl_jax.data.selected import Selected
-from cradl_jax.data.slices import ARRAYS, TABLES, open_store
-from cradl_jax.integrity import seal
-from cradl_jax.streaming import streamed
-from cradl_jax.train import adam, create_state, train
+from cradl_jax.data.slices.store import ARRAYS, TABLES, open_store
+from cradl_jax.data.slices.subset import SliceSubset
+from cradl_jax.storage.integrity import write_checksums
+from cradl_jax.training.loop import adam, create_state, train
+from cradl_jax.training.streaming import streamed
 
 SLICES, SIZE, SCANS = 1_000_000, 128, 10_000
 CHUNKS = 3
@@ -44,7 +44,7 @@ def write_store(folder: Path) -> None:
     (folder / "scans.json").write_text(json.dumps([{}] * SCANS))
     manifest = {"settings": {"size": SIZE}, "slices": SLICES, "fingerprint": ""}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    seal(folder, *TABLES)
+    write_checksums(folder, *TABLES)
 
 
 def fitted(variables, images, keys, train):
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
         create_state(variables, optimizer),
         fitted,
         optimizer,
-        *(Selected(store.images, store.rows(split)) for split in ("train", "val")),
+        *(SliceSubset(store.images, store.rows(split)) for split in ("train", "val")),
         epochs=1,
         batch_size=512,
         seed=0,

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from scans import brain, write
 
 from configs import default
-from cradl_jax.checkpoints import Checkpoints
-from cradl_jax.manifest import write_manifest
+from cradl_jax.devices.parallel import replicate
 from cradl_jax.methods import initial_variables
-from cradl_jax.parallel import everywhere
-from cradl_jax.train import adam, create_state
-from experiments import density, preprocess, runs, settings, thresholds, training
+from cradl_jax.runs.checkpoints import Checkpoints
+from cradl_jax.storage.manifest import write_manifest
+from cradl_jax.training.loop import adam, create_state
+from experiments import density, preprocess, thresholds
+from experiments.study import data_sets, runs, settings, training
+from tests.helpers.scans import brain, write
 
 SHAPE = (30, 36, 28)
 SCANS = {"healthy": {"train": 4, "val": 3}, "lesion": {"val": 1, "test": 2}}
@@ -53,11 +54,11 @@ def write_scans(root):
 def keep_initial_weights(config, workdir):
     """A run whose encoder has learned nothing, which is enough to score slices with."""
     run = runs.folder(workdir, config.seed, "cradl")
-    healthy = preprocess.stores(config, workdir)["healthy"]
+    healthy = data_sets.stores(config, workdir)["healthy"]
     write_manifest(run, settings.of_run(config, "cradl"), healthy.manifest["fingerprint"])
     model = settings.network(config, "cradl")
     variables = initial_variables(model, config.seed, config.data.size)
-    state = everywhere(create_state(variables, adam(1e-3, 0.0, 1, 10)), jax.devices())
+    state = replicate(create_state(variables, adam(1e-3, 0.0, 1, 10)), jax.devices())
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state, val_loss=0.0)
     training.seal_run(run)

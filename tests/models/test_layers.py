@@ -5,13 +5,13 @@ import pytest
 from jax.test_util import check_grads
 from scipy.signal import correlate
 
-from cradl_jax.models import convolutions
+from cradl_jax.models import layers
 from cradl_jax.models.encoder import Encoder, levels
 from cradl_jax.models.simclr import SimCLR
 
 every_up = pytest.mark.parametrize(
     ("up", "features"),
-    [(convolutions.up_native, 2), (convolutions.up_winograd, 2), (convolutions.up_patches, 1)],
+    [(layers.up_native, 2), (layers.up_winograd, 2), (layers.up_patches, 1)],
 )
 
 
@@ -22,11 +22,11 @@ def draw(seed, *shape):
 @pytest.mark.parametrize(
     ("form", "width", "channels"),
     [
-        (convolutions.down_native, 12, 3),
-        (convolutions.down_winograd, 12, 3),  # two outputs from three products
-        (convolutions.down_winograd, 16, 3),  # four from five
-        (convolutions.down_winograd, 8, 65),  # two again, for so many channels
-        (convolutions.down_patches, 12, 1),
+        (layers.down_native, 12, 3),
+        (layers.down_winograd, 12, 3),  # two outputs from three products
+        (layers.down_winograd, 16, 3),  # four from five
+        (layers.down_winograd, 8, 65),  # two again, for so many channels
+        (layers.down_patches, 12, 1),
     ],
 )
 def test_down_is_a_strided_correlation(form, width, channels):
@@ -52,15 +52,15 @@ def test_up_adds_the_kernel_at_every_second_pixel(up, features, width):
 @pytest.mark.parametrize(
     ("native", "products", "before", "after"),
     [
-        (convolutions.down_native, convolutions.down_winograd, 3, 5),
-        (convolutions.down_native, convolutions.down_patches, 1, 5),
-        (convolutions.up_native, convolutions.up_winograd, 3, 5),
-        (convolutions.up_native, convolutions.up_patches, 3, 1),
+        (layers.down_native, layers.down_winograd, 3, 5),
+        (layers.down_native, layers.down_patches, 1, 5),
+        (layers.up_native, layers.up_winograd, 3, 5),
+        (layers.up_native, layers.up_patches, 3, 1),
     ],
 )
 @pytest.mark.parametrize("width", [4, 8])
 def test_gradients_of_both_forms_agree(native, products, before, after, width):
-    kernel = (after, before) if native is convolutions.up_native else (before, after)
+    kernel = (after, before) if native is layers.up_native else (before, after)
     x, kernel = draw(0, 2, 8, width, before), draw(1, 4, 4, *kernel)
     expected, found = (
         jax.grad(lambda x, k, f=form: (f(x, k) ** 3).sum(), (0, 1))(x, kernel)
@@ -79,8 +79,8 @@ def test_gradients_of_up_equal_finite_differences(up, features):
 
 def test_a_batch_may_be_mapped():
     x, kernel = draw(0, 3, 8, 8, 2), draw(1, 4, 4, 2, 4)
-    mapped = jax.vmap(lambda image: convolutions.down_winograd(image[None], kernel)[0])(x)
-    np.testing.assert_allclose(mapped, convolutions.down_winograd(x, kernel), rtol=1e-4, atol=1e-5)
+    mapped = jax.vmap(lambda image: layers.down_winograd(image[None], kernel)[0])(x)
+    np.testing.assert_allclose(mapped, layers.down_winograd(x, kernel), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "factor"), [(4, 5), (16, 10)])
@@ -91,19 +91,17 @@ def test_fewer_products_round_like_float32(size, factor):
     exact = np.einsum("nijchw,hwco->nijo", windows, np.asarray(kernel, np.float64))
     errors = [
         (form(x, kernel) - exact).std() / exact.std()
-        for form in (convolutions.down_native, convolutions.down_winograd)
+        for form in (layers.down_native, layers.down_winograd)
     ]
     assert errors[1] < factor * errors[0] < 4e-6
 
 
 def test_layers_choose_a_form_inside_scan():
-    layer, x = convolutions.Down(4), draw(0, 2, 8, 8, 3)
+    layer, x = layers.Down(4), draw(0, 2, 8, 8, 3)
     variables = layer.init(jax.random.key(1), x)
     _, scanned = jax.lax.scan(lambda c, _: (c, layer.apply(variables, c)), x, None, length=2)
     kernel = variables["params"]["kernel"]
-    np.testing.assert_allclose(
-        scanned[1], convolutions.down_native(x, kernel), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(scanned[1], layers.down_native(x, kernel), rtol=1e-4, atol=1e-5)
 
 
 def test_encoder_has_the_layers_of_table_10():
@@ -147,7 +145,7 @@ def test_encoder_gradient_equals_finite_differences():
 
 
 def test_batch_statistics_become_the_batch_mean():
-    norm, x = convolutions.NormReLU(), draw(0, 64, 4, 4, 3) * 2 + 5
+    norm, x = layers.NormReLU(), draw(0, 64, 4, 4, 3) * 2 + 5
     variables = norm.init(jax.random.key(0), x, False)
     for _ in range(200):
         _, updated = norm.apply(variables, x, True, mutable=["batch_stats"])

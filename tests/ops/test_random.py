@@ -3,27 +3,27 @@ import numpy as np
 import pytest
 from scipy.special import erfinv
 
-from cradl_jax import noise
+from cradl_jax.ops import random
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 7), (2, 128, 128)])
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
 def test_bits_and_noise_are_those_of_jax(shape, seed):
     key = jax.random.fold_in(jax.random.key(seed), 3)
-    np.testing.assert_array_equal(noise.bits(key, shape), jax.random.bits(key, shape))
+    np.testing.assert_array_equal(random.bits(key, shape), jax.random.bits(key, shape))
     expected = jax.random.normal(key, shape)
-    np.testing.assert_allclose(noise.normal(key, shape), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(random.normal(key, shape), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_every_image_of_a_batch_has_noise_of_its_own():
     keys = jax.random.split(jax.random.key(0), 3)
-    found = jax.vmap(lambda key: noise.normal(key, (64, 64)))(keys).reshape(3, -1)
+    found = jax.vmap(lambda key: random.normal(key, (64, 64)))(keys).reshape(3, -1)
     assert np.abs(np.corrcoef(found) - np.eye(3)).max() < 0.07
 
 
 def test_logarithm_is_that_of_numpy():
     x = np.exp(np.linspace(-80, 80, 100_001), dtype=np.float32)
-    np.testing.assert_allclose(noise.log(x), np.log(x.astype(float)), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(random.log(x), np.log(x.astype(float)), rtol=1e-6, atol=1e-7)
 
 
 def test_inverse_error_function_is_that_of_scipy():
@@ -32,4 +32,4 @@ def test_inverse_error_function_is_that_of_scipy():
     x = x[x < 1]
     for sign in (1, -1):
         expected = erfinv(sign * x.astype(float))
-        np.testing.assert_allclose(noise.erf_inv(sign * x), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(random.erf_inv(sign * x), expected, rtol=1e-5, atol=1e-7)

@@ -1,8 +1,8 @@
 import pytest
 
-from cradl_jax.data.named import Named, find_scans
 from cradl_jax.errors import InputError
-from cradl_jax.prediction_files import claim_folder
+from cradl_jax.prediction.files import claim_folder
+from cradl_jax.prediction.inputs import InputScan, find_scans
 
 
 def test_scans_are_found_and_named(tmp_path):
@@ -11,14 +11,14 @@ def test_scans_are_found_and_named(tmp_path):
     (tmp_path / "c.nii").symlink_to("absent")  # of a data set that was not fetched: a fault, later
     (tmp_path / "d.nii").mkdir()
     assert find_scans(tmp_path) == [
-        Named("a", tmp_path / "a.nii.gz"),
-        Named("b", tmp_path / "b.nii"),
-        Named("c", tmp_path / "c.nii"),
+        InputScan("a", tmp_path / "a.nii.gz"),
+        InputScan("b", tmp_path / "b.nii"),
+        InputScan("c", tmp_path / "c.nii"),
     ]
     listed = tmp_path / "list.csv"
     listed.write_text("image,subject\na.nii.gz,one\nb.nii,\n")
     assert [scan.name for scan in find_scans(listed)] == ["one", "b"]
-    assert find_scans(tmp_path / "b.nii") == [Named("b", tmp_path / "b.nii")]
+    assert find_scans(tmp_path / "b.nii") == [InputScan("b", tmp_path / "b.nii")]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scans import brain, write
 from scipy import ndimage, stats
 
-from cradl_jax.data import phantom
-from cradl_jax.data.atlas import load_atlas
-from cradl_jax.data.description import (
+from cradl_jax.data.scans.volumes import Volume, read_volume
+from cradl_jax.data.slices.scan_statistics import (
     BINS,
     CELL_MM,
     CELLS,
@@ -25,14 +23,16 @@ from cradl_jax.data.description import (
     describe,
     states_orientation,
 )
-from cradl_jax.data.familiarity import ONE_SCAN, Reference, summarize, warnings
-from cradl_jax.data.volumes import Volume, read_volume
+from cradl_jax.data.synthetic import phantom
+from cradl_jax.data.synthetic.atlas import load_atlas
 from cradl_jax.errors import InputError
+from cradl_jax.prediction.input_qc import ONE_SCAN, Reference, summarize, warnings
+from tests.helpers.scans import brain, write
 
 SPACING = (4.0, 4.0, 4.0)
 SCAN = Path(
     os.environ.get("CRADL_TEST_SCAN")
-    or Path(__file__).parents[2] / "shared" / "data" / "TCGA-DU-7294_T2w.nii.gz"
+    or Path(__file__).parents[3] / "shared" / "data" / "TCGA-DU-7294_T2w.nii.gz"
 )
 
 

@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from scans import brain
 from scipy.spatial.transform import Rotation
 
-from cradl_jax.data.volumes import Volume
+from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
-from cradl_jax.viewer import Profile, profile_figure, scan_page
+from cradl_jax.prediction.viewer import Profile, profile_figure, scan_page
+from tests.helpers.scans import brain
 
 HOSTILE = "</title></script><script>document.title='x'</script><img src=http://evil.example> $x_$"
 CHROMIUM = shutil.which("chromium")

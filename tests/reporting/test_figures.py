@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from cradl_jax import figures, galleries
-from cradl_jax.figures import Bar
-from cradl_jax.metrics import in_memory, operating_points
+from cradl_jax.evaluation.metrics import in_memory, operating_points
+from cradl_jax.reporting import figures, galleries
+from cradl_jax.reporting.figures import Bar
 
 
 @pytest.fixture

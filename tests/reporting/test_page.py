@@ -9,21 +9,16 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cradl_jax.errors import InputError
-from cradl_jax.report import (
+from cradl_jax.evaluation.results import (
     Choice,
-    Picture,
     Result,
-    Section,
-    Table,
-    Verbatim,
-    html_page,
     is_candidate,
     is_density,
-    markdown_table,
     read_csv,
     select_scores,
     write_csv,
 )
+from cradl_jax.reporting.page import Picture, Section, Table, Verbatim, html_page, markdown_table
 
 HOSTILE = "<script>alert('1')</script> & \"sub|01\""
 

@@ -8,9 +8,9 @@ from itertools import product
 
 import pytest
 
-from cradl_jax import paper
 from cradl_jax.errors import InputError
-from cradl_jax.report import is_candidate
+from cradl_jax.evaluation.results import is_candidate
+from cradl_jax.reporting import paper
 
 # Where the paper contradicts itself or its text cannot settle it.
 OTHER_DEVIATION = {  # Table 2 against Table 7, which agree on the mean

@@ -4,12 +4,13 @@ import math
 
 import pytest
 
-from cradl_jax import paper, tables
 from cradl_jax.errors import InputError
-from cradl_jax.interval_tables import difference_table, interval_table
-from cradl_jax.report import Result, html_page, markdown_table, select_scores
-from cradl_jax.report import Section as Part
-from cradl_jax.summary import (
+from cradl_jax.evaluation.results import Result, select_scores
+from cradl_jax.reporting import paper, tables
+from cradl_jax.reporting.interval_tables import difference_table, interval_table
+from cradl_jax.reporting.page import Section as Part
+from cradl_jax.reporting.page import html_page, markdown_table
+from cradl_jax.reporting.summary import (
     Comparison,
     Estimate,
     Spread,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cradl_jax.errors import InputError
-from cradl_jax.manifest import fingerprint, read_manifest, write_manifest
+from cradl_jax.storage.manifest import fingerprint, read_manifest, write_manifest
 
 SETTINGS = {"seed": 0, "train": {"epochs": 3, "scale": (0.9, 1.2)}}
 

@@ -12,17 +12,17 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_study import tiny_config
 
 import cradl_jax
 from cradl_jax import densities
 from cradl_jax.errors import InputError
-from cradl_jax.integrity import with_hash
 from cradl_jax.postprocess import postprocess
-from cradl_jax.runs import file
-from experiments import preprocess
+from cradl_jax.runs import archive
+from cradl_jax.storage.integrity import with_hash
+from experiments.study import data_sets
+from tests.helpers.tiny_study import tiny_config
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,20 @@ def with_json(change):
     """A change of the JSON member alone."""
 
     def changed(members):
-        content = json.loads(members[file.ABOUT])
+        content = json.loads(members[archive.ABOUT])
         content.pop("sha256")
         change(content)
-        return members | {file.ABOUT: json.dumps(with_hash(content)).encode()}
+        return members | {archive.ABOUT: json.dumps(with_hash(content)).encode()}
 
     return changed
 
 
 def test_slice_scores_are_the_densities_of_the_representations(study, folder):
     run = cradl_jax.load_run(folder).using("gmm1", "gmm1")
-    store = preprocess.stores(tiny_config(), study)["lesion"]
+    store = data_sets.stores(tiny_config(), study)["lesion"]
     images, brains = np.array(store.images[:5]), np.array(store.brains[:5])
     found = run.score(images, brains)
-    model = file.parts.model(run.parts.manifest["settings"], run.parts.variables)
+    model = archive.parts.model(run.parts.manifest["settings"], run.parts.variables)
     density = run.parts.densities["gmm1"]
 
     def nll(x):
@@ -121,13 +121,15 @@ def test_exported_run_says_the_same_to_the_bit(folder, exported, scan):
 
 def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
     with zipfile.ZipFile(exported) as packed:
-        assert sorted(packed.namelist()) == sorted((file.ABOUT, file.VARIABLES, file.DENSITIES))
-        stored = len(packed.read(file.VARIABLES))
+        assert sorted(packed.namelist()) == sorted(
+            (archive.ABOUT, archive.VARIABLES, archive.DENSITIES)
+        )
+        stored = len(packed.read(archive.VARIABLES))
     run = cradl_jax.load_run(folder)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(run.parts.variables))
     assert weights <= stored < weights + 5000, "the weights alone, without the optimizer's state"
     for source in (folder, exported):
-        file.write(tmp_path / "again.zip", cradl_jax.load_run(source).parts)
+        archive.write(tmp_path / "again.zip", cradl_jax.load_run(source).parts)
         assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
 
 
@@ -142,7 +144,7 @@ def places(values, path=()):
 def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
     """Every field but long lists' further items, changed to another number or text."""
     with zipfile.ZipFile(exported) as source:
-        content = json.loads(source.read(file.ABOUT))
+        content = json.loads(source.read(archive.ABOUT))
     chosen = [p for p in places(content) if not any(isinstance(i, int) and i > 1 for i in p)]
     assert {("thresholds", "slicing", "pixel_mm"), ("chosen", "score")} <= set(chosen)
     for *path, last in chosen:
@@ -151,7 +153,7 @@ def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
         for name in path:
             inner = inner[name]
         inner[last] = "other" if inner[last] != "other" else "another"
-        changed = {file.ABOUT: json.dumps(changed).encode()}
+        changed = {archive.ABOUT: json.dumps(changed).encode()}
         damaged = rewritten(exported, tmp_path / "run.zip", lambda m, c=changed: m | c)
         with pytest.raises(InputError, match=r"other than those that were written|expected format"):
             cradl_jax.load_run(damaged)
@@ -161,11 +163,14 @@ def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
     ("change", "message"),
     [
         (lambda m: m | {"../evil.txt": b"x"}, "the members"),
-        (lambda m: {n: d for n, d in m.items() if n != file.DENSITIES}, "the members"),
-        (lambda m: m | {file.VARIABLES: m[file.VARIABLES][:-40]}, "run written by"),
-        (lambda m: m | {file.VARIABLES: m[file.DENSITIES]}, "weights of another network"),
-        (lambda m: m | {file.VARIABLES: m[file.VARIABLES][:-1] + b"\x11"}, "other than those"),
-        (lambda m: m | {file.ABOUT: b"{"}, "run written by"),
+        (lambda m: {n: d for n, d in m.items() if n != archive.DENSITIES}, "the members"),
+        (lambda m: m | {archive.VARIABLES: m[archive.VARIABLES][:-40]}, "run written by"),
+        (lambda m: m | {archive.VARIABLES: m[archive.DENSITIES]}, "weights of another network"),
+        (
+            lambda m: m | {archive.VARIABLES: m[archive.VARIABLES][:-1] + b"\x11"},
+            "other than those",
+        ),
+        (lambda m: m | {archive.ABOUT: b"{"}, "run written by"),
         (with_json(lambda c: c.update(format=99)), "expected format 2.*found 99"),
         (with_json(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
         (with_json(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),

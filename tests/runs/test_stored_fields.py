@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from refusals import put, refusal
-from scans import brain
-from tiny_study import tiny_config
 
-from cradl_jax import thresholds
-from cradl_jax.data import familiarity
-from cradl_jax.data.description import describe
-from cradl_jax.data.volumes import Volume
+from cradl_jax.data.scans.volumes import Volume
+from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import LONGEST
-from cradl_jax.runs import parts
-from experiments import settings
+from cradl_jax.evaluation import thresholds
+from cradl_jax.prediction import input_qc
+from cradl_jax.runs import contents
+from experiments.study import settings
+from tests.helpers.refusals import put, refusal
+from tests.helpers.scans import brain
+from tests.helpers.tiny_study import tiny_config
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400
 SPOILED = {
@@ -49,7 +49,7 @@ def known() -> thresholds.Thresholds:
     )
     scan = Volume(brain(), np.diag([8.0, 8, 8, 1]), (8.0, 8.0, 8.0))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "pixel_mm": 4.5}
-    training = familiarity.summarize([describe(scan)])
+    training = input_qc.summarize([describe(scan)])
     return thresholds.Thresholds(slicing, {"gmm1": usual}, {"gmm1": usual.thresholds}, training)
 
 
@@ -80,6 +80,6 @@ SETTINGS = {
 @pytest.mark.parametrize("path", SETTINGS)
 def test_settings_of_other_types_and_ranges(path):
     content = json.loads(json.dumps(settings.of_run(tiny_config(), "cradl")))
-    parts.network(content)
+    contents.network(content)
     for value in SETTINGS[path]:
-        assert path.split(".")[0] in refusal(parts.network, put(content, path, value))
+        assert path.split(".")[0] in refusal(contents.network, put(content, path, value))

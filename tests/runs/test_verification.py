@@ -7,15 +7,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny_study import keep_initial_weights, make, tiny_config
 
 import cradl_jax
-from cradl_jax import integrity, report, verification
 from cradl_jax.errors import InputError
-from cradl_jax.runs import file
-from experiments import density, evaluate, preprocess, runs, thresholds
+from cradl_jax.evaluation import results
+from cradl_jax.runs import archive, verification
+from cradl_jax.storage import integrity
+from experiments import density, evaluate, preprocess, thresholds
+from experiments.study import runs
+from tests.helpers.tiny_study import keep_initial_weights, make, tiny_config
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def config_of(seed):
@@ -39,7 +41,7 @@ def study(tmp_path_factory):
     results = place / "results.csv"
     results.write_text(results.read_text().replace("\n0,", "\n1,"))
     for part in ("thresholds", "evaluation"):
-        integrity.seal(workdir / "seed1/cradl" / part)
+        integrity.write_checksums(workdir / "seed1/cradl" / part)
     return workdir
 
 
@@ -126,7 +128,9 @@ def test_parts_that_do_not_belong_together_are_refused(copied, part, source, use
 def test_exported_run_of_other_parts_is_refused(study, tmp_path):
     members = []
     for seed in (0, 1):
-        file.write(tmp_path / f"{seed}.zip", cradl_jax.load_run(study / f"seed{seed}/cradl").parts)
+        archive.write(
+            tmp_path / f"{seed}.zip", cradl_jax.load_run(study / f"seed{seed}/cradl").parts
+        )
         with zipfile.ZipFile(tmp_path / f"{seed}.zip") as packed:
             members.append({name: packed.read(name) for name in packed.namelist()})
     for name in members[0]:
@@ -147,7 +151,7 @@ def flip(path: Path) -> bytes:
 
 def results_of(workdir):
     parts = sorted(workdir.glob("seed*/*/evaluation/results.csv"))
-    return [row for part in parts for row in report.read_csv(part)]
+    return [row for part in parts for row in results.read_csv(part)]
 
 
 def faults(workdir):
@@ -156,8 +160,8 @@ def faults(workdir):
 
 def test_one_bit_in_any_file_is_named_and_nothing_else(study):
     """A file of every kind that the commands wrote, and a scan; runs are verified alone."""
-    report.write_csv(study / "results.csv", results_of(study))
-    integrity.seal(study, "results.csv")  # in place of a report
+    results.write_csv(study / "results.csv", results_of(study))
+    integrity.write_checksums(study, "results.csv")  # in place of a report
     assert faults(study) == []
     files = [path for path in study.rglob("*") if path.is_file() and "data" not in path.parts]
     files.append(study / "data" / "lesion-test1.nii.gz")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cradl_jax.files import replacing, write_text
+from cradl_jax.storage.files import replacing, write_text
 
 
 def test_file_appears_whole_and_folders_are_made(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradl_jax import integrity
 from cradl_jax.errors import InputError
+from cradl_jax.storage import integrity
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def folder(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.txt", "in/b  c.txt", "in/empty", "partial_d.txt"):
         (tmp_path / name).write_text(name if "." in name else "")
-    integrity.seal(tmp_path)
+    integrity.write_checksums(tmp_path)
     assert list(integrity.sums(tmp_path)) == ["a.txt"], "what lies in it, but nothing half written"
-    integrity.seal(tmp_path, "a.txt", "in", "missing")
+    integrity.write_checksums(tmp_path, "a.txt", "in", "missing")
     return tmp_path
 
 
@@ -56,7 +56,7 @@ def test_every_byte_of_the_sums_counts(folder):
 
 def test_parts_are_sealed_alone_and_progress_counts_their_bytes(folder):
     seen = []
-    integrity.seal(folder, "in", progress=seen.append)
+    integrity.write_checksums(folder, "in", progress=seen.append)
     assert list(integrity.sums(folder)) == ["in/b  c.txt", "in/empty"]
     assert sum(seen) == len("in/b  c.txt")
 

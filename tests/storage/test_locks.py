@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cradl_jax import locks
+from cradl_jax.storage import locks
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path

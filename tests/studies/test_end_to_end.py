@@ -10,19 +10,21 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import golden
 import numpy as np
 import pytest
 
 from configs import phantom, scans
-from cradl_jax import integrity, verification
-from cradl_jax.data.layouts import find_scans
+from cradl_jax.data.scans.layouts import find_scans
 from cradl_jax.errors import InputError
-from cradl_jax.report import read_csv
+from cradl_jax.evaluation.results import read_csv
+from cradl_jax.runs import verification
 from cradl_jax.scoring import Batch, baseline, post_processed
-from experiments import app, evaluate, preprocess, report, reproduce, runs, thresholds
+from cradl_jax.storage import integrity
+from experiments import evaluate, preprocess, report, reproduce, thresholds
+from experiments.study import data_sets, runs
+from tests.helpers import golden
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}
 VAE = {
@@ -92,7 +94,7 @@ def above(scores, labels, threshold):
 
 def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(study):
     """Every slice score from the scores that are kept, and the heatmap of |intensity| anew."""
-    stores = preprocess.stores(tiny_config(), study)
+    stores = data_sets.stores(tiny_config(), study)
     rows = {r[1:7]: r.value for r in read_csv(study / "results.csv")}
     for method, dataset in product(SCORES, ("synth", "lesion")):
         folder = study / "seed0" / method
@@ -131,7 +133,7 @@ def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_pa
     with pytest.raises(InputError, match=r"no such file; run python -m experiments\.thresholds"):
         evaluate.evaluate(tiny_config(), tmp_path, "baseline")
     manifest = json.loads((study / "seed0" / "cradl" / "evaluation" / "manifest.json").read_text())
-    stores = preprocess.stores(tiny_config(), study)
+    stores = data_sets.stores(tiny_config(), study)
     assert manifest["settings"]["data"] == {
         name: store.manifest["fingerprint"] for name, store in stores.items()
     }
@@ -156,7 +158,7 @@ def test_the_study_verifies_and_other_results_than_its_runs_are_named(study):
         (study / "results.csv").write_text(text.replace("synth", "sinth", 1))
         faults = [fault for check in verification.checks(study) for fault in check.faults]
         assert len(faults) == 1 and faults[0].startswith(f"{study / 'results.csv'}: found another")
-        integrity.seal(study, "results.csv")
+        integrity.write_checksums(study, "results.csv")
         faults = [fault for check in verification.checks(study) for fault in check.faults]
         assert len(faults) == 1 and f"{study / 'results.csv'}: expected the results" in faults[0]
     finally:
@@ -229,10 +231,10 @@ def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path
     config.data.update({"size": 32, "offset": 2})
     config.data.healthy = str(tmp_path / "healthy.csv")
     config.data.anomalous = str(tmp_path / "synth.csv")
-    config.data.sets = app.listed_sets(config)
+    config.data.sets = config.listed_sets(config)
     preprocess.main(config, tmp_path / "run")
-    listed = preprocess.stores(config, tmp_path / "run")
-    original = preprocess.stores(tiny_config(), study)
+    listed = data_sets.stores(config, tmp_path / "run")
+    original = data_sets.stores(tiny_config(), study)
     assert list(listed) == ["healthy", "synth"]
     for name, store in listed.items():
         assert (store.images == original[name].images).all()

@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import stages
-import tiny_study
-from stages import RUN, STAGES, Stage, finish, without
 
-from cradl_jax.checkpoints import Checkpoints
-from cradl_jax.integrity import SUMS
 from cradl_jax.methods import initial_variables
-from cradl_jax.train import TrainState, adam, create_state
-from experiments import settings
-from experiments.command import in_words
-from experiments.interruption import REQUEUE
+from cradl_jax.runs.checkpoints import Checkpoints
+from cradl_jax.storage.integrity import SUMS
+from cradl_jax.training.loop import TrainState, adam, create_state
+from experiments.cli.command import in_words
+from experiments.cli.interruption import REQUEUE
+from experiments.study import settings
+from tests.helpers import stages, tiny_study
+from tests.helpers.stages import RUN, STAGES, Stage, finish, without
 
 QUICK = pytest.mark.parametrize("study", [stages.QUICK], indirect=True, ids=["quick"])
 FULL = pytest.mark.parametrize("study", [""], indirect=True, ids=["full"])

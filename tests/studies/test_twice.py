@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
-from tiny_study import tiny_config, write_scans
 
-from cradl_jax import integrity, locks, report, verification
-from experiments import alone, density, evaluate, preprocess, thresholds, training
+from cradl_jax.evaluation import results
+from cradl_jax.runs import verification
+from cradl_jax.storage import integrity, locks
+from experiments import density, evaluate, preprocess, thresholds
+from experiments.cli import locking
+from experiments.study import training
+from tests.helpers.tiny_study import tiny_config, write_scans
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
-import test_twice
+from tests.studies import test_twice
 
 def get_config():
     return test_twice.trained_config({data!r})
@@ -36,7 +40,7 @@ def start(command, config, workdir, *more):
     return subprocess.Popen(
         [sys.executable, "-m", command, f"--config={config}", f"--workdir={workdir}", *more],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,9 +80,9 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
     rows = [
         row
         for method in ("cradl", "baseline")
-        for row in report.read_csv(one / "seed0" / method / "evaluation" / "results.csv")
+        for row in results.read_csv(one / "seed0" / method / "evaluation" / "results.csv")
     ]
-    report.write_csv(one / "results.csv", rows)
+    results.write_csv(one / "results.csv", rows)
     assert (one / "results.csv").read_bytes() == (together / "results.csv").read_bytes()
 
 
@@ -101,7 +105,7 @@ def test_shards_started_at_once_give_the_stores_of_one_command(tmp_path):
         assert not list(integrity.faults(together / "slices" / name))
 
 
-@alone.stage("the work of {}, seed {seed}")
+@locking.stage("the work of {}, seed {seed}")
 def work(config, workdir, method, again=1):
     return [method] * again
 

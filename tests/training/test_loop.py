@@ -7,13 +7,13 @@ import optax
 import pytest
 
 from cradl_jax import augment, objectives
-from cradl_jax import train as training
-from cradl_jax.checkpoints import Checkpoints, read_best
+from cradl_jax.devices.parallel import AXIS, split_batch
 from cradl_jax.errors import Diverged, InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
-from cradl_jax.parallel import AXIS, share_out
-from cradl_jax.train import adam, create_state, steps_per_epoch, train
+from cradl_jax.runs.checkpoints import Checkpoints, read_best
+from cradl_jax.training import loop as training
+from cradl_jax.training.loop import adam, create_state, steps_per_epoch, train
 
 MODEL = SimCLR(Encoder(4, 16, axis_name=AXIS), (16, 8))
 VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
@@ -214,7 +214,7 @@ def test_learning_rate_warms_up_then_anneals():
 
 def test_batch_must_fit():
     with pytest.raises(InputError, match="does not divide over 4 devices"):
-        share_out(np.zeros((3, 10)), jax.devices())
+        split_batch(np.zeros((3, 10)), jax.devices())
     with pytest.raises(InputError, match="larger than the training set of 7 slices"):
         steps_per_epoch(7, 8)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train import OBJECTIVE, OPTIMIZER, initial_state
 
-from cradl_jax import train as training
-from cradl_jax.data.selected import Selected
-from cradl_jax.feeds import Schedule, resident
-from cradl_jax.streaming import streamed
-from cradl_jax.train import train
+from cradl_jax.data.slices.subset import SliceSubset
+from cradl_jax.training import loop as training
+from cradl_jax.training.feeds import Schedule, resident
+from cradl_jax.training.loop import train
+from cradl_jax.training.streaming import streamed
+from tests.training.test_loop import OBJECTIVE, OPTIMIZER, initial_state
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ class FromDisk:
         self.mapped = mapped
 
     def __getitem__(self, part):
-        return Selected(self.mapped, np.arange(len(self.mapped))[part])
+        return SliceSubset(self.mapped, np.arange(len(self.mapped))[part])
 
 
 def run(state, images, devices, place):
@@ -93,7 +93,7 @@ def test_chunks_are_nearly_as_long_as_they_may_be(steps, longest):
 def test_selected_slices_are_those_of_the_file(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     rows = np.array([70, 3, 3, 41, 0])
-    selected = Selected(np.load(tmp_path / "images.npy", mmap_mode="r"), rows)
+    selected = SliceSubset(np.load(tmp_path / "images.npy", mmap_mode="r"), rows)
     assert len(selected) == 5
     np.testing.assert_array_equal(selected[:], images[rows])
     np.testing.assert_array_equal(selected[np.array([4, 1])], images[[0, 3]])
@@ -101,10 +101,10 @@ def test_selected_slices_are_those_of_the_file(images, tmp_path):
 
 @pytest.mark.slow
 def test_a_million_slices_stream_in_less_than_2_gigabytes(tmp_path):
-    script = Path(__file__).with_name("streamed_million.py")
+    script = Path(__file__).parents[1] / "helpers" / "streamed_million.py"
     found = subprocess.run(
         [sys.executable, script, tmp_path / "store"],
-        env={**os.environ, "PYTHONPATH": str(script.parents[1]), "XLA_FLAGS": ""},
+        env={**os.environ, "PYTHONPATH": str(script.parents[2]), "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
         check=True,

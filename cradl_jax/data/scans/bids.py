@@ -1,4 +1,4 @@
-"""Writing a data set as a BIDS tree, which `cradl_jax.data.layouts` reads back.
+"""Writing a data set as a BIDS tree, which `cradl_jax.data.scans.layouts` reads back.
 
 root/participants.tsv                                            participant_id, split
 root/sub-X/anat/sub-X_T2w.nii.gz                                 int16
@@ -10,8 +10,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cradl_jax.data.volumes import write_image
-from cradl_jax.files import write_json, write_text
+from cradl_jax.data.scans.volumes import write_image
+from cradl_jax.storage.files import write_json, write_text
 
 
 def scan_path(root: Path, subject: str) -> Path:

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from cradl_jax.data.layouts import Scan
-from cradl_jax.data.preprocess import slice_geometry
-from cradl_jax.data.volumes import read_mask, read_volume
-from cradl_jax.data.workers import map_scans
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.scans.volumes import read_mask, read_volume
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.slices.preprocess import slice_geometry
 from cradl_jax.errors import InputError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from cradl_jax.data.layouts import Scan
+from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.errors import InputError
 
 PREPROCESSING = 1

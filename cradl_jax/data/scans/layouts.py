@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cradl_jax.errors import InputError, cause
-from cradl_jax.reading import check_file, is_entry, kind_of, no_file
+from cradl_jax.storage.reading import check_file, is_entry, kind_of, no_file
 
 SPLITS = ("train", "val", "test")
 HELD_OUT = "held_out"

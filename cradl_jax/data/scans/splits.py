@@ -7,10 +7,10 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from cradl_jax.data.layouts import HELD_OUT, SPLITS, Scan, read_table
+from cradl_jax.data.scans.layouts import HELD_OUT, SPLITS, Scan, read_table
 from cradl_jax.errors import InputError
-from cradl_jax.files import replacing
-from cradl_jax.reading import no_file
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.reading import no_file
 
 DRAWN = (HELD_OUT, *SPLITS)
 """In this order: who is held out does not depend on how the others are shared out."""

@@ -13,10 +13,10 @@ import numpy as np
 from nibabel.filebasedimages import SerializableImage
 from nibabel.spatialimages import SpatialImage
 
-from cradl_jax.data.headers import check_placement
+from cradl_jax.data.scans.headers import check_placement
 from cradl_jax.errors import InputError, cause
-from cradl_jax.files import replacing
-from cradl_jax.reading import check_file
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.reading import check_file
 
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
 FAST = 1  # level of gzip

@@ -26,18 +26,23 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax import locks
-from cradl_jax.data import journal
-from cradl_jax.data.fingerprint import contents_of, of_contents
-from cradl_jax.data.journal import Shard, relative
-from cradl_jax.data.layouts import Scan
-from cradl_jax.data.preprocess import SliceGeometry, Slices, normalized_slices, slice_geometry
-from cradl_jax.data.slices import ARRAYS, FILES, WORK, SliceStore, find_store, open_store
-from cradl_jax.data.volumes import read_grid, read_mask, read_volume
-from cradl_jax.data.workers import map_scans
+from cradl_jax.data.scans.fingerprint import contents_of, of_contents
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.scans.volumes import read_grid, read_mask, read_volume
+from cradl_jax.data.scans.workers import map_scans
+from cradl_jax.data.slices import journal
+from cradl_jax.data.slices.journal import Shard, relative
+from cradl_jax.data.slices.preprocess import (
+    SliceGeometry,
+    Slices,
+    normalized_slices,
+    slice_geometry,
+)
+from cradl_jax.data.slices.store import ARRAYS, FILES, WORK, SliceStore, find_store, open_store
 from cradl_jax.errors import InputError
-from cradl_jax.files import require_space
-from cradl_jax.integrity import seal
+from cradl_jax.storage import locks
+from cradl_jax.storage.files import require_space
+from cradl_jax.storage.integrity import write_checksums
 
 
 class Job(NamedTuple):
@@ -244,7 +249,7 @@ def _complete(job: Job, lines: Sequence[journal.Line]) -> None:
     manifest = json.dumps(_manifest(job, records), indent=1)
     (job.partial / "manifest.json").write_text(manifest)
     with tqdm(desc=f"hashing {job.path.name}", unit="B", unit_scale=True) as bar:
-        seal(job.partial, progress=bar.update)
+        write_checksums(job.partial, progress=bar.update)
 
 
 def _manifest(job: Job, records: Sequence[dict]) -> dict:

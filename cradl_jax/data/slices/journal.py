@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cradl_jax.data.fingerprint import PREPROCESSING, files_of
-from cradl_jax.data.layouts import Scan
-from cradl_jax.data.slices import WORK
-from cradl_jax.files import write_json
-from cradl_jax.integrity import with_hash, without_hash
+from cradl_jax.data.scans.fingerprint import PREPROCESSING, files_of
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.slices.store import WORK
+from cradl_jax.storage.files import write_json
+from cradl_jax.storage.integrity import with_hash, without_hash
 
 Line = dict[str, Any]
 """What is written of a sliced scan: `scan`, its number; `files`, see `marks`; and more."""

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cradl_jax.data.preprocess import SliceGeometry
-from cradl_jax.data.volumes import canonical_grid, open_image, write_image
+from cradl_jax.data.scans.volumes import canonical_grid, open_image, write_image
+from cradl_jax.data.slices.preprocess import SliceGeometry
 from cradl_jax.errors import InputError
 
 LAYERS = 32  # of the volume filled at once: bounds the memory for what lies between

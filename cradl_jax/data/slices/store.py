@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cradl_jax.data.fingerprint import fingerprint
-from cradl_jax.data.layouts import Scan
+from cradl_jax.data.scans.fingerprint import fingerprint
+from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.errors import InputError, cause
-from cradl_jax.integrity import SUMS, check
-from cradl_jax.reading import DAMAGED_ARRAYS
+from cradl_jax.storage.integrity import SUMS, check
+from cradl_jax.storage.reading import DAMAGED_ARRAYS
 
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)

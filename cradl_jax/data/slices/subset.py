@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Selected:
+class SliceSubset:
     """The images of some rows of a store, like an array [N, H, W] that is not in memory."""
 
     mapped: np.memmap

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cradl_jax.data.phantom import Spacing, smooth_field
+from cradl_jax.data.synthetic.phantom import Spacing, smooth_field
 
 # Radii of foreign objects; with them the prevalences are those of HCP Synth. in Table 1.
 SMALLEST_MM, LARGEST_MM = (27.0, 27.0, 12.5), (43.0, 43.0, 25.0)

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 from jax import Array
 
-from cradl_jax.data import bids
-from cradl_jax.data.anomalies import paste_object
-from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.scans import bids
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.synthetic.anomalies import paste_object
 from cradl_jax.errors import InputError
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])  # the orientation of volumes in memory

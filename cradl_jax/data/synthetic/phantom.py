@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from cradl_jax.data.atlas import FIELD_OF_VIEW_MM, Atlas
+from cradl_jax.data.synthetic.atlas import FIELD_OF_VIEW_MM, Atlas
 
 GENERATOR = 1  # raised whenever a key comes to give another volume
 DEFORMATIONS_MM = ((60.0, 4.5), (28.0, 3.0), (13.0, 1.6))  # correlation length, size

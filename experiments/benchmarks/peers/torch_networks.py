@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cradl_jax.data.preprocess import CLIP
+from cradl_jax.data.slices.preprocess import CLIP
 from cradl_jax.models.encoder import levels
 from experiments.benchmarks.timing import cores
 

@@ -9,21 +9,21 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import corpus
 import hypothesis
 import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from scans import brain, write
 
-from cradl_jax.data import named
-from cradl_jax.data.description import describe, states_orientation
-from cradl_jax.data.layouts import find_scans
-from cradl_jax.data.preprocess import CLIP, normalized_slices
-from cradl_jax.data.volumes import read_grid, read_volume
+from cradl_jax.data.scans.layouts import find_scans
+from cradl_jax.data.scans.volumes import read_grid, read_volume
+from cradl_jax.data.slices.preprocess import CLIP, normalized_slices
+from cradl_jax.data.slices.scan_statistics import describe, states_orientation
 from cradl_jax.errors import InputError
+from cradl_jax.prediction import inputs
+from tests.helpers import corpus
+from tests.helpers.scans import brain, write
 
 SECONDS = 60  # of a long run
 QUIET = {
@@ -133,7 +133,7 @@ def check_list(folder: Path, content: bytes) -> None:
     """A list of any content is refused, or names scans that are there."""
     path = folder / "list.csv"
     path.write_bytes(content)
-    for read in (lambda: find_scans(path, "csv"), lambda: named.find_scans(path)):
+    for read in (lambda: find_scans(path, "csv"), lambda: inputs.find_scans(path)):
         try:
             scans = read()
         except InputError as fault:

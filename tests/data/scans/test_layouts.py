@@ -3,11 +3,11 @@ import re
 from pathlib import Path
 
 import pytest
-from scans import brain, write
 
-from cradl_jax.data.layouts import Scan, find_scans
-from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.scans.layouts import Scan, find_scans
+from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.errors import InputError
+from tests.helpers.scans import brain, write
 
 
 def touch(root: Path, *names: str) -> list[Path]:

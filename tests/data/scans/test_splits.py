@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cradl_jax.data.layouts import Scan
-from cradl_jax.data.splits import (
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.scans.splits import (
     assign_splits,
     listed_splits,
     source_faults,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scans import brain, write
 from scipy.spatial.transform import Rotation
 
-from cradl_jax.data.volumes import read_grid, read_mask, read_volume
+from cradl_jax.data.scans.volumes import read_grid, read_mask, read_volume
 from cradl_jax.errors import InputError
+from tests.helpers.scans import brain, write
 
 AXES = [
     codes
@@ -19,7 +19,7 @@ AXES = [
     for codes in itertools.product(*order)
 ]
 AFFINE = np.array([[1.0, 0, 0, -9], [0, 2, 0, 5], [0, 0, 3, 7], [0, 0, 0, 1]])
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[4] / "shared" / "data"
 
 
 def reoriented(data, affine, codes):

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scans import brain, write
 
-from cradl_jax import integrity
-from cradl_jax.data import building, journal
-from cradl_jax.data.building import Shard, build_store
-from cradl_jax.data.layouts import Scan
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.slices import building, journal
+from cradl_jax.data.slices.building import Shard, build_store
 from cradl_jax.errors import InputError
+from cradl_jax.storage import integrity
 from experiments.preprocess import shard_named
+from tests.helpers.scans import brain, write
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 HOW = {"size": 12, "offset": 2}
 FULL = {**HOW, "slice_spacing_mm": None}
 

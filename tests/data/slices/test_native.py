@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from scans import brain, write
 from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
-from test_volumes import AFFINE, AXES, reoriented
 
-from cradl_jax.data.native import slice_heights_mm, to_scan_grid, to_volume, write_map
-from cradl_jax.data.preprocess import slice_geometry, slice_volume
-from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.slices.native import slice_heights_mm, to_scan_grid, to_volume, write_map
+from cradl_jax.data.slices.preprocess import slice_geometry, slice_volume
 from cradl_jax.errors import InputError
+from tests.data.scans.test_volumes import AFFINE, AXES, reoriented
+from tests.helpers.scans import brain, write
 
 on_files = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scans import brain
 from scipy import stats
 
-from cradl_jax.data.preprocess import (
+from cradl_jax.data.slices.preprocess import (
     moments,
     normalize,
     normalized_slices,
@@ -15,6 +14,7 @@ from cradl_jax.data.preprocess import (
     slice_volume,
 )
 from cradl_jax.errors import InputError
+from tests.helpers.scans import brain
 
 
 def test_normalize_is_the_clipped_z_score_of_the_brain():
@@ -58,8 +58,8 @@ def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_o
 @given(side=st.integers(3, 40), size=st.integers(2, 30), seed=st.integers(0, 99))
 def test_a_pixel_is_the_exact_mean_over_its_area(side, size, seed):
     data = np.random.default_rng(seed).normal(size=(side, side, 3)).astype(np.float32)
-    everywhere = np.ones(data.shape, bool)
-    slices = slice_volume(data, everywhere, None, (1, 1, 1), size=size, offset=0)
+    replicate = np.ones(data.shape, bool)
+    slices = slice_volume(data, replicate, None, (1, 1, 1), size=size, offset=0)
     assert slices.brains.all()
     for z, image in enumerate(slices.images):
         shown = data[::-1, ::-1, z].T.astype(np.float64)
@@ -83,10 +83,10 @@ def test_anisotropic_pixels_keep_their_aspect_ratio():
 def test_rows_start_in_front_and_columns_at_the_patients_right():
     right, anterior, superior = (np.zeros((16, 16, 4), np.float32) for _ in range(3))
     right[-2:], anterior[:, -2:], superior[:, :, -1] = 1, 1, 1
-    everywhere = np.ones((16, 16, 4), bool)
+    replicate = np.ones((16, 16, 4), bool)
 
     def show(data):
-        return slice_volume(data, everywhere, None, (1, 1, 1), size=8, offset=0).images
+        return slice_volume(data, replicate, None, (1, 1, 1), size=8, offset=0).images
 
     assert (show(right)[:, :, 0] == 1).all() and show(right).sum() == 4 * 8
     assert (show(anterior)[:, 0, :] == 1).all() and show(anterior).sum() == 4 * 8
@@ -173,9 +173,9 @@ def test_the_geometry_tells_where_a_pixel_lies():
     stack = geometry.n_slices + 2 * geometry.offset
     heights = (np.arange(stack)[geometry.offset :][: geometry.n_slices] - (stack - 1) / 2) * 1.4
     expected = np.meshgrid(heights, pixels, pixels, indexing="ij")
-    everywhere = np.ones(shape, bool)
+    replicate = np.ones(shape, bool)
     for millimeters, (axis, where) in zip(grid, ((2, 0.8), (1, 0.3), (0, 0.3)), strict=True):
-        slices = slice_volume(millimeters.astype(np.float32), everywhere, None, spacing, **how)
+        slices = slice_volume(millimeters.astype(np.float32), replicate, None, spacing, **how)
         interior = slices.brains & (np.abs(expected[2]) < 13.5) & (np.abs(expected[1]) < 16.5)
         assert interior.sum() > 100
         error = np.abs(slices.images - expected[axis])[interior].max()
@@ -188,12 +188,12 @@ def test_the_geometry_tells_where_a_pixel_lies():
     spacing=st.tuples(*[st.floats(0.5, 3)] * 3),
     size=st.integers(4, 24),
     slice_mm=st.none() | st.floats(0.5, 2),
-    everywhere=st.booleans(),
+    replicate=st.booleans(),
 )
 def test_the_pixel_size_of_the_volume_itself_changes_nothing(
-    plane, spacing, size, slice_mm, everywhere
+    plane, spacing, size, slice_mm, replicate
 ):
-    data = brain((*plane, 16)) + np.float32(everywhere)
+    data = brain((*plane, 16)) + np.float32(replicate)
     how = {"size": size, "offset": 1, "slice_spacing_mm": slice_mm}
     expected, *_ = normalized_slices(data, data > 100, spacing, **how)
     pixel_mm = slice_geometry(data.shape, spacing, **how).pixel_mm

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import brain, write
 
-from cradl_jax.data.building import build_store
-from cradl_jax.data.journal import sliced
-from cradl_jax.data.layouts import Scan
-from cradl_jax.data.preprocess import moments, normalize, slice_volume
-from cradl_jax.data.slices import ARRAYS, anomalous, find_store, open_store
-from cradl_jax.data.volumes import read_volume
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.slices.building import build_store
+from cradl_jax.data.slices.journal import sliced
+from cradl_jax.data.slices.preprocess import moments, normalize, slice_volume
+from cradl_jax.data.slices.store import ARRAYS, anomalous, find_store, open_store
 from cradl_jax.errors import InputError
-from cradl_jax.integrity import seal
+from cradl_jax.storage.integrity import write_checksums
+from tests.helpers.scans import brain, write
 
 HOW = {"size": 12, "offset": 2}
 
@@ -78,7 +78,7 @@ def test_the_median_pixel_of_a_split_and_stores_that_knew_no_other_center(tmp_pa
     older = [{k: v for k, v in r.items() if k != "center_mm"} for r in store.records]
     (path / "scans.json").write_text(json.dumps(older))
     assert find_store(path, scans, **HOW) is None, "it was changed since it was written"
-    seal(path)
+    write_checksums(path)
     assert find_store(path, scans, **HOW).pixel_mm("train") == 48 / 12
 
 
@@ -179,8 +179,8 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
     many = [(s.subject, str(s.image), s.split) for s in scans] * 300
     script = (
         "import json, sys; from pathlib import Path\n"
-        "from cradl_jax.data.layouts import Scan\n"
-        "from cradl_jax.data.building import build_store\n"
+        "from cradl_jax.data.scans.layouts import Scan\n"
+        "from cradl_jax.data.slices.building import build_store\n"
         "scans = [Scan(a, Path(b), None, c) for a, b, c in json.load(sys.stdin)]\n"
         f"build_store(Path({str(path)!r}), scans, size=12, offset=2, workers=1)\n"
     )
@@ -188,7 +188,7 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
     )
     process.stdin.write(json.dumps(many).encode())
     process.stdin.close()

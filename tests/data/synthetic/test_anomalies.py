@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cradl_jax.data import anomalies
-from cradl_jax.data.slices import anomalous
+from cradl_jax.data.slices.store import anomalous
+from cradl_jax.data.synthetic import anomalies
 
 FIELD_MM = np.array([232.0, 232.0, 164.0])
 SPACING = (3.625, 3.625, 2.0)  # 82 slices of 64x64, as the phantom's model sees them

@@ -4,11 +4,12 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import brain, write
 
-from cradl_jax.data import anomalies, bids, pasting
-from cradl_jax.data.layouts import find_scans
+from cradl_jax.data.scans import bids
+from cradl_jax.data.scans.layouts import find_scans
+from cradl_jax.data.synthetic import anomalies, pasting
 from cradl_jax.errors import InputError
+from tests.helpers.scans import brain, write
 
 SHAPE, SPACING = (48, 58, 48), 3.5  # a brain of 1.7 liters
 AFFINE = np.diag([-SPACING, SPACING, SPACING, 1.0])  # LAS, as HCP

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from cradl_jax.data import phantom
-from cradl_jax.data.atlas import FIELD_OF_VIEW_MM, load_atlas
-from cradl_jax.data.layouts import find_scans
+from cradl_jax.data.scans.layouts import find_scans
+from cradl_jax.data.synthetic import phantom
+from cradl_jax.data.synthetic.atlas import FIELD_OF_VIEW_MM, load_atlas
 from cradl_jax.errors import InputError
 
 SPACING = (4.0, 4.0, 4.0)
@@ -132,9 +132,9 @@ def test_interpolation_is_trilinear(shape, seed):
 
 def test_noise_is_rician():
     """Its power adds to the signal's: E[m^2] = s^2 + 2 sigma^2 (Gudbjartsson and Patz, 1995)."""
-    shape, everywhere = (40, 40, 40), jnp.ones((40, 40, 40), bool)
+    shape, replicate = (40, 40, 40), jnp.ones((40, 40, 40), bool)
     acquire = jax.jit(phantom.acquire, static_argnames="spacing_mm")
-    empty = acquire(jax.random.key(0), jnp.zeros(shape), everywhere, spacing_mm=SPACING, noise=0.2)
+    empty = acquire(jax.random.key(0), jnp.zeros(shape), replicate, spacing_mm=SPACING, noise=0.2)
     rayleigh = np.asarray(empty)
     ratio = rayleigh.mean() / rayleigh.std()  # of a Rayleigh distribution, whatever its scale
     assert ratio == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.02)

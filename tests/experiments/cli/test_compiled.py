@@ -21,7 +21,7 @@ def hits(**environment):
     inherited = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     result = subprocess.run(
         [sys.executable, "-c", CODE],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         env={**inherited, "XLA_FLAGS": "", **environment},
         capture_output=True,
         text=True,

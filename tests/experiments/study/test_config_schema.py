@@ -7,19 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import corpus
-import corpus_settings
 import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
-from refusals import in_time, refusal  # noqa: F401
-from scans import brain, write
 
 from cradl_jax.errors import LONGEST
-from experiments import app, command
+from experiments.cli import command
+from experiments.study import app
+from tests.helpers import corpus, corpus_settings
+from tests.helpers.refusals import in_time, refusal  # noqa: F401
+from tests.helpers.scans import brain, write
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -39,7 +39,7 @@ def configured(monkeypatch, *arguments: str):
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     command._parse(sys.argv)
-    return app.study()
+    return config.study()
 
 
 def refused(monkeypatch, capsys, *arguments: str) -> str:

@@ -8,7 +8,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cradl_jax.errors import InputError, cause
-from experiments import command, rules
+from experiments.cli import command
+from experiments.study import config_schema
 
 flags.disclaim_key_flags()  # they are those of the command that calls `run`, in its --help
 CONFIG = config_flags.DEFINE_config_file(
@@ -40,7 +41,7 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
         )
     files = {"healthy": Path(healthy).absolute()}
     for path in map(Path, anomalous.split(",")):
-        if fault := rules.check_name(path.stem):
+        if fault := config_schema.check_name(path.stem):
             raise InputError(f"{path}: {fault}; rename the file")
         if path.stem in files:
             raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
@@ -74,7 +75,7 @@ def study() -> tuple[ConfigDict, Path]:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     if isinstance(methods := config.get("methods"), tuple):
         config.methods = tuple(method for part in methods for method in str(part).split(","))
-    rules.check(config)
+    config_schema.check(config)
     if config.get("smoke"):
         config.update(config.smoke_settings)
         name += "-smoke"

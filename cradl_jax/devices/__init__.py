@@ -1,0 +1,1 @@
+"""One device, many, or many processes: the same code path."""

@@ -1,0 +1,1 @@
+"""How well scores tell anomalous slices and voxels from normal ones (Section 4.6)."""

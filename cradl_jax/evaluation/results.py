@@ -1,0 +1,116 @@
+"""Results as a CSV file, and the scores chosen from them (Section 4.5)."""
+
+import csv
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from cradl_jax.errors import InputError
+from cradl_jax.storage.files import replacing
+from cradl_jax.storage.reading import check_file
+
+BASELINE = "baseline"
+METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
+LEVELS = {"slice": "detection", "voxel": "localization"}
+COMPARISONS = {"full": "own scores", "radl": "densities"}
+
+
+class Result(NamedTuple):
+    """One row of results.csv: one metric of one method's score on one split, in [0, 1]."""
+
+    seed: int
+    method: str
+    score: str
+    dataset: str
+    split: str
+    level: str
+    metric: str
+    value: float
+
+
+class Choice(NamedTuple):
+    """What one score is chosen for (Section 4.5, Table 4).
+
+    Attributes:
+        dataset: the anomalous data set, on whose validation scans it is chosen.
+        level: "slice" or "voxel".
+        comparison: "full" (Sections 5.1 and 5.2) or "radl" (Section 5.3); see `is_candidate`.
+        method: "cradl", "vae", "cevae" or "baseline".
+    """
+
+    dataset: str
+    level: str
+    comparison: str
+    method: str
+
+
+def write_csv(path: Path, rows: Iterable[Result]) -> None:
+    """Write results.csv."""
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Result._fields)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[Result]:
+    """The rows of a results.csv.
+
+    Raises:
+        InputError: no file, other columns than those of `Result`, or a seed or value no number.
+    """
+    check_file(path, "results of experiments.evaluate")
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        if header != Result._fields:
+            raise InputError(
+                f"{path}: expected the columns {','.join(Result._fields)}, found "
+                f"{','.join(header) or 'none'}; write it again with experiments.evaluate"
+            )
+        rows = []
+        for cells in reader:
+            try:
+                seed, *names, value = cells
+                rows.append(Result(int(seed), *names, float(value)))
+            except (ValueError, TypeError):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: expected {len(header)} cells with a whole "
+                    f"number for seed and a number for value, found {','.join(cells)}"
+                ) from None
+    return rows
+
+
+def is_density(score: str) -> bool:
+    """Whether a score is the NLL, or its gradient, of a density on representations."""
+    return score == "flow" or re.fullmatch(r"gmm\d+", score) is not None
+
+
+def is_candidate(comparison: str, method: str, score: str) -> bool:
+    """Whether a method may choose a score (Section 4.5).
+
+    In the comparison "full", CRADL chooses among its densities and any other method among its own
+    terms; in "radl" every method chooses among the densities on its representations.
+    """
+    densities = comparison == "radl" or method == "cradl"
+    return is_density(score) == densities
+
+
+def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:
+    """The score of each choice that can be made: the best validation AUPRC, mean over seeds.
+
+    Section 4.5: test results take no part. The first of equals wins; scores without a defined
+    validation AUPRC cannot win, so that a data set without anomalous validation slices has none.
+    """
+    found: dict[Choice, dict[str, list[float]]] = {}
+    for row in rows:
+        if row.split == "val" and row.metric == "auprc" and not math.isnan(row.value):
+            for comparison in COMPARISONS:
+                if is_candidate(comparison, row.method, row.score):
+                    choice = Choice(row.dataset, row.level, comparison, row.method)
+                    found.setdefault(choice, {}).setdefault(row.score, []).append(row.value)
+    return {
+        key: max(scores, key=lambda score: fmean(scores[score])) for key, scores in found.items()
+    }

@@ -1,0 +1,1 @@
+"""From a new scan to its anomaly map, slice scores and page."""

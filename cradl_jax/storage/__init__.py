@@ -1,0 +1,1 @@
+"""Files that are whole or absent, checked when they are read."""

@@ -1,0 +1,1 @@
+"""What a study's commands share: its config, data sets, runs and scores."""

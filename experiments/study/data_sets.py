@@ -1,0 +1,154 @@
+"""The data sets of a study: where their scans and slices are, and who is in which split."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.data.scans.layouts import HELD_OUT, Scan, list_scans
+from cradl_jax.data.scans.splits import assign_splits, listed_splits, source_faults, subject_faults
+from cradl_jax.data.slices.store import SliceStore, open_store
+from cradl_jax.devices import processes
+from cradl_jax.errors import InputError
+
+HEALTHY = "healthy"
+"""The data set that models and densities learn from; every other one is anomalous."""
+
+
+def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
+    """The slice store of every data set, the healthy one first.
+
+    Raises:
+        InputError: If one is missing or was made with other settings.
+    """
+    opened = {}
+    for name in names(config):
+        try:
+            opened[name] = open_store(store_path(workdir, name))
+        except InputError as fault:
+            raise InputError(f"{fault}: run python -m experiments.preprocess first") from fault
+        found, expected = opened[name].manifest["settings"], slicing(config, name)
+        if found != expected:
+            raise InputError(
+                f"{opened[name].path}: expected slices made with {expected}, found {found}; run "
+                "python -m experiments.preprocess again, or choose another working directory"
+            )
+    return opened
+
+
+def agreed_stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
+    """The slices of every data set, the healthy one first; all processes have the same."""
+    opened = stores(config, workdir)
+    processes.assert_equal({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
+    return opened
+
+
+def names(config: ConfigDict) -> list[str]:
+    """The names of the data sets, the healthy one first."""
+    if HEALTHY not in config.data.sets:
+        raise InputError(
+            f"config.data.sets: expected a data set '{HEALTHY}', found {list(config.data.sets)}; "
+            "name the data set to train on so"
+        )
+    for name, settings in config.data.sets.items():
+        source = settings.get("made_from")
+        if source == name or (source and source not in config.data.sets):
+            raise InputError(
+                f"config.data.sets.{name}.made_from: expected another data set of "
+                f"{list(config.data.sets)}, found '{source}'; correct the name"
+            )
+    return sorted(config.data.sets, key=lambda name: (name != HEALTHY, name))
+
+
+def store_path(workdir: Path, name: str) -> Path:
+    """The folder of a data set's slice store."""
+    return workdir / "slices" / name
+
+
+def slicing(config: ConfigDict, name: str) -> dict:
+    """How the scans of a data set are sliced, see `slice_geometry`."""
+    settings = config.data.sets[name]
+    return {
+        "size": config.data.size,
+        "offset": settings.offset,
+        "slice_spacing_mm": settings.get("slice_spacing_mm") or config.data.slice_spacing_mm,
+    }
+
+
+def data_root(config: ConfigDict, workdir: Path) -> Path:
+    """The folder that the paths of data sets start from."""
+    return Path(config.data.root or workdir / "data").expanduser()
+
+
+def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Scan]], list[str]]:
+    """The scans of every data set, each with its split, and what is wrong with the lists."""
+    data_sets, faults = {}, []
+    for name in names(config):
+        data_sets[name], found = find_data_set(config, workdir, name)
+        faults += found
+    return data_sets, faults
+
+
+def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Scan], list[str]]:
+    """The scans of a data set, each with its split, and what is wrong with the list of them.
+
+    Raises:
+        InputError: If the folder of all data sets is missing.
+    """
+    root, settings = data_root(config, workdir), config.data.sets[name]
+    if not root.is_dir() and not Path(settings.path).is_absolute():
+        raise InputError(
+            f"{root}: expected the folder of the data sets, found none; make the phantom with "
+            "python -m experiments.phantom, or name the folder of your own scans with "
+            "--config.data.root=... or $CRADL_DATA"
+        )
+    path, scans = root / settings.path, []
+    try:
+        scans, faults = list_scans(path, settings.layout)
+        if not faults:
+            scans, faults = with_splits(config, name, scans)
+    except InputError as fault:
+        hint = ""
+        if settings.get("made_from") and not path.exists():
+            hint = "; make it with python -m experiments.synthesize"
+        faults = [f"data set '{name}': {fault}{hint}"]
+    return scans, faults
+
+
+def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:
+    """The scans of a data set with their splits: listed in its split_file, or else drawn."""
+    settings = config.data.sets[name]
+    if settings.get("split_file"):
+        return listed_splits(scans, Path(settings.split_file).expanduser())
+    return assign_splits(scans, settings.get("splits") or {}, config.data.seed), []
+
+
+def used(scans: list[Scan]) -> list[Scan]:
+    """The scans that are not held out."""
+    return [scan for scan in scans if scan.split != HELD_OUT]
+
+
+def leaks(config: ConfigDict, found: dict[str, list[Scan]]) -> list[str]:
+    """What would leak from one split, or from the healthy data set, into another."""
+    faults, sound = [], {}
+    for name, scans in found.items():
+        source = config.data.sets[name].get("made_from")
+        leaking = source_faults(name, used(scans), source, found[source]) if source else []
+        if not leaking:
+            sound[name] = used(scans)
+        faults += leaking
+    return faults + subject_faults(sound)
+
+
+def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
+    """The splits that a study needs and a data set lacks."""
+    faults = []
+    for name, scans in data_sets.items():
+        needed = ("train", "val") if name == HEALTHY else ("val", "test")
+        splits = {scan.split for scan in scans}
+        if not splits.issuperset(needed):
+            found = ", ".join(sorted(map(str, splits))) or "none"
+            faults.append(
+                f"data set '{name}': expected scans in the splits {' and '.join(needed)}, found "
+                f"{found}; models and scores are chosen on val, so move some scans there"
+            )
+    return faults

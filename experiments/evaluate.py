@@ -51,7 +51,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
         return
     del opened[HEALTHY]
     parts = []
-    for dataset, store in data_sets.items():
+    for dataset, store in opened.items():
         for split in SPLITS:
             part = folder / f"{dataset}_{split}.csv"
             parts.append(part)
@@ -74,13 +74,13 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
     write_checksums(folder)
 
 
-def settings(data_sets: Mapping[str, SliceStore], method: str) -> dict:
+def settings(opened: Mapping[str, SliceStore], method: str) -> dict:
     """What the evaluation of a method depends on, as plain values."""
-    data = {name: store.manifest["fingerprint"] for name, store in data_sets.items()}
+    data = {name: store.manifest["fingerprint"] for name, store in opened.items()}
     return {"method": method, "data": data}
 
 
-def results(config: ConfigDict, workdir: Path, method: str) -> list[results.Result]:
+def read_results(config: ConfigDict, workdir: Path, method: str) -> list[results.Result]:
     """What the evaluation of one method and seed found.
 
     Raises:

@@ -47,7 +47,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         row
         for seed in config.seeds
         for method in (*config.methods, BASELINE)
-        for row in evaluate.results(ConfigDict({**config, "seed": seed}), workdir, method)
+        for row in evaluate.read_results(ConfigDict({**config, "seed": seed}), workdir, method)
     ]
     results.write_csv(workdir / "results.csv", rows)
     anomalous = stores(config, workdir)

@@ -76,7 +76,7 @@ def test_rows_name_what_their_table_holds():
 
 
 def test_the_file_has_the_columns_of_a_row():
-    with files("cradl_jax").joinpath("paper_values.csv").open(encoding="utf-8") as file:
+    with files("cradl_jax.reporting").joinpath("paper_values.csv").open(encoding="utf-8") as file:
         assert tuple(next(csv.reader(file))) == paper.Row._fields
 
 

@@ -70,7 +70,7 @@ def study_again(workdir):
     density.fit(config, workdir, "cradl")
     thresholds.main(config, workdir)
     evaluate.main(config, workdir)
-    evaluate.results(config, workdir, "cradl")
+    evaluate.read_results(config, workdir, "cradl")
 
 
 def other_scans(workdir):

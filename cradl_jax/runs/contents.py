@@ -9,11 +9,11 @@ from cradl_jax.errors import InputError
 from cradl_jax.evaluation.thresholds import Thresholds
 from cradl_jax.objectives import Variables
 from cradl_jax.storage.manifest import fingerprint
-from cradl_jax.storage.schema import image_size, number, one_of, several, table
+from cradl_jax.storage.schema import image_size, number, one_of_rule, several, table
 
 WIDTH = number(1, 1 << 16, whole=True)
 NETWORK = {
-    "method": one_of(methods.METHODS),
+    "method": one_of_rule(methods.METHODS),
     "seed": number(0, (1 << 31) - 1, whole=True),
     "size": image_size,
     "model": table(
@@ -21,7 +21,7 @@ NETWORK = {
             "features": WIDTH,
             "latent": WIDTH,
             "head": several(WIDTH, distinct=False),
-            "dtype": one_of(methods.DTYPES),
+            "dtype": one_of_rule(methods.DTYPES),
         }
     ),
     "loss": lambda value: number(0)(value.get("beta") if isinstance(value, Mapping) else value),

@@ -16,7 +16,7 @@ from cradl_jax.storage.schema import (
     image_size,
     interval,
     number,
-    one_of,
+    one_of_rule,
     optional,
     several,
     text,
@@ -33,17 +33,17 @@ SHARE = number(0, 1)
 STUDY: dict[str, Rule] = {
     "seed": SEED,
     "seeds": several(SEED),
-    "methods": several(one_of(METHODS)),
+    "methods": several(one_of_rule(METHODS)),
     "data.root": optional(text),
     "data.size": image_size,
     "data.slice_spacing_mm": optional(POSITIVE),
     "data.workers": NONE_OR_MORE,
     "data.seed": SEED,
-    "data.stream": one_of(("auto", "always", "never")),
+    "data.stream": one_of_rule(("auto", "always", "never")),
     "model.features": COUNT,
     "model.latent": number(2, 2**16, whole=True),
     "model.head": several(COUNT, distinct=False),
-    "model.dtype": one_of(DTYPES),
+    "model.dtype": one_of_rule(DTYPES),
     "augment.mirror": SHARE,
     "augment.shift": SHARE,
     "augment.scale": interval(0, above=True),
@@ -85,7 +85,7 @@ SOME_STUDIES: dict[str, Rule] = {
 }
 SUBJECTS = r"phantom\.subjects\.(healthy|synth|lesion)\.(train|val|test)"
 DATA_SET: dict[str, Rule] = {
-    "layout": one_of(tuple(LAYOUTS)),
+    "layout": one_of_rule(tuple(LAYOUTS)),
     "path": text,
     "offset": NONE_OR_MORE,
     "slice_spacing_mm": optional(POSITIVE),

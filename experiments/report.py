@@ -108,14 +108,13 @@ def estimates(
     config: ConfigDict, workdir: Path, rows: list[results.Result]
 ) -> Iterator[summary.Estimate]:
     """AUPRC and AUROC of every chosen score on test, with their intervals."""
-    values = summary.over_seeds(rows)
+    spreads = {level: summary.measured(rows, level, "test") for level in results.LEVELS}
     for choice, score in results.select_scores(rows).items():
         for metric in tables.HEADLINE:
-            key = summary.Key(choice.dataset, "test", choice.level, choice.method, score, metric)
+            key = choice.dataset, choice.method, score, metric
+            mean, _ = spreads[choice.level].get(key, summary.UNDEFINED)
             draws = mean_draws(config, workdir, choice, f"{score}-{metric}")
-            yield summary.Estimate(
-                *choice, score, metric, values[key].mean, *bootstrap.interval(draws)
-            )
+            yield summary.Estimate(*choice, score, metric, mean, *bootstrap.interval(draws))
 
 
 def differences(

@@ -18,6 +18,10 @@ Names = Mapping[str, str]  # our name of a data set -> the paper's, for those th
 NAMELESS: Names = MappingProxyType({})
 SPLITS = {"test": "test", "val": "validation"}
 DASH = "–"
+UNDEFINED = (math.nan, math.nan)
+
+Spreads = Mapping[tuple[str, str, str, str], tuple[float, float]]
+"""Mean and sample standard deviation over seeds by data set, method, score and metric."""
 
 _BARS = (
     *(("density", method) for method in ("cradl", "cevae", "vae")),
@@ -68,100 +72,78 @@ class Comparison(NamedTuple):
     metric: str = "auprc"
 
 
-class Spread(NamedTuple):
-    """Mean and sample standard deviation over seeds, NaN where there is none."""
+def measured(rows: Iterable[Result], level: str, split: str) -> Spreads:
+    """Return what seeds measured at one level and split, by data set, method, score and metric.
 
-    mean: float = math.nan
-    std: float = math.nan
-
-
-class Key(NamedTuple):
-    """What several seeds measured: a `Result` without seed and value."""
-
-    dataset: str
-    split: str
-    level: str
-    method: str
-    score: str
-    metric: str
-
-
-def over_seeds(rows: Iterable[Result]) -> dict[Key, Spread]:
-    """Mean and standard deviation of all that was measured, in the order of the rows."""
-    found: dict[Key, list[float]] = {}
+    Values that are NaN do not count; a single value has no deviation.
+    """
+    values: dict[tuple[str, str, str, str], list[float]] = {}
     for row in rows:
-        key = Key(row.dataset, row.split, row.level, row.method, row.score, row.metric)
-        found.setdefault(key, []).append(row.value)
-    return {key: spread(values) for key, values in found.items()}
+        if (row.level, row.split) == (level, split) and not math.isnan(row.value):
+            key = row.dataset, row.method, row.score, row.metric
+            values.setdefault(key, []).append(row.value)
+    return {key: (fmean(v), stdev(v) if len(v) > 1 else math.nan) for key, v in values.items()}
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation of what is not NaN; one value has no deviation."""
-    defined = [value for value in values if not math.isnan(value)]
-    if not defined:
-        return Spread()
-    return Spread(fmean(defined), stdev(defined) if len(defined) > 1 else math.nan)
+def cited(table: int, names: Names) -> Spreads:
+    """Return the paper's Table 2, 3 or 5 to 8 as `measured` does, scores "" in Tables 2 and 3."""
+    return {
+        (ours, row.method, row.score, row.metric): (row.mean, row.std)
+        for ours, theirs in names.items()
+        for row in paper.rows()
+        if (row.table, row.dataset) == (table, theirs)
+    }
 
 
-def percent(value: Spread) -> str:
-    """'32.5 (0.8)', as in Tables 2 and 3: mean and standard deviation in %; – if undefined."""
-    if math.isnan(value.mean):
+def percent(mean: float, std: float = math.nan) -> str:
+    """Return '32.5 (0.8)', as in Tables 2 and 3: mean and deviation in %; – if undefined."""
+    if math.isnan(mean):
         return DASH
-    deviation = "" if math.isnan(value.std) else f" ({100 * value.std:.1f})"
-    return f"{100 * value.mean:.1f}{deviation}"
+    return f"{100 * mean:.1f}" + ("" if math.isnan(std) else f" ({100 * std:.1f})")
 
 
-def fraction(value: Spread) -> str:
-    """'0.3246±0.0076', as in Tables 5 to 8: mean and standard deviation; – if undefined."""
-    if math.isnan(value.mean):
+def fraction(mean: float, std: float = math.nan) -> str:
+    """Return '0.3246±0.0076', as in Tables 5 to 8: mean and deviation; – if undefined."""
+    if math.isnan(mean):
         return DASH
-    return f"{value.mean:.4f}" + ("" if math.isnan(value.std) else f"±{value.std:.4f}")
+    return f"{mean:.4f}" + ("" if math.isnan(std) else f"±{std:.4f}")
 
 
 def title(rows: Iterable[Result], level: str, split: str) -> str:
-    """What a table shows: level, task and split, and over how many seeds."""
+    """Return what a table shows: level, task and split, and over how many seeds."""
     seeds = len({row.seed for row in rows})
     over = "one seed" if seeds == 1 else f"mean and standard deviation over {seeds} seeds"
     return f"{level.capitalize()}-wise {LEVELS[level]} on {SPLITS[split]}, {over}"
 
 
 def in_order(methods: Iterable[str], order: str) -> list[str]:
-    """Methods in a table's order, those that the paper does not have next, baselines last."""
+    """Return methods in a table's order, then those that the paper lacks, baselines last."""
     ranks = {method: rank for rank, method in enumerate(order.split())}
-    return sorted(methods, key=lambda m: (m == BASELINE, ranks.get(m, len(ranks)), m))
+    return sorted(set(methods), key=lambda m: (m == BASELINE, ranks.get(m, len(ranks)), m))
 
 
-def datasets(values: Mapping[Key, Spread], level: str) -> list[str]:
-    """The data sets that were measured at a level, in their order."""
-    return list(dict.fromkeys(key.dataset for key in values if key.level == level))
+def datasets(rows: Iterable[Result], level: str) -> list[str]:
+    """Return the data sets that were measured at a level, in their order."""
+    return list(dict.fromkeys(row.dataset for row in rows if row.level == level))
 
 
-def cited(table: int, key: Key, names: Names) -> Spread:
-    """What one of Tables 2, 3 and 5 to 8 has for a key, of which the split does not count."""
-    row = paper.find(table, key.method, key.score, names.get(key.dataset, ""), key.metric)
-    return Spread(row.mean, row.std) if row else Spread()
-
-
-def undefined(
-    values: Mapping[Key, Spread], level: str, split: str, what: str = "metric"
-) -> list[str]:
-    """A sentence for each data set on which no `what` is defined, with the reason."""
+def undefined(rows: Sequence[Result], level: str, split: str, what: str = "metric") -> list[str]:
+    """Return a sentence for each data set on which no `what` is defined, with the reason."""
     return [
         f"{dataset}: no {what} is defined on {SPLITS[split]}, since {reason}."
-        for dataset in datasets(values, level)
-        if (reason := _reason(values, dataset, level, split))
+        for dataset in datasets(rows, level)
+        if (reason := _reason(rows, dataset, level, split))
     ]
 
 
-def without_choice(
-    values: Mapping[Key, Spread], chosen: Mapping[Choice, str], level: str
-) -> list[str]:
-    """A sentence for each data set for which no method could choose a score, with the reason."""
+def without_choice(rows: Sequence[Result], level: str) -> list[str]:
+    """Return a sentence for each data set for which no method could choose a score, and why."""
+    chosen = select_scores(rows)
     able = {key.dataset for key in chosen if key.level == level and key.method != BASELINE}
     return [
         f"{dataset}: no score could be chosen for {LEVELS[level]}, since "
-        f"{_reason(values, dataset, level, 'val') or 'no validation AUPRC is defined'}."
-        for dataset in datasets(values, level)
+        f"{_reason(rows, dataset, level, 'val') or 'no validation AUPRC is defined'}."
+        for dataset in datasets(rows, level)
         if dataset not in able
     ]
 
@@ -169,39 +151,39 @@ def without_choice(
 def bars(
     rows: Sequence[Result], estimates: Iterable[Estimate] = (), names: Names = NAMELESS
 ) -> list[Bar]:
-    """Figure 2: the test AUPRC of the densities, of KL-Div., and of the best own score.
+    """Return Figure 2: the test AUPRC of the densities, of KL-Div., and of the best own score.
 
     Error bars span the intervals of `estimates`, if there are any, and otherwise one standard
     deviation over seeds on either side. What could not be chosen or measured has no bar.
     """
-    values, chosen = over_seeds(rows), select_scores(rows)
+    chosen = select_scores(rows)
     intervals = {
         (e.dataset, e.level, e.method, e.score): (e.low, e.high)
         for e in estimates
         if e.metric == "auprc"
     }
-    found = []
+    drawn = []
     for level, kl in (("slice", "kl"), ("voxel", "kl_grad")):
-        for dataset, (kind, method) in product(datasets(values, level), _BARS):
-            comparison = "radl" if kind == "density" else "full"
-            choice = Choice(dataset, level, comparison, method)
+        spreads = measured(rows, level, "test")
+        quotes = cited(paper.BY_SCORE[level, "test"], names)
+        for dataset, (kind, method) in product(datasets(rows, level), _BARS):
+            choice = Choice(dataset, level, "radl" if kind == "density" else "full", method)
             score = kl if kind == "kl" else chosen.get(choice, "")
-            key = Key(dataset, "test", level, method, score, "auprc")
-            mean, std = values.get(key, Spread())
+            mean, std = spreads.get((dataset, method, score, "auprc"), UNDEFINED)
             if math.isnan(mean):
                 continue
             low, high = mean - std, mean + std
             if intervals:
                 low, high = intervals.get((dataset, level, method, score), (math.nan, math.nan))
             theirs = paper.SELECTION.get(choice._replace(dataset=names.get(dataset, "")), "")
-            quoted = key._replace(score=kl if kind == "kl" else theirs)
-            quote = cited(paper.BY_SCORE[level, "test"], quoted, names).mean
-            found.append(Bar(level, dataset, method, kind, mean, low, high, quote))
-    return found
+            quote = (dataset, method, kl if kind == "kl" else theirs, "auprc")
+            quoted, _ = quotes.get(quote, UNDEFINED)
+            drawn.append(Bar(level, dataset, method, kind, mean, low, high, quoted))
+    return drawn
 
 
 def prevalences(rows: Iterable[Result]) -> dict[tuple[str, str], float]:
-    """The AUPRC of chance: share of anomalous slices or voxels on test by (level, data set)."""
+    """Return chance's AUPRC: the share of anomalous slices or voxels by (level, data set)."""
     return {
         (row.level, row.dataset): row.value
         for row in rows
@@ -209,14 +191,13 @@ def prevalences(rows: Iterable[Result]) -> dict[tuple[str, str], float]:
     }
 
 
-def _reason(values: Mapping[Key, Spread], dataset: str, level: str, split: str) -> str:
-    """Why no metric is defined on a split, or nothing."""
-    found = {key: value for key, value in values.items() if key[:3] == (dataset, split, level)}
-    if not found:
+def _reason(rows: Iterable[Result], dataset: str, level: str, split: str) -> str:
+    """Return why no metric is defined on a split, or nothing."""
+    here = [row for row in rows if (row.dataset, row.split, row.level) == (dataset, split, level)]
+    if not here:
         return f"there are no {SPLITS[split]} results"
-    shares = {value.mean for key, value in found.items() if key.metric == "prevalence"}
-    for share, which in ((0, "none"), (1, "all")):
-        if shares == {share}:
-            verb = "is" if which == "none" else "are"
-            return f"{which} of its {SPLITS[split]} {level}s {verb} anomalous"
-    return ""
+    shares = {row.value for row in here if row.metric == "prevalence"}
+    slices = f"its {SPLITS[split]} {level}s"
+    return {0: f"none of {slices} is anomalous", 1: f"all of {slices} are anomalous"}.get(
+        shares.pop() if len(shares) == 1 else None, ""
+    )

@@ -1,15 +1,16 @@
 """Results in the layout of the paper's tables (Lüth et al. 2023), the paper's figures beside them.
 
-Rows of results.csv in, one `report.Table` out, with the data sets, methods and scores that the
-rows hold. `names` maps those data sets that are the paper's to "HCP Synth.", "ISLES" or "BraTS";
-rows in italics then quote the paper.
+Rows of results.csv in, one `page.Table` out, with the data sets, methods and scores that the rows
+hold. `names` maps those data sets that are the paper's to "HCP Synth.", "ISLES" or "BraTS"; rows
+in italics then quote the paper.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
 
 from cradl_jax.evaluation.results import (
     BASELINE,
@@ -22,28 +23,27 @@ from cradl_jax.evaluation.results import (
     select_scores,
 )
 from cradl_jax.reporting import paper
-from cradl_jax.reporting.interval_tables import difference_table, interval_table
+from cradl_jax.reporting.further_tables import difference_table, interval_table, threshold_table
 from cradl_jax.reporting.page import Table
 from cradl_jax.reporting.summary import (
     DASH,
     NAMELESS,
     SPLITS,
+    UNDEFINED,
     Comparison,
     Estimate,
-    Key,
     Names,
-    Spread,
+    Spreads,
     cited,
     datasets,
     fraction,
     in_order,
-    over_seeds,
+    measured,
     percent,
     title,
     undefined,
     without_choice,
 )
-from cradl_jax.reporting.threshold_tables import threshold_table
 
 HEADLINE, FURTHER = ("auprc", "auroc"), ("dice", "fpr95")
 SECTIONS = {
@@ -65,14 +65,6 @@ Sizes = Mapping[tuple[str, str], Size]  # of each (data set, "val" or "test")
 UNKNOWN: Sizes = MappingProxyType({})
 
 
-class _Line(NamedTuple):
-    """A row of a table, which of its columns are bold, and whether it quotes the paper."""
-
-    cells: tuple[str, ...]
-    bold: frozenset[int] = frozenset()
-    cited: bool = False
-
-
 def result_tables(
     rows: Sequence[Result],
     sizes: Sizes = UNKNOWN,
@@ -80,106 +72,113 @@ def result_tables(
     estimates: Sequence[Estimate] = (),
     comparisons: Sequence[Comparison] = (),
 ) -> list[Table]:
-    """All that can be made: Tables 1 to 4, thresholds, intervals, every score, further metrics.
+    """Return all that can be made: Tables 1 to 4, `further_tables`, every score, further metrics.
 
     Raises:
         InputError: a value of `names` is no data set of the paper.
     """
     paper.check_names(names)
     levels = [level for level in LEVELS if any(row.level == level for row in rows)]
-    found = [data_table(rows, sizes, names)]
-    found += [comparison_table(rows, level, names) for level in levels]
-    found.append(selection_table(rows, names))
-    found += [threshold_table(rows, level) for level in levels]
-    found += [interval_table(estimates)] if estimates else []
-    found += [difference_table(comparisons)] if comparisons else []
-    found += [score_table(rows, *which, names) for which in product(levels, SPLITS)]
-    return found + [further_table(rows, level) for level in levels]
+    return [
+        data_table(rows, sizes, names),
+        *(comparison_table(rows, level, names) for level in levels),
+        selection_table(rows, names),
+        *(threshold_table(rows, level) for level in levels),
+        *([interval_table(estimates)] if estimates else []),
+        *([difference_table(comparisons)] if comparisons else []),
+        *(score_table(rows, level, split, names) for level, split in product(levels, SPLITS)),
+        *(further_table(rows, level) for level in levels),
+    ]
 
 
 def data_table(rows: Iterable[Result], sizes: Sizes = UNKNOWN, names: Names = NAMELESS) -> Table:
-    """Table 1: scans, slices, and the shares of anomalous slices and voxels of each split."""
+    """Return Table 1: scans, slices, and the shares of anomalous slices and voxels by split."""
     shares = {(r.dataset, r.split, r.level): r.value for r in rows if r.metric == "prevalence"}
     theirs = {(*key, "slice"): data.anomalous_slices for key, data in paper.DATA.items()}
     theirs |= {(*key, "voxel"): data.anomalous_voxels for key, data in paper.DATA.items()}
-    lines = []
-    for dataset in dict.fromkeys(dataset for dataset, _, _ in shares):
-        lines.append(_Line((dataset, *_data_cells(dataset, sizes, shares))))
-        lines += _quote(("paper",), _data_cells(names.get(dataset), paper.DATA, theirs))
+    ours = dict.fromkeys(dataset for dataset, _, _ in shares)
     columns = ("Scans", "Slices", "Anomalous slices", "Anomalous voxels")
-    header = ("Data set", *(f"{of}, {split}" for of in columns for split in ("test", "val.")))
-    caption = (
+    return layout(
         "Anomalous data sets (as Table 1). The share of anomalous slices or voxels is the AUPRC of "
-        "chance."
+        "chance.",
+        ("Data set", *(f"{of}, {split}" for of in columns for split in ("test", "val."))),
+        [(dataset,) for dataset in ours],
+        [_data_cells(dataset, sizes, shares) for dataset in ours],
+        [_data_cells(names.get(dataset), paper.DATA, theirs) for dataset in ours],
+        number=1,
+        names=names,
     )
-    return _table(caption, header, lines, 1, names)
 
 
 def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS) -> Table:
-    """Table 2 ("slice") or 3 ("voxel"): each method at the score that it chose, on test, in %.
+    """Return Table 2 ("slice") or 3 ("voxel"): each method at the score that it chose, in %.
 
     The last row is the trivial baseline chosen in the same way. Bold is the best of a column.
     """
-    values, chosen = over_seeds(rows), select_scores(rows)
-    columns = list(product(datasets(values, level), HEADLINE))
-    table = paper.BY_METHOD[level]
-    found: dict[str, list[Spread]] = {}
-    methods = {key.method for key in values if key.level == level}
-    for method in in_order(methods, "cradl cevae vae"):
-        scores = [chosen.get(Choice(dataset, level, "full", method), "") for dataset, _ in columns]
-        keys = [
-            Key(dataset, "test", level, method, score, metric)
-            for (dataset, metric), score in zip(columns, scores, strict=True)
-        ]
-        found[method] = [values.get(key, Spread()) for key in keys]
-    best = [
-        max((mean for mean, _ in column if not math.isnan(mean)), default=math.nan)
-        for column in zip(*found.values(), strict=True)
-    ]
-    lines = []
-    for method, spreads in found.items():
-        bold = frozenset(n for n, (mean, _) in enumerate(spreads) if mean == best[n])
-        lines.append(_Line((paper.method_name(method), *map(percent, spreads)), _right(bold, 1)))
-        keys = [Key(dataset, "", level, method, "", metric) for dataset, metric in columns]
-        lines += _quote(("paper",), [percent(cited(table, key, names)) for key in keys])
-    caption = (
-        f"{title(rows, level, 'test')}, in % (as Table {table}): each method at the score that it "
-        "chose on validation. Bold: the best of a column."
+    number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
+    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
+    spreads, chosen = measured(rows, level, "test"), select_scores(rows)
+    quotes = cited(number, names)
+
+    def figure(method: str, dataset: str, metric: str) -> tuple[float, float]:
+        score = chosen.get(Choice(dataset, level, "full", method), "")
+        return spreads.get((dataset, method, score, metric), UNDEFINED)
+
+    means = np.array([[figure(method, *column)[0] for column in columns] for method in methods])
+    best = np.max(means, axis=0, initial=-1, where=~np.isnan(means))
+    return layout(
+        f"{title(rows, level, 'test')}, in % (as Table {number}): each method at the score that "
+        "it chose on validation. Bold: the best of a column.",
+        ("Method", *_headings(columns)),
+        [(paper.method_name(method),) for method in methods],
+        [[percent(*figure(method, *column)) for column in columns] for method in methods],
+        [
+            [
+                percent(*quotes.get((name, method, "", metric), UNDEFINED))
+                for name, metric in columns
+            ]
+            for method in methods
+        ],
+        bold=means == best,
+        number=number,
+        names=names,
+        notes=undefined(rows, level, "test") + without_choice(rows, level),
     )
-    notes = undefined(values, level, "test") + without_choice(values, chosen, level)
-    return _table(caption, ("Method", *_headings(columns)), lines, table, names, notes)
 
 
 def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
-    """Table 4: the score that each method chose on each data set, in both comparisons."""
-    values, chosen = over_seeds(rows), select_scores(rows)
+    """Return Table 4: the score that each method chose on each data set, in both comparisons."""
+    chosen = select_scores(rows)
 
-    def cells(selection: Mapping[tuple, str], dataset: str, method: str) -> list[str]:
+    def scores(selection: Mapping[tuple, str], dataset: str, method: str) -> list[str]:
         keys = [(dataset, *which, method) for which in SECTIONS]
         return [paper.score_name(selection.get(key, DASH)) for key in keys]
 
-    lines = []
-    for dataset in dict.fromkeys(key.dataset for key in values):
-        methods = {key.method for key in values if key.dataset == dataset} - {BASELINE}
-        for method in in_order(methods, "cradl vae cevae"):
-            name = paper.method_name(method)
-            lines.append(_Line((dataset, name, *cells(chosen, dataset, method))))
-            theirs = cells(paper.SELECTION, names.get(dataset, ""), method)
-            lines += _quote(("", "paper"), theirs)
-    header = tuple(
+    pairs = [
+        (dataset, method)
+        for dataset in dict.fromkeys(row.dataset for row in rows)
+        for method in in_order((r.method for r in rows if r.dataset == dataset), "cradl vae cevae")
+        if method != BASELINE
+    ]
+    header = (
         f"{LEVELS[level].capitalize()}, {COMPARISONS[comparison]} ({section})"
         for (level, comparison), section in SECTIONS.items()
     )
-    caption = (
+    return layout(
         "The scores with the best validation AUPRC, by the paper's section (as Table 4). CRADL's "
-        "own scores are its densities; those of the VAEs are the terms of their loss."
+        "own scores are its densities; those of the VAEs are the terms of their loss.",
+        ("Data set", "Method", *header),
+        [(dataset, paper.method_name(method)) for dataset, method in pairs],
+        [scores(chosen, dataset, method) for dataset, method in pairs],
+        [scores(paper.SELECTION, names.get(dataset, ""), method) for dataset, method in pairs],
+        number=4,
+        names=names,
+        notes=[note for level in LEVELS for note in without_choice(rows, level)],
     )
-    notes = [note for level in LEVELS for note in without_choice(values, chosen, level)]
-    return _table(caption, ("Data set", "Method", *header), lines, 4, names, notes)
 
 
 def score_table(rows: Sequence[Result], level: str, split: str, names: Names = NAMELESS) -> Table:
-    """Tables 5, 6 ("voxel" on "test", "val") and 7, 8 ("slice"): every score, as a share of one.
+    """Return Table 5, 6 ("voxel" on "test", "val") or 7, 8 ("slice"): every score, as a share.
 
     Bold is what a method chose on validation, in either comparison. Trivial baselines come last.
     """
@@ -187,83 +186,117 @@ def score_table(rows: Sequence[Result], level: str, split: str, names: Names = N
         f"{title(rows, level, split)} (as Table {paper.BY_SCORE[level, split]}): every score. "
         "Bold: chosen on validation."
     )
-    return _every_score(rows, level, split, HEADLINE, fraction, caption, names)
+    return every_score(rows, level, split, HEADLINE, fraction, caption, names)
 
 
 def further_table(rows: Sequence[Result], level: str) -> Table:
-    """Best Dice and FPR95 of every score on test, in %, which the paper does not report."""
+    """Return best Dice and FPR95 of every score on test, in %."""
     caption = (
         f"{title(rows, level, 'test')}, in %: further metrics. The best Dice is an oracle, its "
         "threshold chosen on the test labels; FPR95 is the false-positive rate at 95 % "
         "sensitivity, of which less is better. Bold: chosen on validation."
     )
-    return _every_score(rows, level, "test", FURTHER, percent, caption, NAMELESS)
+    return every_score(rows, level, "test", FURTHER, percent, caption)
 
 
-def _every_score(
+def every_score(
     rows: Sequence[Result],
     level: str,
     split: str,
-    metrics: tuple[str, ...],
-    written: Callable[[Spread], str],
+    metrics: Sequence[str],
+    written: Callable[[float, float], str],
     caption: str,
-    names: Names,
-) -> Table:
-    values, chosen = over_seeds(rows), select_scores(rows)
-    columns = list(product(datasets(values, level), metrics))
-    table = paper.BY_SCORE[level, split]
-    pairs = {(key.method, key.score) for key in values if key[1:3] == (split, level)}
-    lines = []
-    for method in in_order({method for method, _ in pairs}, "vae cevae cradl"):
-        for score in sorted((s for m, s in pairs if m == method), key=_score_rank):
-            keys = [
-                Key(dataset, split, level, method, score, metric) for dataset, metric in columns
-            ]
-            found = [written(values.get(key, Spread())) for key in keys]
-            bold = frozenset(
-                n
-                for n, (dataset, _) in enumerate(columns)
-                for comparison in COMPARISONS
-                if chosen.get(Choice(dataset, level, comparison, method)) == score
-                and found[n] != DASH
-            )
-            labels = (paper.method_name(method), *_labels(level, method, score))
-            lines.append(_Line((*labels, *found), _right(bold, len(labels))))
-            theirs = [written(cited(table, key, names)) for key in keys]
-            lines += _quote(("", "", "paper"), theirs)
-    header = ("Pre-text", "Gen. model", "Score", *_headings(columns))
-    notes = undefined(values, level, split) + without_choice(values, chosen, level)
-    return _table(caption, header, lines, table, names, notes)
-
-
-def _table(
-    caption: str,
-    header: tuple[str, ...],
-    lines: Sequence[_Line],
-    number: int = 0,
     names: Names = NAMELESS,
-    notes: Sequence[str] = (),
 ) -> Table:
-    """A table of lines; what is quoted comes from the paper's table of this number."""
-    quoted = frozenset(row for row, line in enumerate(lines) if line.cited)
+    """Return some metrics of every score, chosen ones bold, in the layout of Tables 5 to 8."""
+    number, columns = paper.BY_SCORE[level, split], list(product(datasets(rows, level), metrics))
+    spreads, quotes = measured(rows, level, split), cited(number, names)
+    pairs = {(row.method, row.score) for row in rows if (row.level, row.split) == (level, split)}
+    pairs = [
+        (method, score)
+        for method in in_order((method for method, _ in pairs), "vae cevae cradl")
+        for score in sorted((score for m, score in pairs if m == method), key=_score_rank)
+    ]
+
+    def cells(figures: Spreads) -> list[list[str]]:
+        return [
+            [
+                written(*figures.get((dataset, *pair, metric), UNDEFINED))
+                for dataset, metric in columns
+            ]
+            for pair in pairs
+        ]
+
+    ours = cells(spreads)
+    chosen = {(c.dataset, c.method, s) for c, s in select_scores(rows).items() if c.level == level}
+    return layout(
+        caption,
+        ("Pre-text", "Gen. model", "Score", *_headings(columns)),
+        [(paper.method_name(method), *_labels(level, method, score)) for method, score in pairs],
+        ours,
+        cells(quotes),
+        bold=[
+            [
+                (dataset, *pair) in chosen and cell != DASH
+                for (dataset, _), cell in zip(columns, row, strict=True)
+            ]
+            for pair, row in zip(pairs, ours, strict=True)
+        ],
+        number=number,
+        names=names,
+        notes=undefined(rows, level, split) + without_choice(rows, level),
+    )
+
+
+def layout(
+    caption: str,
+    header: Iterable[str],
+    labels: Sequence[tuple[str, ...]],
+    ours: Sequence[Sequence[str]],
+    theirs: Sequence[Sequence[str]],
+    *,
+    number: int,
+    names: Names,
+    bold: Sequence | np.ndarray = (),
+    notes: Iterable[str] = (),
+) -> Table:
+    """Return a table of our rows, each followed by the paper's, where it has one.
+
+    Args:
+        caption: above the table.
+        header: of all columns.
+        labels: the first cells of each row.
+        ours: [rows][columns] the other cells.
+        theirs: [rows][columns] those of the paper.
+        number: of the paper's table.
+        names: see the module.
+        bold: [rows][columns] whether to emphasize a cell of ours; none if empty.
+        notes: sentences under the table.
+    """
+    rows, emphasized, quoted = [], set(), set()
+    for place, (label, cells, quote) in enumerate(zip(labels, ours, theirs, strict=True)):
+        if len(bold):
+            strong = np.flatnonzero(bold[place]) + len(label)
+            emphasized |= {(len(rows), int(column)) for column in strong}
+        rows.append((*label, *cells))
+        if any(cell != DASH for cell in quote):
+            quoted.add(len(rows))
+            rows.append((*[""] * (len(label) - 1), "paper", *quote))
     if quoted:
-        which = "; ".join(f"{name} for {ours}" for ours, name in names.items() if ours != name)
+        which = "; ".join(
+            f"{theirs} for {ours}" for ours, theirs in names.items() if ours != theirs
+        )
         source = f"In italics: Table {number} of the paper, Lüth et al. (2023)"
         notes = (*notes, f"{source}{f': {which}' if which else ''}.")
-    bold = frozenset((row, column) for row, line in enumerate(lines) for column in line.bold)
-    return Table(caption, header, [line.cells for line in lines], bold, quoted, tuple(notes))
-
-
-def _quote(labels: tuple[str, ...], cells: Sequence[str]) -> Iterator[_Line]:
-    """A line of the paper's figures, if it has any."""
-    if any(cell != DASH for cell in cells):
-        yield _Line((*labels, *cells), cited=True)
+    return Table(
+        caption, tuple(header), rows, frozenset(emphasized), frozenset(quoted), tuple(notes)
+    )
 
 
 def _data_cells(
     dataset: str | None, sizes: Mapping, shares: Mapping[tuple[str | None, str, str], float]
 ) -> list[str]:
-    """Scans, slices, and shares of anomalous slices and voxels, each on test and validation."""
+    """Return scans, slices, and shares of anomalous slices and voxels, each on test and val."""
     counts = [sizes.get((dataset, split)) for split in SPLITS]
     scans = [f"{count.scans:,}" if count else DASH for count in counts]
     slices = [f"{count.slices:,}" if count else DASH for count in counts]
@@ -280,20 +313,15 @@ def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _labels(level: str, method: str, score: str) -> tuple[str, str]:
-    """Generative model and score as Tables 5 to 8 name them."""
+    """Return generative model and score as Tables 5 to 8 name them."""
     if is_density(score):
         return paper.score_name(score), "NLL" if level == "slice" else "NLL-grad"
     return "VAE" if method in ("vae", "cevae") else DASH, paper.score_name(score)
 
 
-def _right(columns: Iterable[int], labels: int) -> frozenset[int]:
-    """The same columns, counted from the left of so many labels."""
-    return frozenset(column + labels for column in columns)
-
-
 def _score_rank(score: str) -> tuple[int, int, str]:
-    """Mixtures by their components, then the paper's other scores in its order, then any."""
+    """Return a score's place: mixtures by size, the paper's other scores in its order, others."""
     if score.startswith("gmm") and is_density(score):
         return 0, int(score[3:]), score
-    known = list(paper.SCORES)
-    return (1, known.index(score), score) if score in known else (2, 0, score)
+    listed = list(paper.SCORES)
+    return (1, listed.index(score), score) if score in listed else (2, 0, score)

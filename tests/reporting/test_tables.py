@@ -7,24 +7,25 @@ import pytest
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import Result, select_scores
 from cradl_jax.reporting import paper, tables
-from cradl_jax.reporting.interval_tables import difference_table, interval_table
+from cradl_jax.reporting.further_tables import difference_table, interval_table
 from cradl_jax.reporting.page import Section as Part
 from cradl_jax.reporting.page import html_page, markdown_table
 from cradl_jax.reporting.summary import (
     Comparison,
     Estimate,
-    Spread,
     bars,
     fraction,
+    measured,
     percent,
     prevalences,
-    spread,
 )
 
 NAN = float("nan")
 
 
-def measured(method, score, val, test, dataset="synth", level="slice", seed=0, metric="auprc"):
+def on_both_splits(
+    method, score, val, test, dataset="synth", level="slice", seed=0, metric="auprc"
+):
     splits = (("val", val), ("test", test))
     return [Result(seed, method, score, dataset, s, level, metric, v) for s, v in splits]
 
@@ -32,18 +33,20 @@ def measured(method, score, val, test, dataset="synth", level="slice", seed=0, m
 def study(dataset="synth", seed=0, shift=0.0):
     """Slice-wise results of all three methods and two baselines on one data set."""
     found = [
-        *measured("vae", "kl", 0.30, 0.31 + shift, dataset, seed=seed),
-        *measured("vae", "elbo", 0.40, 0.45 + shift, dataset, seed=seed),
-        *measured("vae", "gmm1", 0.35, 0.33 + shift, dataset, seed=seed),
-        *measured("cradl", "flow", 0.50, 0.60 + shift, dataset, seed=seed),
-        *measured("cradl", "gmm8", 0.55, 0.50 + shift, dataset, seed=seed),
-        *measured("cradl", "gmm2", 0.20, 0.99, dataset, seed=seed),
-        *measured("baseline", "area", 0.25, 0.21, dataset, seed=seed),
-        *measured("baseline", "position", 0.22, 0.97, dataset, seed=seed),
-        *measured("cradl", "gmm8", 0.20, 0.25, dataset, seed=seed, metric="prevalence"),
+        *on_both_splits("vae", "kl", 0.30, 0.31 + shift, dataset, seed=seed),
+        *on_both_splits("vae", "elbo", 0.40, 0.45 + shift, dataset, seed=seed),
+        *on_both_splits("vae", "gmm1", 0.35, 0.33 + shift, dataset, seed=seed),
+        *on_both_splits("cradl", "flow", 0.50, 0.60 + shift, dataset, seed=seed),
+        *on_both_splits("cradl", "gmm8", 0.55, 0.50 + shift, dataset, seed=seed),
+        *on_both_splits("cradl", "gmm2", 0.20, 0.99, dataset, seed=seed),
+        *on_both_splits("baseline", "area", 0.25, 0.21, dataset, seed=seed),
+        *on_both_splits("baseline", "position", 0.22, 0.97, dataset, seed=seed),
+        *on_both_splits("cradl", "gmm8", 0.20, 0.25, dataset, seed=seed, metric="prevalence"),
     ]
     for method, score, value in (("vae", "elbo", 0.7), ("cradl", "gmm8", 0.8)):
-        found += measured(method, score, value, value + shift, dataset, seed=seed, metric="auroc")
+        found += on_both_splits(
+            method, score, value, value + shift, dataset, seed=seed, metric="auroc"
+        )
     return found
 
 
@@ -55,21 +58,30 @@ WITHOUT_ANOMALIES = [
 
 
 def test_mean_and_sample_deviation():
+    def spread(values):
+        rows = [
+            Result(seed, "vae", "kl", "synth", "test", "slice", "auprc", value)
+            for seed, value in enumerate(values)
+        ]
+        return measured(rows, "slice", "test").get(("synth", "vae", "kl", "auprc"))
+
     assert spread([0.1, 0.2, 0.3]) == pytest.approx((0.2, 0.1))
-    assert spread([0.1, NAN])[0] == 0.1 and math.isnan(spread([0.1, NAN]).std)
-    assert math.isnan(spread([]).mean) and math.isnan(spread([NAN]).mean)
+    assert spread([0.1, NAN])[0] == 0.1 and math.isnan(spread([0.1, NAN])[1])
+    assert spread([]) is None and spread([NAN]) is None
 
 
 def test_numbers_as_the_paper_prints_them():
-    assert percent(Spread(0.3246, 0.0076)) == "32.5 (0.8)"
-    assert fraction(Spread(0.3246, 0.0076)) == "0.3246±0.0076"
-    assert (percent(Spread(0.1234)), fraction(Spread(0.1234))) == ("12.3", "0.1234")
-    assert percent(Spread()) == fraction(Spread()) == "–"
+    assert percent(0.3246, 0.0076) == "32.5 (0.8)"
+    assert fraction(0.3246, 0.0076) == "0.3246±0.0076"
+    assert (percent(0.1234), fraction(0.1234)) == ("12.3", "0.1234")
+    assert percent(NAN) == fraction(NAN) == "–"
 
 
 def test_table_of_data_sets():
     sizes = {("synth", "test"): tables.Size(49, 7105), ("other", "test"): tables.Size(1, 2)}
-    rows = SEEDS + measured("cradl", "gmm8", 0.0077, 0.00649, level="voxel", metric="prevalence")
+    rows = SEEDS + on_both_splits(
+        "cradl", "gmm8", 0.0077, 0.00649, level="voxel", metric="prevalence"
+    )
     table = tables.data_table(rows, sizes, {"synth": "HCP Synth."})
     assert table.header[:3] == ("Data set", "Scans, test", "Scans, val.")
     shares = ("0.649 %", "0.770 %")
@@ -158,7 +170,7 @@ def test_table_of_further_metrics_has_best_dice_and_fpr95_in_percent():
     rows = SEEDS + [
         row
         for m, v in (("dice", 0.5), ("fpr95", 0.25))
-        for row in measured("vae", "kl", v, v, metric=m)
+        for row in on_both_splits("vae", "kl", v, v, metric=m)
     ]
     table = tables.further_table(rows, "slice")
     assert table.header[3:] == ("synth best Dice (oracle)", "synth FPR95 ↓")

@@ -1,7 +1,7 @@
 """Tables of what lies above the thresholds of healthy scans: cells worked by hand."""
 
 from cradl_jax.evaluation.results import Result
-from cradl_jax.reporting.threshold_tables import threshold_table
+from cradl_jax.reporting.further_tables import threshold_table
 
 NAN = float("nan")
 METRICS = (

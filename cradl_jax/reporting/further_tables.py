@@ -1,0 +1,99 @@
+"""Tables that the paper does not have: label-free thresholds and bootstrap intervals."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+from cradl_jax.evaluation.results import (
+    COMPARISONS,
+    LEVELS,
+    METRICS,
+    Choice,
+    Result,
+    select_scores,
+)
+from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.reporting import paper
+from cradl_jax.reporting.page import Table
+from cradl_jax.reporting.summary import (
+    DASH,
+    UNDEFINED,
+    Comparison,
+    Estimate,
+    datasets,
+    in_order,
+    measured,
+    percent,
+    title,
+    undefined,
+    without_choice,
+)
+
+AT_RATE = {"dice": "Dice", "sensitivity": "Sensitivity", "fpr": "False positives"}
+
+
+def threshold_table(rows: Sequence[Result], level: str) -> Table:
+    """Return each method's chosen score on test, in %, at thresholds found without labels.
+
+    The last row of a data set is the trivial baseline chosen in the same way.
+    """
+    spreads, chosen = measured(rows, level, "test"), select_scores(rows)
+    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
+    metrics = ("dice", *(f"{metric}@{rate}" for metric, rate in product(AT_RATE, RATES)))
+    table = []
+    for dataset, method in product(datasets(rows, level), methods):
+        score = chosen.get(Choice(dataset, level, "full", method), DASH)
+        keys = [(dataset, method, score, metric) for metric in metrics]
+        figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
+        table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
+    caption = (
+        f"{title(rows, level, 'test')}, in %: each method at the score that it chose on "
+        f"validation, and at label-free thresholds, which 1, 5 and 10 % of the {level}s of "
+        "healthy validation scans exceed. These thresholds come from healthy scans alone; the best "
+        "Dice is an oracle, its threshold chosen on the test labels. False positives are the share "
+        f"of the normal {level}s of these test scans above a threshold: the closer it is to the "
+        "nominal rate, the better the threshold carries over."
+    )
+    at_rate = (f"{name} at {100 * float(r):g} %" for name, r in product(AT_RATE.values(), RATES))
+    header = ("Data set", "Method", "Score", "Best Dice (oracle)", *at_rate)
+    notes = undefined(rows, level, "test", "Dice") + without_choice(rows, level)
+    return Table(caption, header, table, notes=tuple(notes))
+
+
+def interval_table(estimates: Iterable[Estimate]) -> Table:
+    """Return bootstrap 95 % intervals of the chosen scores on test, in %."""
+    rows = [
+        (
+            *(e.dataset, LEVELS[e.level], COMPARISONS[e.comparison]),
+            *(paper.method_name(e.method), paper.score_name(e.score), METRICS[e.metric]),
+            *_interval(e.mean, e.low, e.high),
+        )
+        for e in estimates
+    ]
+    header = ("Data set", "Task", "Among", "Method", "Score", "Metric", "Mean", "95 % interval")
+    return Table("Patient-level bootstrap 95 % intervals on test, in %.", header, rows)
+
+
+def difference_table(comparisons: Iterable[Comparison]) -> Table:
+    """Return paired differences between the best two methods on test, in percentage points."""
+    rows = [
+        (
+            *(c.dataset, LEVELS[c.level], COMPARISONS[c.comparison], METRICS[c.metric]),
+            *(paper.method_name(c.best), paper.method_name(c.second)),
+            *_interval(c.difference, c.low, c.high),
+            DASH if math.isnan(c.p) else "<0.001" if c.p < 0.001 else f"{c.p:.3f}",
+        )
+        for c in comparisons
+    ]
+    header = ("Data set", "Task", "Among", "Metric", "Best", "Second", "Difference")
+    caption = (
+        "Paired difference between the best two methods on test, in percentage points: both on the "
+        "same patients of each bootstrap sample."
+    )
+    return Table(caption, (*header, "95 % interval", "p"), rows)
+
+
+def _interval(value: float, low: float, high: float) -> tuple[str, str]:
+    """Return '52.9' and '48.1 to 57.3', in %; – for what is not defined."""
+    ends = DASH if math.isnan(low + high) else f"{100 * low:.1f} to {100 * high:.1f}"
+    return percent(value), ends

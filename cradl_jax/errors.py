@@ -1,6 +1,9 @@
 """The exceptions for faults in what a user gave: a file, a setting, a run."""
 
-import numpy as np
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LONGEST = 800  # characters of one fault; a longer one loses its middle
 LONGEST_CAUSE = 200
@@ -32,7 +35,7 @@ class Diverged(InputError):
         rows: the training slices of its batch, [B]; empty where the validation loss failed.
     """
 
-    def __init__(self, step: int, rows: np.ndarray, found: str):
+    def __init__(self, step: int, rows: "np.ndarray", found: str):
         """Say what was found at a step."""
         super().__init__(f"step {step}: expected finite numbers, found {found}")
         self.step = step

@@ -7,9 +7,6 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from cradl_jax.devices import processes
-from cradl_jax.storage.manifest import flat, versions
-
 flags.disclaim_key_flags()  # they are those of the command that calls `joined`, in its --help
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Work with other processes; SLURM and Open MPI tell of them."
@@ -39,12 +36,15 @@ def join(about: dict[str, Any]) -> None:
         InputError: they are not there, or are to do something else; see `processes`.
     """
     if DISTRIBUTED.value or COORDINATOR.value:
+        from cradl_jax.devices import processes  # imports JAX
+        from cradl_jax.storage.manifest import flat, versions
+
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, MEET_SECONDS.value)
         processes.assert_equal(flat(about | {"versions": versions()}))
 
 
 def joined(main: Callable[[ConfigDict, Path], None]) -> Callable[[ConfigDict, Path], None]:
-    """`main(config, workdir)`, once the processes have met."""
+    """Return `main(config, workdir)`, called once the processes have met."""
     declare()
 
     def together(config: ConfigDict, workdir: Path) -> None:

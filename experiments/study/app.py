@@ -1,4 +1,4 @@
-"""What the commands of a study share: its config and its working directory."""
+"""What the commands of a study share: their flags, which name its config and working directory."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from ml_collections import ConfigDict, config_flags
 
 from cradl_jax.errors import InputError, cause
 from experiments.cli import command
-from experiments.study import config_schema
 
 flags.disclaim_key_flags()  # they are those of the command that calls `run`, in its --help
 CONFIG = config_flags.DEFINE_config_file(
@@ -26,61 +25,24 @@ SMALLER = (
 )
 
 
-def listed_sets(config: ConfigDict) -> ConfigDict:
-    """The data sets that `config.data.healthy` and `config.data.anomalous` list as CSV files.
+def study() -> tuple[ConfigDict, Path]:
+    """Return the config and the working directory that the command line names, both checked.
 
     Raises:
-        InputError: one is not given, or two have one name.
+        InputError: it is no config, a setting is unknown, missing or unfit, or the directory cannot
+            be written to.
     """
-    healthy, anomalous = config.data.healthy, config.data.anomalous
-    if not healthy or not anomalous:
-        raise InputError(
-            "config.data: expected CSV files of healthy and anomalous scans, found "
-            f"healthy={healthy!r} and anomalous={anomalous!r}; "
-            "give --config.data.healthy=a.csv --config.data.anomalous=b.csv[,c.csv]"
-        )
-    files = {"healthy": Path(healthy).absolute()}
-    for path in map(Path, anomalous.split(",")):
-        if fault := config_schema.check_name(path.stem):
-            raise InputError(f"{path}: {fault}; rename the file")
-        if path.stem in files:
-            raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
-        files[path.stem] = path.absolute()
-    how = {"layout": "csv", "offset": config.data.offset}
-    return ConfigDict({name: {**how, "path": str(path)} for name, path in files.items()})
+    from experiments.study import config as study_config  # imports NumPy and pydantic
 
-
-def loaded() -> ConfigDict:
-    """The config that the command line names.
-
-    Raises:
-        InputError: it is no config.
-    """
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
     config = CONFIG.value
     if not isinstance(config, ConfigDict):
         raise InputError(
-            f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: expected "
-            f"get_config() to return a ConfigDict, found {config!r}; start from configs/default.py"
+            f"--config={file}: expected get_config() to return a ConfigDict, found {config!r}; "
+            "start from configs/default.py"
         )
-    return config.lock()
-
-
-def study() -> tuple[ConfigDict, Path]:
-    """The config and the working directory that the command line names, both checked.
-
-    Raises:
-        InputError: a setting is unknown, missing or unfit, or the directory cannot be written to.
-    """
-    config = loaded()
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    if isinstance(methods := config.get("methods"), tuple):
-        config.methods = tuple(method for part in methods for method in str(part).split(","))
-    config_schema.check(config)
-    if config.get("smoke"):
-        config.update(config.smoke_settings)
-        name += "-smoke"
-    if "healthy" in config.data:
-        config.data.sets = listed_sets(config)
+    study_config.prepare(config.lock())
+    name = Path(file).stem + ("-smoke" if config.get("smoke") else "")
     workdir = Path(WORKDIR.value or Path("runs") / name)
     _check_writable(workdir)
     return config, workdir

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from cradl_jax.cli.interruption import Terminated, deferred
 from cradl_jax.data.slices.subset import SliceSubset
 from cradl_jax.devices import processes
 from cradl_jax.devices.parallel import any_process
@@ -21,7 +22,6 @@ from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from cradl_jax.training.feeds import Feed, resident, room
 from cradl_jax.training.loop import Progress, adam, create_state, steps_per_epoch, train
-from experiments.cli.interruption import Terminated, deferred
 from experiments.cli.locking import stage
 from experiments.study import data_sets, runs, settings
 from experiments.study.training_log import Log

@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from cradl_jax.cli import interruption
 from cradl_jax.storage.integrity import SUMS
 from cradl_jax.training import loop
-from experiments.cli import interruption
 from experiments.study import app, training
 from tests.helpers import tiny_study
 

@@ -21,7 +21,8 @@ from cradl_jax.runs import verification
 from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, preprocess, report, reproduce, thresholds
-from experiments.study import app, data_sets, runs
+from experiments.study import config as study_config
+from experiments.study import data_sets, runs
 from tests.helpers import golden
 
 REPOSITORY = Path(__file__).parents[2]
@@ -231,7 +232,7 @@ def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path
     config.data.update({"size": 32, "offset": 2})
     config.data.healthy = str(tmp_path / "healthy.csv")
     config.data.anomalous = str(tmp_path / "synth.csv")
-    config.data.sets = app.listed_sets(config)
+    config.data.sets = study_config.listed_sets(config)
     preprocess.main(config, tmp_path / "run")
     listed = data_sets.stores(config, tmp_path / "run")
     original = data_sets.stores(tiny_config(), study)

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cradl_jax.cli.guard import in_words
+from cradl_jax.cli.interruption import REQUEUE
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.storage.integrity import SUMS
 from cradl_jax.training.loop import TrainState, adam, create_state
-from experiments.cli.command import in_words
-from experiments.cli.interruption import REQUEUE
 from experiments.study import settings
 from tests.helpers import stages, tiny_study
 from tests.helpers.stages import RUN, STAGES, Stage, finish, without

@@ -38,8 +38,8 @@ def configured(monkeypatch, *arguments: str):
     monkeypatch.setattr(app, "WORKDIR", workdir)
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
-    command._parse(sys.argv)
-    return config.study()
+    command.parse(sys.argv)
+    return app.study()
 
 
 def refused(monkeypatch, capsys, *arguments: str) -> str:

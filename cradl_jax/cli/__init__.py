@@ -1,0 +1,1 @@
+"""What every command shares, and the command that is installed: importing this imports no JAX."""

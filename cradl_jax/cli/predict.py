@@ -1,0 +1,66 @@
+"""Say of new scans which slices are abnormal, and where.
+
+    cradl-predict --run=RUN --scan=SCAN [--out=FOLDER]
+
+RUN is the folder of a trained run with its thresholds, e.g. runs/phantom/seed0/cradl, or a file
+that experiments.export wrote. SCAN is a brain-extracted volume, a folder of .nii or .nii.gz files,
+or a CSV file with a column `image` and optionally `subject`. For each scan it writes the anomaly
+map and a mask of what lies above the threshold, on the scan's own voxels, a table of the slices, a
+summary and a page for the browser; and summary.csv over all scans. A scan that cannot be used is
+named, the others are done, and the exit status is 1.
+
+For research only. Not a medical device.
+"""
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from cradl_jax.cli import guard, tuning
+from cradl_jax.errors import InputError
+
+OPTIONS = {
+    "run": "A run's folder, or a file that experiments.export wrote.",
+    "scan": "A scan, a folder of scans, or a CSV file of them.",
+    "out": "Where to write (default: predictions, in or beside RUN).",
+    "score": "Slice score (default: the one chosen on validation).",
+    "heatmap": "Heatmap (default: the one chosen on validation).",
+    "fpr": "False-positive rate of the thresholds: 0.01, 0.05 or 0.1.",
+}
+REQUIRED = ("run", "scan")
+FPR = 0.05
+INTERRUPTED = "interrupted; scans that have a _summary.json are done"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a fault as every command does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        guard.refuse(f"{InputError(message)}; see --help")
+
+
+def main() -> None:
+    """Run cradl-predict."""
+    parser = Parser(
+        "cradl-predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, text in OPTIONS.items():
+        kind, default = (float, FPR) if name == "fpr" else (str, None)
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, required=name in REQUIRED, help=text
+        )
+    options = vars(parser.parse_args())
+    tuning.set_environment()
+    guard.run(lambda: run(**options), INTERRUPTED)
+
+
+def run(**options: Any) -> None:
+    """Predict with these `OPTIONS`; exit with status 1 if a scan could not be used."""
+    from cradl_jax.prediction.command import predict  # imports JAX
+
+    if predict(**options):
+        sys.exit(1)

@@ -1,0 +1,72 @@
+"""Predict many scans, one after another: the body of cradl-predict and experiments.predict."""
+
+import sys
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from cradl_jax.devices import processes
+from cradl_jax.errors import InputError
+from cradl_jax.prediction import files
+from cradl_jax.prediction.inputs import InputScan, find_scans
+from cradl_jax.runs import Run, load_run
+
+FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)  # that end one scan, not the others
+
+
+def predict(
+    run: str, scan: str, out: str | None, score: str | None, heatmap: str | None, fpr: float
+) -> int:
+    """Predict all scans and write the results; processes, where there are several, share the scans.
+
+    Args:
+        run: the folder of a run, or an exported run.
+        scan: a scan, a folder of scans, or a CSV file that lists them.
+        out: the folder of the results; None: `predictions`, in the run's folder or beside its file.
+        score: the slice score; None: the one that validation chose.
+        heatmap: the heatmap; None: the one that validation chose.
+        fpr: false-positive rate of the thresholds.
+
+    Returns:
+        The number of scans that could not be used.
+
+    Raises:
+        InputError: there is no such run, scan, score, heatmap or rate, or the folder cannot be
+            written to.
+    """
+    place = Path(run).expanduser()
+    beside = place if place.is_dir() else place.parent
+    folder = Path(out).expanduser() if out else beside / "predictions"
+    scans = find_scans(Path(scan).expanduser())
+    loaded = load_run(place).using(score, heatmap, fpr)
+    processes.broadcast_from_first(lambda: files.claim_folder(folder))
+    own = scans[jax.process_index() :: jax.process_count()]
+    in_turn = zip_longest(*processes.all_gather(predict_scans(loaded, own, folder)))
+    rows = [row for turn in in_turn for row in turn if row is not None]
+    failed = sum(bool(row["error"]) for row in rows)
+    if processes.is_first():
+        files.write_table(folder / "summary.csv", rows)
+        print(f"{len(rows) - failed} of {len(rows)} scans: {folder}\n{files.NOTICE}")
+    return failed
+
+
+def predict_scans(run: Run, scans: Sequence[InputScan], out: Path) -> list[dict]:
+    """Return the rows of summary.csv, with `error` where a scan could not be used."""
+    rows = []
+    for scan in tqdm(scans, "predict", unit="scan"):
+        try:
+            files.remove(out, scan)
+            summary = run.predict(scan.image, scan.name).save(out)
+            rows.append(files.overview_row(summary))
+        except FAULTS as fault:
+            error = str(fault) if isinstance(fault, InputError) else repr(fault)
+            if str(scan.image) not in error:
+                error = f"{scan.image}: {error}"
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            rows.append({"scan": scan.name, "image": str(scan.image), "error": error})
+        if processes.is_first():
+            files.write_table(out / "summary.csv", rows)
+    return rows

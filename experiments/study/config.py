@@ -1,0 +1,47 @@
+"""Make a study's config ready: checked, with the settings of a smoke run and its data sets."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.errors import InputError
+from experiments.study import config_schema
+
+
+def prepare(config: ConfigDict) -> None:
+    """Check a config and put in place what it says in short: methods, a smoke run, lists of scans.
+
+    Raises:
+        InputError: a setting is unknown, missing or unfit.
+    """
+    if isinstance(methods := config.get("methods"), tuple):
+        config.methods = tuple(method for part in methods for method in str(part).split(","))
+    config_schema.check(config)
+    if config.get("smoke"):
+        config.update(config.smoke_settings)
+    if "healthy" in config.data:
+        config.data.sets = listed_sets(config)
+
+
+def listed_sets(config: ConfigDict) -> ConfigDict:
+    """Return the data sets of the CSV files `config.data.healthy` and `config.data.anomalous`.
+
+    Raises:
+        InputError: one is not given, or two have one name.
+    """
+    healthy, anomalous = config.data.healthy, config.data.anomalous
+    if not healthy or not anomalous:
+        raise InputError(
+            "config.data: expected CSV files of healthy and anomalous scans, found "
+            f"healthy={healthy!r} and anomalous={anomalous!r}; "
+            "give --config.data.healthy=a.csv --config.data.anomalous=b.csv[,c.csv]"
+        )
+    files = {"healthy": Path(healthy).absolute()}
+    for path in map(Path, anomalous.split(",")):
+        if fault := config_schema.check_name(path.stem):
+            raise InputError(f"{path}: {fault}; rename the file")
+        if path.stem in files:
+            raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
+        files[path.stem] = path.absolute()
+    shared = {"layout": "csv", "offset": config.data.offset}
+    return ConfigDict({name: {**shared, "path": str(path)} for name, path in files.items()})

@@ -19,6 +19,7 @@ from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.native import slice_heights_mm
 from cradl_jax.data.slices.preprocess import normalized_slices, slice_geometry
 from cradl_jax.errors import InputError
+from cradl_jax.evaluation import results
 from cradl_jax.postprocess import postprocess
 from cradl_jax.prediction.scan import predict_volume, slice_scorer
 from cradl_jax.runs import load_run
@@ -287,8 +288,8 @@ def test_density_of_another_encoder_is_refused(study):
 
 
 def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
-    results = evaluate.report.read_csv(study / "seed0/cradl/evaluation/results.csv")
-    rows = [r for r in results if (r.dataset, r.split, r.metric) == ("lesion", "val", "auprc")]
+    found = results.read_csv(study / "seed0/cradl/evaluation/results.csv")
+    rows = [r for r in found if (r.dataset, r.split, r.metric) == ("lesion", "val", "auprc")]
     best = {
         level: max((r for r in rows if r.level == level), key=lambda r: r.value).score
         for level in ("slice", "voxel")

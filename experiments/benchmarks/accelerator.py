@@ -12,7 +12,7 @@ from cradl_jax.training.loop import adam, steps_per_epoch
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
 from experiments.benchmarks.localization import brain_like, nll_scoring
-from experiments.benchmarks.rows import Bar, Limit, Row, compare, within
+from experiments.benchmarks.rows import Limit, Row, compare, limit_fields
 from experiments.benchmarks.timing import REPETITIONS, Times, in_turn, matrix_products
 from experiments.benchmarks.training import (
     PAPER,
@@ -25,7 +25,7 @@ from experiments.benchmarks.training import (
 from experiments.study import settings
 
 TRAINING = PAPER._replace(batch=512)
-DIFFERENT = 4096  # slices among those of an epoch
+DISTINCT = 4096  # different slices in an epoch; the others repeat them
 
 
 def pretext(
@@ -34,27 +34,26 @@ def pretext(
     slices: int = 111_000,
     epochs: int = 100,
     seconds: float = 60.0,
-    bars: tuple[Bar, ...] = (),
 ) -> Row:
-    """A whole training, extrapolated from steady chunks that take `seconds` at least."""
+    """Time a whole training, extrapolated from steady chunks that take at least `seconds`."""
     config = config_of(network)
     model = settings.network(config, method)
     objective = settings.objective(config, method, model)
-    how = settings.of_method(config, method).train
+    schedule = settings.of_method(config, method).train
     steps = steps_per_epoch(slices, network.batch)
     optimizer = adam(
-        how.learning_rate,
-        how.weight_decay,
-        how.warmup_epochs * steps,
+        schedule.learning_rate,
+        schedule.weight_decay,
+        schedule.warmup_epochs * steps,
         epochs * steps,
-        how.annealing,
+        schedule.annealing,
     )
     variables = initial_variables(model, config.seed, network.size)
     images = repeated(slices, network.size)
     chunks = training_chunks(
         objective, optimizer, variables, images, network.batch, epochs, slices // 10
     )
-    first = next(chunk for chunk in chunks if chunk.val is not None)  # all is compiled then
+    first = next(chunk for chunk in chunks if chunk.val is not None)  # all is compiled by then
     begun = done = int(first.state.step)
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds and done < epochs * steps:
@@ -73,15 +72,14 @@ def pretext(
         whole,
         (whole, whole),
         work=f"{network.batch / step.median:,.0f} slices/s with augmentation and validation, "
-        f"extrapolated from {elapsed:.0f} s of steady training. The limit is a step's.",
-        bars=bars,
-        **within(step, limit, probed["limit"]),
+        f"extrapolated from {elapsed:.0f} s of steady training. The limit is that of a step.",
+        **limit_fields(step, limit, probed["limit"]),
     )
 
 
 def repeated(count: int, size: int) -> np.ndarray:
-    """As many slices, a few of them many times."""
-    return np.resize(random_slices(min(count, DIFFERENT), size), (count, size, size))
+    """Return `count` slices [count, size, size], a few of them many times."""
+    return np.resize(random_slices(min(count, DISTINCT), size), (count, size, size))
 
 
 def scoring(
@@ -89,10 +87,9 @@ def scoring(
     slices: int = 8192,
     batch: int = 256,
     components: int = 8,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """NLL scores and post-processed heatmaps of many slices, in batches."""
+    """Time NLL scores and post-processed heatmaps of many slices, in batches."""
     images = repeated(slices, network.size)
     _, _, score = nll_scoring(network, images, brain_like(images), batch, components)
 
@@ -110,10 +107,9 @@ def scoring(
         "scoring.nll, post_processed, in_batches",
         score_all,
         {},
-        work="Scores and heatmaps, both brought to the host, and dropped there.",
+        work="Scores and heatmaps, both copied to the host and dropped there.",
         units=slices,
         limit=Limit(matrix_products(dtype), flops.input_gradient(layers)),
-        bars=bars,
         repetitions=repetitions,
     )
 
@@ -123,10 +119,9 @@ def em(
     size: int = 512,
     components: int = 8,
     clusters: int = 500,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """A mixture fitted to convergence, to points of many more clusters than it has components."""
+    """Time fitting a mixture until convergence, to many more clusters than it has components."""
     z = jnp.asarray(clustered(points, size, clusters))
     iterations = len(densities.fit_gmm(jax.random.key(0), z, components=components)[1])
     return compare(
@@ -138,6 +133,5 @@ def em(
         work=f"From standardization to convergence after {iterations} iterations. The limit "
         "counts a triangle of each covariance in each of them.",
         limit=Limit(matrix_products(), iterations * points * size**2 * (components + 1)),
-        bars=bars,
         repetitions=repetitions,
     )

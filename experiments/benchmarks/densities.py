@@ -1,5 +1,6 @@
-"""Fitting the densities: an EM iteration, a training step of the flow."""
+"""Density fitting: an EM iteration, and a training step of the flow."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,15 +10,15 @@ from threadpoolctl import threadpool_limits
 
 from cradl_jax.densities import em, gmm, realnvp
 from experiments.benchmarks import flops
-from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products, reports
 
 REGULARIZATION = 1e-5
-COMPARED = 3  # steps of the flow whose losses have to agree
+COMPARED = 3  # steps of the flow whose losses must agree
 
 
 def clustered(points: int, size: int, clusters: int = 8) -> np.ndarray:
-    """Points [N, D] around as many means, each cluster with a covariance of its own."""
+    """Draw points [N, D] in `clusters` clusters, each with a mean and a covariance of its own."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal((points, size), np.float32)
     for rows in np.array_split(np.arange(points), clusters):
@@ -31,10 +32,9 @@ def em_iteration(
     size: int = 512,
     components: int = 8,
     iterations: int = 2,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """An EM iteration of a mixture with full covariances."""
+    """Time an EM iteration of a mixture with full covariances."""
     z = clustered(points, size)
     start = em.warm_start(jax.random.key(0), z, components, REGULARIZATION)
     data = jax.device_put(z)
@@ -47,7 +47,7 @@ def em_iteration(
         return _scikit_learn(z, start, iterations)
 
     _, responsibilities = em.e_step(start, z)
-    needed = int((np.asarray(responsibilities) > 0).sum())  # points that each component has to see
+    needed = int((np.asarray(responsibilities) > 0).sum())  # nonzero pairs of point and component
     return compare(
         "em",
         f"an iteration on {points} x {size}, K = {components}, full covariances",
@@ -55,31 +55,30 @@ def em_iteration(
         ours,
         {"scikit-learn GaussianMixture": peer},
         work="EM in float32 from the same start; log-likelihoods of all iterations agree to 1e-5. "
-        "The limit counts a triangle of each covariance, and the points that a component has a "
-        "part in.",
+        "The limit counts a triangle of each covariance, and the points for which a component has "
+        "a nonzero responsibility.",
         units=iterations,
         check=lambda mine, theirs: np.testing.assert_allclose(mine[1], theirs, rtol=1e-5),
         limit=Limit(matrix_products(), size**2 * (points * components + needed)),
-        bars=bars,
         repetitions=repetitions,
     )
 
 
 def _scikit_learn(z: np.ndarray, start: gmm.GMM, iterations: int) -> list[float]:
-    """Log-likelihoods at the start of the iterations of `GaussianMixture.fit`.
+    """Return the log-likelihood at the start of each iteration of `GaussianMixture.fit`.
 
-    Its steps by themselves: `fit` would begin with an initialization of its own.
+    Call its steps one by one: `fit` would begin with an initialization of its own.
     """
     model = GaussianMixture(len(start.means), reg_covar=REGULARIZATION)
     model.weights_ = np.exp(start.log_weights)
     model.means_ = np.array(start.means)
     model.precisions_cholesky_ = np.array(start.precision_factors)
-    found = []
+    log_likelihoods = []
     for _ in range(iterations):
         log_likelihood, log_responsibilities = model._e_step(z)
         model._m_step(z, log_responsibilities)
-        found.append(float(log_likelihood))
-    return found
+        log_likelihoods.append(float(log_likelihood))
+    return log_likelihoods
 
 
 def flow(
@@ -88,10 +87,9 @@ def flow(
     steps: int = 32,
     hidden: int = 512,
     blocks: int = 8,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """A training step of RealNVP as appendix D has it."""
+    """Time a training step of RealNVP with the settings of appendix D."""
     import torch
 
     from experiments.benchmarks.peers import freia
@@ -102,12 +100,12 @@ def flow(
     start = realnvp.init(jax.random.split(jax.random.key(0))[0], size, **shape)  # as `fit` does
 
     one_batch = z[:batch]  # an epoch is a step, in any order
-    found = realnvp_epochs(one_batch, COMPARED, batch_size=batch, noise=0.0, **settings, **shape)
+    losses = realnvp_epochs(one_batch, COMPARED, batch_size=batch, noise=0.0, **settings, **shape)
     checked = freia.Flow(start, noise=0.0, **settings)
     expected = [checked.step(torch.tensor(one_batch)) for _ in range(COMPARED)]
-    np.testing.assert_allclose([next(found)["train"] for _ in expected], expected, rtol=1e-4)
+    np.testing.assert_allclose([next(losses)["train"] for _ in expected], expected, rtol=1e-4)
 
-    # One epoch more than is timed: the first one compiles.
+    # One epoch more than are timed: the first one compiles.
     epochs = realnvp_epochs(z, repetitions + 1, batch_size=batch, noise=1e-3, **settings, **shape)
     peer = freia.Flow(start, noise=1e-3, **settings)
     batches = torch.tensor(z).reshape(steps, batch, size)
@@ -120,17 +118,16 @@ def flow(
         lambda: next(epochs),
         {"FrEIA, AffineCouplingOneSided": lambda: [peer.step(batch) for batch in batches]},
         work="The same blocks in float32, noise, gradient clipping, Adam with L2 decay. From the "
-        f"same weights the losses of the first {COMPARED} steps agree to 1e-4. Ours shuffles and "
-        "validates on one point besides.",
+        f"same weights the losses of the first {COMPARED} steps agree to 1e-4. Ours also shuffles "
+        "and validates on one point.",
         units=steps,
         limit=Limit(matrix_products(), batch * flops.training(layers)),
-        bars=bars,
         repetitions=repetitions,
     )
 
 
-def realnvp_epochs(z: np.ndarray, epochs: int, **settings: Any):
-    """Losses of `realnvp.fit`, an epoch at each `next`."""
+def realnvp_epochs(z: np.ndarray, epochs: int, **settings: Any) -> Iterator[dict[str, float]]:
+    """Yield the losses of `realnvp.fit`, an epoch at each `next`."""
     key = jax.random.key(0)
     return reports(
         lambda report: realnvp.fit(key, z, z[:1], epochs=epochs, progress=report, **settings)

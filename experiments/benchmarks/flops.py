@@ -1,6 +1,6 @@
 """Multiplications of the networks of Table 10, counted from the shapes of their layers.
 
-Each function gives the multiply-accumulates of a layer for one slice, the first layer first.
+A network is a list of multiply-accumulates for one slice, one figure per layer, in order.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from cradl_jax.models.encoder import levels
 
 
 def encoder(size: int, features: int, outputs: int) -> list[int]:
-    """The DC-Encoder on slices of `size` pixels a side."""
+    """Count the multiply-accumulates of the DC-Encoder on slices of `size` x `size` pixels."""
     macs, channels = [], 1
     for level in range(levels(size)):
         size, produced = size // 2, features << level
@@ -20,17 +20,17 @@ def encoder(size: int, features: int, outputs: int) -> list[int]:
 
 
 def decoder(size: int, features: int, latent: int) -> list[int]:
-    """The DC-Decoder: the encoder's layers from the last to the first, the other way round."""
+    """Count those of the DC-Decoder: the layers of the encoder in reverse order."""
     return encoder(size, features, latent)[::-1]
 
 
 def dense(widths: Sequence[int]) -> list[int]:
-    """Fully connected layers of these widths, the input's first."""
+    """Count those of fully connected layers; `widths` starts with the width of the input."""
     return [a * b for a, b in pairwise(widths)]
 
 
 def training(layers: Sequence[int]) -> int:
-    """FLOPs of forward and backward: each layer's product and its two gradients.
+    """Return the FLOPs of forward and backward: each layer's product and its two gradients.
 
     The gradient of the first layer's input is not needed.
     """
@@ -38,5 +38,5 @@ def training(layers: Sequence[int]) -> int:
 
 
 def input_gradient(layers: Sequence[int]) -> int:
-    """FLOPs of forward and of the gradient with respect to the input, not the weights."""
+    """Return the FLOPs of forward and of the gradient with respect to the input alone."""
     return 4 * sum(layers)

@@ -13,7 +13,7 @@ from cradl_jax.postprocess import median5x5
 from cradl_jax.scoring import Scored
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
-from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products, memory
 from experiments.benchmarks.training import PAPER, Network, config_of, random_slices
 from experiments.study import settings
@@ -23,10 +23,9 @@ def heatmaps(
     network: Network = PAPER,
     slices: int = 155,
     components: int = 8,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """NLL-gradient heatmaps under a mixture, post-processed."""
+    """Time post-processed NLL-gradient heatmaps under a mixture."""
     from experiments.benchmarks.peers.torch_heatmaps import Scorer
 
     images = random_slices(slices, network.size)
@@ -51,7 +50,6 @@ def heatmaps(
         "heatmaps to 1e-4 but for slices in which rounding crosses the kink of a ReLU.",
         check=assert_equal,
         limit=Limit(matrix_products(), slices * flops.input_gradient(layers)),
-        bars=bars,
         repetitions=repetitions,
     )
 
@@ -59,9 +57,11 @@ def heatmaps(
 def nll_scoring(
     network: Network, images: np.ndarray, brains: np.ndarray, batch: int, components: int
 ) -> tuple[Variables, densities.Density, Callable[[], Iterator[Scored]]]:
-    """Fresh variables, a mixture of their representations, and scoring of all slices by them.
+    """Set up scoring with fresh variables and a mixture fitted to their representations.
 
-    The last is a function that gives scores and post-processed heatmaps batch by batch.
+    Returns:
+        The variables, the mixture, and a function that yields scores and post-processed heatmaps
+        of all slices, batch by batch.
     """
     config = config_of(network)
     model = settings.network(config, "cradl")
@@ -80,13 +80,13 @@ def nll_scoring(
 
 
 def brain_like(images: np.ndarray) -> np.ndarray:
-    """A disk in every slice, bool [N, H, W]."""
+    """Return a mask [N, H, W] with a disk in every slice."""
     rows, columns = np.ogrid[-1 : 1 : images.shape[1] * 1j, -1 : 1 : images.shape[2] * 1j]
     return np.broadcast_to(rows**2 + columns**2 < 0.8, images.shape)
 
 
 def mixture(z: np.ndarray, components: int) -> densities.Density:
-    """A mixture fitted to points of the mean and spread of representations [N, D]."""
+    """Fit a mixture to points with the mean and spread of representations [N, D]."""
     points = clustered(4 * z.shape[1], z.shape[1], components) * z.std(0) + z.mean(0)
     return densities.fit_gmm(jax.random.key(0), points, components=components)[0]
 
@@ -96,8 +96,8 @@ def assert_equal(
 ) -> None:
     """Raise unless scores and heatmaps agree.
 
-    Where rounding puts a unit on the other side of its ReLU's kink, a part of that slice's
-    gradient differs; one slice in ten or twenty has such a unit.
+    Where rounding puts a unit on the other side of its ReLU's kink, part of that slice's gradient
+    differs; one slice in ten or twenty has such a unit.
     """
     (scores, maps), (their_scores, their_maps) = mine, theirs
     np.testing.assert_allclose(scores, their_scores, rtol=1e-4)
@@ -109,10 +109,9 @@ def assert_equal(
 def median(
     slices: int = 256,
     size: int = 128,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """The 5x5 median filter."""
+    """Time the 5x5 median filter."""
     images = random_slices(slices, size)
     data = jax.device_put(images)
     return compare(
@@ -125,9 +124,8 @@ def median(
                 images, size=(1, 5, 5), mode="mirror"
             )
         },
-        work="Float32, reflecting border, equal to the last bit. scipy runs on one core.",
+        work="Float32, reflecting border, equal to the bit. scipy runs on one core.",
         check=np.testing.assert_array_equal,
         limit=Limit(memory(), 2 * images.nbytes),
-        bars=bars,
         repetitions=repetitions,
     )

@@ -1,30 +1,18 @@
-"""A row of the benchmark: ours, its peer, and how near ours comes to what the hardware allows."""
+"""A row of the benchmark: ours, its peer, and how close ours comes to the hardware's limit."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.timing import REPETITIONS, Probe, Times, in_turn
 
 
 class Skipped(Exception):
-    """A part cannot run here; says why."""
-
-
-class Bar(NamedTuple):
-    """What a field of a row should reach: at least, or with `at_most` at most, `bound`."""
-
-    field: str
-    bound: float
-    at_most: bool = False
-
-    def met(self, value: float) -> bool:
-        """Whether `value` reaches it."""
-        return value <= self.bound if self.at_most else value >= self.bound
+    """Raised where a part cannot run; the message says why."""
 
 
 class Limit(NamedTuple):
-    """The least that a part has to do: `amount` FLOPs or bytes for each of its units."""
+    """The least work that a part can do: `amount` FLOPs or bytes for each of its units."""
 
     probe: Probe
     amount: float
@@ -32,11 +20,11 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """Ours and the peer on the same data in one run; seconds are medians, of one unit."""
+    """Ours and the peer on the same data in one run; seconds are medians for one unit."""
 
     part: str
     size: str
-    """The data, and what one unit is."""
+    """The data, and what one unit of work is."""
     ours: str
     our_seconds: float
     our_range: tuple[float, float]
@@ -44,21 +32,17 @@ class Row:
     peer_seconds: float | None = None
     peer_range: tuple[float, float] | None = None
     ratio: float | None = None
-    """The peer's seconds over ours."""
+    """The peer's seconds divided by ours."""
     ratio_range: tuple[float, float] | None = None
-    """Of the ratios round by round."""
+    """Range of the ratios, round by round."""
     ratio_of_best: float | None = None
-    """Of the smallest times: what a busy machine disturbs least."""
+    """Ratio of the smallest times, which a busy machine disturbs least."""
     share_of_limit: float | None = None
     limit: str | None = None
+    peak_gb: float | None = None
+    """Peak memory beyond that of the data, in GB (1e9 bytes)."""
     work: str = ""
-    """What makes the work of both equal, and in what they differ."""
-    bars: tuple[Bar, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The row as plain values, each bar with whether it is met."""
-        bars = [b._asdict() | {"met": b.met(getattr(self, b.field))} for b in self.bars]
-        return asdict(self) | {"bars": bars}
+    """What makes the work of both equal, and how they differ."""
 
 
 def compare(
@@ -73,25 +57,23 @@ def compare(
     check: Callable[..., None] = lambda *results: None,
     warm_up: bool = True,
     limit: Limit | None = None,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """Time ours, every peer and the limit's probe in turn; the fastest peer is kept.
+    """Time ours, every peer and the limit's probe in turn; keep the fastest peer.
 
     Args:
         part: name of the part.
-        size: see `Row`, as for the next.
-        ours: what of ours runs.
-        run: ours, `units` of them.
-        peers: by name, as many units each.
+        size: see `Row`.
+        ours: name of the function of ours that is timed.
+        run: ours; does `units` units of work.
+        peers: the peers by name; each does as many units.
         work: see `Row`.
-        units: in one call; seconds are of one of them.
+        units: units of work in one call; reported seconds are for one of them.
         check: called with the results of ours and of each peer; raises unless they agree.
-        warm_up: call each one before, which is not timed. Without, the last timed results are
-            checked.
+        warm_up: call each candidate once before the timing starts, and check those results.
+            Without, the results of the last round are checked.
         limit: what the work of one unit is compared with.
-        bars: that the row is measured by.
-        repetitions: how often each one is timed.
+        repetitions: how often each candidate is timed.
     """
     candidates = {"ours": run, **{f"peer {name}": call for name, call in peers.items()}}
     if warm_up:
@@ -101,18 +83,18 @@ def compare(
     if not warm_up:
         check(*(results[name] for name in candidates))
     mine = times["ours"].per(units)
-    row = {"part": part, "size": size, "ours": ours, "work": work, "bars": bars}
+    row = {"part": part, "size": size, "ours": ours, "work": work}
     row |= {"our_seconds": mine.median, "our_range": mine.range}
     if peers:
         name = min(peers, key=lambda peer: times[f"peer {peer}"].median)
-        row |= _beside(mine, name, times[f"peer {name}"].per(units))
+        row |= _peer_fields(mine, name, times[f"peer {name}"].per(units))
     if limit is not None:
-        row |= within(mine, limit, times["limit"])
+        row |= limit_fields(mine, limit, times["limit"])
     return Row(**row)
 
 
-def _beside(mine: Times, name: str, theirs: Times) -> dict[str, Any]:
-    """The fields about the peer."""
+def _peer_fields(mine: Times, name: str, theirs: Times) -> dict[str, Any]:
+    """Return the fields of a row that are about the peer."""
     return {
         "peer": name,
         "peer_seconds": theirs.median,
@@ -123,8 +105,8 @@ def _beside(mine: Times, name: str, theirs: Times) -> dict[str, Any]:
     }
 
 
-def within(mine: Times, limit: Limit, probed: Times) -> dict[str, Any]:
-    """The fields about the limit, of which `probed` are the times."""
+def limit_fields(mine: Times, limit: Limit, probed: Times) -> dict[str, Any]:
+    """Return the fields of a row that are about the limit; `probed` are the times of its probe."""
     probe = limit.probe
     rate = probe.amount / probed.median
     text = f"{limit.amount / 1e9:.3g} G{probe.unit} at {rate / 1e9:.3g} G{probe.unit}/s"

@@ -1,4 +1,4 @@
-"""How training should scale: what a step sends, and what that leaves of many GPUs.
+"""How training should scale: what a step sends, and how much of many GPUs that leaves.
 
     python -m experiments.benchmarks.scaling [--step_ms=9.2]
 
@@ -8,7 +8,7 @@ A calculation, not a measurement. A GPU sends and receives in a step of SimCLR, 
 - both views' projections: gathered, and their gradients scattered, 4 bytes a number each;
 - batch statistics: of each view, mean and mean square of each channel, forward and backward.
 
-Nothing is taken to overlap with the computation, which makes the efficiency a lower bound:
+Communication is assumed not to overlap with computation, so that the efficiency is a lower bound:
 
     efficiency = t / (t + contrast + bytes / bandwidth + messages * latency * log2 n)
 
@@ -31,11 +31,13 @@ from experiments.cli import command
 from experiments.study import settings
 
 STEP_MS = flags.DEFINE_float(
-    "step_ms", None, "Measured step of 512 slices on a GPU; None: assumed."
+    "step_ms",
+    None,
+    "Measured time of a step of 512 slices on one GPU, ms; otherwise estimated.",
 )
 BATCH = 512  # of the paper's study
 PEAK = 989e12  # FLOP/s, bfloat16 products of an H100 or H200
-SHARE = 0.4  # of the peak that a step is assumed to reach
+SHARE = 0.4  # of the peak that a step is estimated to reach
 NODE = 8  # GPUs
 NVLINK = 450e9  # B/s a GPU in one direction, within a node
 FABRICS = (25e9, NODE * 50e9)  # B/s a node: one adapter of 200 Gbit/s, or one of 400 a GPU
@@ -44,7 +46,7 @@ COUNTS = (8, 64, 512)
 
 
 class Load(NamedTuple):
-    """What one GPU sends in a step, bytes, and in how many messages."""
+    """Bytes that one GPU sends in a step, and the number of messages."""
 
     gradients: float
     views: float
@@ -53,12 +55,12 @@ class Load(NamedTuple):
 
     @property
     def bytes(self) -> float:
-        """All of it."""
+        """Sum of all bytes."""
         return self.gradients + self.views + self.statistics
 
 
 def sizes(network: Network) -> tuple[int, int, int]:
-    """Parameters of SimCLR with its head, channels with batch statistics, and layers of these."""
+    """Count the parameters of SimCLR with its head, and its normalized channels and layers."""
     config = config_of(network)
     model = settings.network(config, "cradl")
     shapes = jax.eval_shape(lambda: initial_variables(model, config.seed, network.size))
@@ -71,7 +73,7 @@ def sizes(network: Network) -> tuple[int, int, int]:
 
 
 def load(network: Network, count: int, batch: int) -> Load:
-    """What a GPU of `count` sends in a step of `batch` slices over all of them."""
+    """Return what one of `count` GPUs sends in a step of `batch` slices over all of them."""
     parameters, channels, layers = sizes(network)
     others = (count - 1) / count
     return Load(
@@ -83,49 +85,51 @@ def load(network: Network, count: int, batch: int) -> Load:
 
 
 def step_seconds(network: Network, slices: float, count: int, bandwidth: float, t: float) -> float:
-    """Of `count` GPUs with `slices` each, where one takes `t` for a slice."""
+    """Estimate a step of `count` GPUs with `slices` each, where one GPU takes `t` s a slice."""
     batch = slices * count
     sent = load(network, count, batch)
-    pairs = 2 * slices * 2 * (batch - slices)  # beyond those of the GPU's own views, in `t` already
+    pairs = 2 * slices * 2 * (batch - slices)  # the GPU's own views are in `t` already
     contrast = 3 * 2 * pairs * network.head[-1] / (SHARE * PEAK)
     waiting = sent.messages * LATENCY * math.log2(count)
     return slices * t + contrast + sent.bytes / bandwidth + waiting
 
 
 def rows(network: Network, t: float, counts: Sequence[int] = COUNTS) -> list[list[str]]:
-    """A row for each count of GPUs; `t` seconds a slice on one."""
-    found = []
+    """Return the cells of a row for each count of GPUs; one GPU takes `t` s a slice."""
+    cells = []
     for count in counts:
         sent = load(network, count, BATCH * count)
         bandwidths = (NVLINK,) if count <= NODE else FABRICS
-        grown = [
+        efficiencies = [
             BATCH * t / step_seconds(network, BATCH, count, bandwidth, t)
             for bandwidth in bandwidths
         ]
-        faster = [
+        speed_ups = [
             BATCH * t / step_seconds(network, BATCH / count, count, bandwidth, t)
             for bandwidth in bandwidths
         ]
-        found.append(
+        cells.append(
             [
                 str(count),
                 *(f"{part / 1e6:,.1f}" for part in sent[:3]),
-                " to ".join(f"{100 * efficiency:.0f} %" for efficiency in grown),
-                " to ".join(f"{speed_up:.1f}" for speed_up in faster),
+                " to ".join(f"{100 * efficiency:.0f} %" for efficiency in efficiencies),
+                " to ".join(f"{speed_up:.1f}" for speed_up in speed_ups),
             ]
         )
-    return found
+    return cells
 
 
 def main() -> None:
-    """Entry point."""
+    """Print the table."""
     network = PAPER
     needed = training_flops("cradl", network)
     measured = STEP_MS.value is not None
     t = STEP_MS.value / 1e3 / BATCH if measured else needed / (SHARE * PEAK)
     parameters, channels, _ = sizes(network)
     print(f"{parameters:,} parameters, {channels:,} channels, {needed / 1e9:.1f} GFLOP a slice")
-    print(f"a step of {BATCH}: {1e3 * BATCH * t:.1f} ms, {'measured' if measured else 'assumed'}\n")
+    print(
+        f"a step of {BATCH}: {1e3 * BATCH * t:.1f} ms, {'measured' if measured else 'estimated'}\n"
+    )
     titles = ["GPUs", "gradients, MB", "views, MB", "statistics, MB"]
     titles += [f"efficiency, {BATCH} a GPU", f"speed-up, {BATCH} over all"]
     lines = [titles, ["---:"] * len(titles), *rows(network, t)]

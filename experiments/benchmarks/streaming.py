@@ -1,8 +1,9 @@
-"""Training on slices that stream from disk, against the same on slices that lie on the device."""
+"""Training on slices streamed from disk, against training on slices held by the device."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from cradl_jax.methods import initial_variables
 from cradl_jax.training.feeds import resident
 from cradl_jax.training.loop import Progress, adam, create_state, train
 from cradl_jax.training.streaming import streamed
-from experiments.benchmarks.rows import Bar, Row, compare
+from experiments.benchmarks.rows import Row, compare
 from experiments.benchmarks.timing import REPETITIONS
 from experiments.benchmarks.training import CHUNKS, PHANTOM, Network, config_of, random_slices
 from experiments.study import settings
@@ -24,10 +25,9 @@ ENDLESS = 10**6  # epochs
 def streaming(
     network: Network = TRAINING,
     steps: int = 16,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """Chunks of `steps` training steps of SimCLR."""
+    """Time chunks of `steps` training steps of SimCLR."""
     config = config_of(network)
     model = settings.network(config, "cradl")
     objective = settings.objective(config, "cradl", model)
@@ -35,7 +35,7 @@ def streaming(
     variables = initial_variables(model, config.seed, network.size)
     count = CHUNKS * steps * network.batch
 
-    def chunks(images, place) -> Iterator[Progress]:
+    def chunks(images: Any, place: Any) -> Iterator[Progress]:
         return train(
             create_state(variables, optimizer),
             objective,
@@ -64,10 +64,9 @@ def streaming(
             "streaming.streamed",
             lambda: next(from_disk),
             {"feeds.resident": lambda: next(on_device)},
-            work="The same training, to the bit; the slices lie in the system's cache of files.",
+            work="The same training, to the bit; the slices are in the system's file cache.",
             units=steps,
             check=assert_equal,
-            bars=bars,
             repetitions=repetitions,
         )
         from_disk.close()

@@ -1,4 +1,4 @@
-"""Timing candidates in turn, with what the hardware reaches in the same rounds beside them."""
+"""Time candidates in turn, and beside them, in the same rounds, what the hardware reaches."""
 
 import os
 import time
@@ -13,23 +13,23 @@ import jax.numpy as jnp
 
 REPETITIONS = 5
 PRODUCT = {"cpu": 3072, "gpu": 16384}  # side of the matrices that give the matrix rate
-ELEMENTS = {"cpu": 1 << 27, "gpu": 1 << 30}  # of the array that gives the memory's rate
-PAUSE = 0.2  # s before each turn, in which the threads of the one before fall asleep
+ELEMENTS = {"cpu": 1 << 27, "gpu": 1 << 30}  # of the array that gives the rate of memory
+PAUSE = 0.2  # s before each turn, in which the threads of the last candidate fall asleep
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than there are under `taskset`."""
+    """Count the cores that this process may use, fewer than all under `taskset`."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Times(NamedTuple):
-    """Seconds of one candidate, a repetition each, in the order of the rounds."""
+    """Seconds of one candidate, one figure per repetition, in the order of the rounds."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median."""
         return median(self.seconds)
 
     @property
@@ -38,11 +38,11 @@ class Times(NamedTuple):
         return min(self.seconds), max(self.seconds)
 
     def per(self, units: int) -> "Times":
-        """Seconds of one of the `units` that a repetition consists of."""
+        """Divide by the `units` that a repetition consists of."""
         return Times(tuple(s / units for s in self.seconds))
 
     def over(self, other: "Times") -> "Times":
-        """Ratios round by round, so that both sides met the same load of the machine."""
+        """Divide round by round, so that both sides met the same load of the machine."""
         return Times(tuple(a / b for a, b in zip(self.seconds, other.seconds, strict=True)))
 
 
@@ -51,7 +51,7 @@ def in_turn(
 ) -> tuple[dict[str, Times], dict[str, Any]]:
     """Run the candidates one after the other, round by round: A B C, A B C, ...
 
-    A result is waited for where it is computed asynchronously.
+    Wait for results that are computed asynchronously.
 
     Returns:
         The times of each candidate, and its last result.
@@ -73,7 +73,7 @@ class Probe(NamedTuple):
     Attributes:
         name: of the resource.
         unit: "FLOP" or "B".
-        amount: of a call, in that unit.
+        amount: work of one call, in that unit.
         run: the call.
     """
 
@@ -84,7 +84,7 @@ class Probe(NamedTuple):
 
 
 def matrix_products(dtype: Any = jnp.float32) -> Probe:
-    """One product of two square matrices, the largest rate that a network can reach."""
+    """Return a probe that multiplies two square matrices: the highest rate a network can reach."""
     size = PRODUCT[jax.default_backend()]
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     product = jax.jit(jnp.matmul)
@@ -94,7 +94,7 @@ def matrix_products(dtype: Any = jnp.float32) -> Probe:
 
 
 def memory() -> Probe:
-    """Read and write an array in place."""
+    """Return a probe that reads an array and writes it in place."""
     scaled = jax.jit(lambda x: 1.0001 * x, donate_argnums=0)
     elements = ELEMENTS[jax.default_backend()]
     array = scaled(jnp.ones(elements))
@@ -108,7 +108,7 @@ def memory() -> Probe:
 
 
 def reports(run: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
-    """What `run(report)` passes to `report`, one at each `next`; `run` waits in between."""
+    """Yield what `run(report)` passes to `report`, one at each `next`; `run` waits in between."""
     turn, reported = Semaphore(0), Queue()
 
     def report(value: Any) -> None:

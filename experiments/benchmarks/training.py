@@ -17,24 +17,24 @@ from cradl_jax.methods import initial_variables
 from cradl_jax.objectives import Objective, Variables
 from cradl_jax.training.loop import Progress, adam, create_state, train, train_step
 from experiments.benchmarks import flops
-from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products
 from experiments.study import settings
 
-CHUNKS = 8  # of an epoch; `train` runs 13 to 25 steps at once, if as many are asked for
-COMPARED = 3  # steps whose losses have to agree
-ENDLESS = 10**9  # steps, over which the learning rate stays what it is
-PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # through the network in a step
+CHUNKS = 8  # of an epoch; `train` runs 13 to 25 steps at once, where an epoch has as many
+COMPARED = 3  # steps whose losses must agree
+ENDLESS = 10**9  # steps, so that the learning rate stays the same
+PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # passes through the network in a step
 OPTIMIZER = {"learning_rate": 1e-4, "weight_decay": 1e-6}
 WORK = (
     "The same network in float32, batch statistics of each batch, Adam, L2 decay of the kernels. "
     f"From the same weights the losses of the first {COMPARED} steps agree to 1e-4. The peer is "
-    "handed its {inputs}, ours makes them in the step."
+    "given its {inputs}; ours makes them in the step."
 )
 
 
 class Network(NamedTuple):
-    """A network and its batch: nf and nz of Table 10, the head of Section 4.2."""
+    """Sizes of a network and its batch: nf and nz of Table 10, the head of Section 4.2."""
 
     size: int
     features: int
@@ -43,7 +43,7 @@ class Network(NamedTuple):
     batch: int
 
     def __str__(self) -> str:
-        """As a row's size."""
+        """Describe a step, as the size of a row."""
         return f"a step of {self.batch} slices of {self.size}x{self.size}, nf {self.features}"
 
 
@@ -56,12 +56,12 @@ class Case(NamedTuple):
 
     Attributes:
         part: name of the row.
-        objective: ours.
-        variables: to start from.
-        inputs: what the peer's step takes, of images [n, H, W] and the objective's keys [n].
-        peer: fresh training of the peer from the same variables, channels last or not.
-        flops: of a slice.
-        work: how the work is equal.
+        objective: our objective.
+        variables: the variables that both start from.
+        inputs: maps images [n, H, W] and the keys [n] of the objective to what the peer takes.
+        peer: makes a fresh training of the peer from the same variables; channels last or not.
+        flops: FLOPs of a step, per slice.
+        work: what makes the work equal.
     """
 
     part: str
@@ -74,7 +74,7 @@ class Case(NamedTuple):
 
 
 def config_of(network: Network) -> ConfigDict:
-    """The paper's config with the sizes of a network."""
+    """Return the config of the paper with the sizes of a network."""
     config = default.get_config()
     config.data.size = network.size
     config.model.features, config.model.latent = network.features, network.latent
@@ -84,7 +84,7 @@ def config_of(network: Network) -> ConfigDict:
 
 
 def training_flops(method: str, network: Network) -> int:
-    """FLOPs of a training step for one slice."""
+    """Count the FLOPs of a training step for one slice."""
     size, features, latent, head, _ = network
     if method == "cradl":
         layers = flops.encoder(size, features, latent) + flops.dense([latent, *head])
@@ -94,15 +94,16 @@ def training_flops(method: str, network: Network) -> int:
 
 
 def random_slices(count: int, size: int) -> np.ndarray:
-    """Slices [count, size, size] in [-1.5, 1.5]; what they show does not change the work."""
+    """Draw slices [count, size, size] in [-1.5, 1.5]; their content does not change the work."""
     rng = np.random.default_rng(0)
     return 3 * rng.random((count, size, size), np.float32) - 1.5
 
 
-def simclr(network: Network = PAPER, **how) -> Row:
-    """A SimCLR step. The views differ in brightness alone, since augmentation is a part itself.
+def simclr(network: Network = PAPER, **timing: int) -> Row:
+    """Time a SimCLR step; `timing` is passed to `step`.
 
-    Were they the same, the compiler would pass both through the network as one.
+    The views differ in brightness alone, since augmentation has a part of its own. Were they the
+    same, the compiler would pass both through the network as one.
     """
     from experiments.benchmarks.peers import torch_training
 
@@ -116,18 +117,18 @@ def simclr(network: Network = PAPER, **how) -> Row:
         return tuple(jax.vmap(view)(keys, images) for keys in both)
 
     def peer(channels_last: bool):
-        how = OPTIMIZER | {"temperature": temperature, "channels_last": channels_last}
-        return torch_training.simclr(variables["params"], network[:3], network.head, **how)
+        options = OPTIMIZER | {"temperature": temperature, "channels_last": channels_last}
+        return torch_training.simclr(variables["params"], network[:3], network.head, **options)
 
     objective = objectives.simclr(model, view, temperature, AXIS)
     work = WORK.format(inputs="two views, which differ in brightness alone")
     needed = training_flops("cradl", network)
     case = Case("simclr", objective, variables, views, peer, needed, work)
-    return step(case, network, **how)
+    return step(case, network, **timing)
 
 
-def vae(network: Network = PAPER, **how) -> Row:
-    """A VAE step on the slices themselves."""
+def vae(network: Network = PAPER, **timing: int) -> Row:
+    """Time a VAE step on slices without augmentation; `timing` is passed to `step`."""
     from experiments.benchmarks.peers import torch_training
 
     config = config_of(network)
@@ -140,21 +141,20 @@ def vae(network: Network = PAPER, **how) -> Row:
         return images, jax.vmap(lambda key: jax.random.normal(key, shape))(sample_keys)
 
     def peer(channels_last: bool):
-        how = OPTIMIZER | {"channels_last": channels_last}
-        return torch_training.vae(variables["params"], network[:3], **how)
+        options = OPTIMIZER | {"channels_last": channels_last}
+        return torch_training.vae(variables["params"], network[:3], **options)
 
     objective = objectives.vae(model, lambda key, image: image, config.loss.beta)
     work = WORK.format(inputs="noise; no augmentation")
     needed = training_flops("vae", network)
     case = Case("vae", objective, variables, inputs, peer, needed, work)
-    return step(case, network, **how)
+    return step(case, network, **timing)
 
 
 def step(
     case: Case,
     network: Network,
     steps: int = 13,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
     """Check a case's steps against each other, then time chunks of `steps` of them."""
@@ -171,8 +171,8 @@ def step(
     }
     expected = our_losses(case, network, optimizer, images)
     for name, training in peers.items():
-        found = [training.step(*x) for x in inputs[:COMPARED]]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=f"{case.part}: {name}")
+        losses = [training.step(*x) for x in inputs[:COMPARED]]
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, err_msg=f"{case.part}: {name}")
 
     return compare(
         case.part,
@@ -186,7 +186,6 @@ def step(
         work=case.work,
         units=done,
         limit=Limit(matrix_products(), case.flops * network.batch),
-        bars=bars,
         repetitions=repetitions,
     )
 
@@ -194,7 +193,7 @@ def step(
 def peer_inputs(
     case: Case, network: Network, images: np.ndarray, steps: int
 ) -> Iterator[tuple[Array, ...]]:
-    """What the peer takes in each step, drawn as `train_step` draws it from the key 0."""
+    """Yield what the peer takes in each step, drawn as `train_step` draws it from the key 0."""
     for number in range(steps):
         key = jax.random.fold_in(jax.random.key(0), number)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(network.batch))
@@ -204,7 +203,7 @@ def peer_inputs(
 def our_losses(
     case: Case, network: Network, optimizer: optax.GradientTransformation, images: np.ndarray
 ) -> list[float]:
-    """Losses of the first steps of ours."""
+    """Return the losses of our first steps."""
     devices = jax.local_devices()[:1]
     run = over_devices(train_step(case.objective, optimizer), devices, (None, 0, None), None)
     state, losses = replicate(create_state(case.variables, optimizer), devices), []
@@ -224,9 +223,9 @@ def training_chunks(
     epochs: int = 1,
     validated: int = 1,
 ) -> Iterator[Progress]:
-    """Training on one device from fresh weights, a chunk of steps at each `next`.
+    """Train on one device from the given variables, a chunk of steps at each `next`.
 
-    The first `validated` images are those that it is validated on at each epoch's end.
+    The first `validated` images are the validation set at the end of each epoch.
     """
     return train(
         create_state(variables, optimizer),
@@ -242,4 +241,5 @@ def training_chunks(
 
 
 def _batch(images: np.ndarray, network: Network, number: int) -> np.ndarray:
+    """Return the images of step `number`."""
     return images[number * network.batch : (number + 1) * network.batch]

@@ -21,12 +21,12 @@ from cradl_jax.data.scans.layouts import find_scans
 from cradl_jax.data.slices.building import build_store
 from cradl_jax.data.synthetic import phantom
 from cradl_jax.data.synthetic.atlas import load_atlas
-from experiments.benchmarks.rows import Bar, Limit, Row, compare
+from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, Probe, cores, memory
 from experiments.benchmarks.training import random_slices
 
 BRATS = (240, 240, 155)  # voxels of 1 mm
-DIFFERENT = 4  # scans among those that are preprocessed
+DISTINCT = 4  # different scans among those that are preprocessed
 OFFSET = 10  # slices left out at each end
 BATCHES = 13  # whose views are made in a row
 
@@ -34,10 +34,9 @@ BATCHES = 13  # whose views are made in a row
 def augmentation(
     slices: int = 512,
     size: int = 128,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = REPETITIONS,
 ) -> Row:
-    """Two random views of every slice, as SimCLR takes them."""
+    """Time drawing two random views of every slice, as SimCLR takes them."""
     from experiments.benchmarks.peers import batchgenerators_views as peer
 
     config = default.get_config().augment
@@ -65,11 +64,10 @@ def augmentation(
             {"batchgenerators, a process a core": lambda: workers.views(2 * BATCHES)},
             work="Mirroring, one bilinear interpolation (crop, scale, rotation), brightness, "
             "noise, clipping, from the same ranges; the same rotation and scale give the same "
-            f"slices to 1e-4. {BATCHES} times in a row, ours in one call, as the steps of a "
-            "training. The peer's processes hold the slices already.",
+            f"slices to 1e-4. {BATCHES} times in a row, ours in one call, as in "
+            "training. The processes of the peer hold the slices already.",
             units=BATCHES,
             limit=Limit(memory(), 4 * images.nbytes),
-            bars=bars,
             repetitions=repetitions,
         )
     finally:
@@ -77,75 +75,73 @@ def augmentation(
 
 
 def _check_affine(images: np.ndarray, peer, angle: float = 0.1, scale: float = 1.1) -> None:
-    """Raise unless both interpolate alike."""
+    """Raise unless both interpolate slices [N, H, W] alike."""
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = scale * jnp.array([[cos, sin], [-sin, cos]])
-    found = jax.vmap(lambda image: augment.affine(image, matrix, jnp.zeros(2)))(images)
-    np.testing.assert_allclose(found, peer(images, angle, scale), atol=1e-4)
+    ours = jax.vmap(lambda image: augment.affine(image, matrix, jnp.zeros(2)))(images)
+    np.testing.assert_allclose(ours, peer(images, angle, scale), atol=1e-4)
 
 
 def preprocessing(
     scans: int = 40,
     shape: tuple[int, int, int] = BRATS,
     size: int = 128,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = 3,
 ) -> Row:
-    """Slices of scans on disk, written to disk."""
+    """Time cutting scans on disk into slices on disk."""
     from experiments.benchmarks.peers.monai_slices import Loader
 
     workers = cores()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_scans(folder / "scans", scans, shape)
-        found = find_scans(folder / "scans", "bids")
-        files = [scan.image for scan in found]
+        inputs = find_scans(folder / "scans", "bids")
+        files = [scan.image for scan in inputs]
         loader = Loader(files, size, workers)
         settings = {"size": size, "offset": OFFSET, "workers": workers}
 
         def ours() -> np.ndarray:
             shutil.rmtree(folder / "ours", ignore_errors=True)
             with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-                return build_store(folder / "ours", found, **settings).images
+                return build_store(folder / "ours", inputs, **settings).images
 
         count = shape[2] - 2 * OFFSET
         voxels = "x".join(map(str, shape))
         return compare(
             "preprocessing",
             f"{scans} scans of {voxels} voxels to slices of {size}x{size}",
-            "data.slices.build_store",
+            "data.slices.building.build_store",
             ours,
             {"MONAI": lambda: loader.write(folder / "peer.npy", OFFSET, count)},
             work=f"Gzipped NIfTI, {workers} workers each; orientation, z-score over the brain, "
             "clipping, area-averaging resize, writing the slices. Ours averages exact areas of the "
-            "brain alone and writes brains, masks and an index besides; slices correlate by 0.98. "
+            "brain alone, and also writes brains, masks and an index; slices correlate by 0.98. "
             "The limit is decompression alone.",
             check=_check_slices,
             limit=_decompression(files, workers),
-            bars=bars,
             repetitions=repetitions,
         )
 
 
 def write_scans(root: Path, count: int, shape: tuple[int, int, int]) -> None:
-    """Scans of the phantom at 1 mm in a field of view of `shape`, a few of them many times."""
+    """Write phantom scans at 1 mm in a field of view of `shape`, a few of them many times."""
     spacing_mm = (1.0, 1.0, 1.0)
     atlas = load_atlas(spacing_mm)
     names = [f"scan{number:03d}" for number in range(count)]
     bids.write_data_set(root, "benchmark", dict.fromkeys(names, "test"))
     for number, name in enumerate(names):
         path = bids.scan_path(root, name)
-        if number < DIFFERENT:
+        if number < DISTINCT:
             brain = phantom.sample_healthy(jax.random.key(number), atlas, spacing_mm).intensities
             volume = centered(np.rint(1000 * np.asarray(brain)).astype(np.int16), shape)
             bids.write_volume(path, volume, np.eye(4))
         else:
             path.parent.mkdir(parents=True)
-            shutil.copy(bids.scan_path(root, names[number % DIFFERENT]), path)
+            shutil.copy(bids.scan_path(root, names[number % DISTINCT]), path)
 
 
 def centered(volume: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A volume cut or padded with zeros to `shape`, the middle in the middle."""
+    """Crop a volume or pad it with zeros to `shape`, keeping its centre in the centre."""
     for axis, length in enumerate(shape):
         missing = length - volume.shape[axis]
         before = abs(missing) // 2
@@ -159,13 +155,13 @@ def centered(volume: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _check_slices(mine: np.ndarray, theirs: np.ndarray) -> None:
-    """Raise unless the slices show the same."""
+    """Raise unless the slices of both correlate."""
     correlation = np.corrcoef(mine[::16].ravel(), theirs[::16].ravel())[0, 1]
-    np.testing.assert_array_less(0.975, correlation)  # a pixel's shift gives 0.93
+    np.testing.assert_array_less(0.975, correlation)  # a shift by one pixel gives 0.93
 
 
 def _decompression(files: list[Path], workers: int) -> Limit:
-    """Unpacking the files on as many threads."""
+    """Return the limit that decompression on `workers` threads sets."""
     pool = ThreadPoolExecutor(workers)
 
     def unpack() -> int:
@@ -175,21 +171,18 @@ def _decompression(files: list[Path], workers: int) -> Limit:
     return Limit(Probe("decompression", "B", amount, unpack), amount)
 
 
-def phantom_volume(
-    spacing: float = 2.0, bars: tuple[Bar, ...] = (), repetitions: int = REPETITIONS
-) -> Row:
-    """Sampling a healthy subject of the phantom."""
+def phantom_volume(spacing: float = 2.0, repetitions: int = REPETITIONS) -> Row:
+    """Time sampling a healthy subject of the phantom."""
     spacing_mm = (spacing,) * 3
     sample = partial(phantom.sample_healthy, atlas=load_atlas(spacing_mm), spacing_mm=spacing_mm)
     subject = sample(jax.random.key(0))
     return compare(
         "phantom",
         f"a subject at {spacing:g} mm",
-        "data.phantom.sample_healthy",
+        "data.synthetic.phantom.sample_healthy",
         lambda: sample(jax.random.key(0)),
         {},
         work="The limit counts the volumes that are written.",
         limit=Limit(memory(), sum(array.nbytes for array in subject)),
-        bars=bars,
         repetitions=repetitions,
     )

@@ -1,4 +1,4 @@
-"""The metrics over very many voxels: their time, and the memory that they take."""
+"""The metrics of very many voxels: the time and the memory that they take."""
 
 import time
 from collections.abc import Iterator
@@ -10,18 +10,17 @@ import numpy as np
 import sklearn.metrics
 
 from cradl_jax.evaluation import metrics
-from experiments.benchmarks.rows import Bar, Limit, Row, Skipped, compare
+from experiments.benchmarks.rows import Limit, Row, Skipped, compare
 from experiments.benchmarks.timing import memory
 
 CHUNK = 512 * 128 * 128  # voxels that `experiments.evaluate` reads at once
 PREVALENCE = 0.02427  # of BraTS' test voxels (Table 1)
 BRATS_TEST = 35_910 * 128 * 128  # its voxels (Table 1)
-GIGABYTE = 1e9
 SLOW_REPETITIONS = 3  # the peer takes a minute for each
 
 
 def stream(voxels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of float32 scores and labels; hardly any two scores are the same."""
+    """Yield chunks of float32 scores and labels; hardly any two scores are equal."""
     for first in range(0, voxels, CHUNK):
         rng = np.random.default_rng(first)
         count = min(CHUNK, voxels - first)
@@ -33,10 +32,9 @@ def stream(voxels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def metric_values(
     voxels: int = 100_000_000,
-    bars: tuple[Bar, ...] = (),
     repetitions: int = SLOW_REPETITIONS,
 ) -> Row:
-    """AUPRC, AUROC, best Dice and FPR95 of voxels that are in memory."""
+    """Time AUPRC, AUROC, best Dice and FPR95 of voxels that are in memory."""
     scores, labels = map(np.concatenate, zip(*stream(voxels), strict=True))
 
     def check(mine: dict[str, float], theirs: dict[str, float]) -> None:
@@ -49,18 +47,17 @@ def metric_values(
         "metrics.binary_metrics",
         lambda: metrics.binary_metrics(scores, labels),
         {"scikit-learn precision_recall_curve, roc_curve": lambda: _scikit_learn(scores, labels)},
-        work="Results agree to 1e-6. The peer's four metrics come from its two curves, not from "
-        "four functions that sort each.",
+        work="Results agree to 1e-6. The four metrics of the peer come from its two curves, not "
+        "from four functions that each sort.",
         check=check,
         warm_up=False,
         limit=Limit(memory(), 2 * (scores.nbytes + labels.nbytes)),
-        bars=bars,
         repetitions=repetitions,
     )
 
 
 def _scikit_learn(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The same four from scikit-learn's curves."""
+    """Return the same four metrics, from the curves of scikit-learn."""
     precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
     false, true, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
     dice = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
@@ -72,8 +69,8 @@ def _scikit_learn(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def memory_above_stream(voxels: int = BRATS_TEST, bars: tuple[Bar, ...] = ()) -> Row:
-    """Peak memory of the metrics of a stream, beside that of the stream itself."""
+def memory_above_stream(voxels: int = BRATS_TEST) -> Row:
+    """Measure the peak memory of the metrics of a stream, beyond that of the stream itself."""
     if not Path("/proc/self/clear_refs").exists():
         raise Skipped("the peak of a process is read from /proc, which this system lacks")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -84,17 +81,15 @@ def memory_above_stream(voxels: int = BRATS_TEST, bars: tuple[Bar, ...] = ()) ->
         "metrics.operating_points",
         seconds,
         (seconds, seconds),
-        share_of_limit=size / GIGABYTE,
-        limit=f"{size / GIGABYTE:.2f} GB of 1 GB above the stream",
-        work="Peak of a process of its own, less the peak of passing over the stream alone. The "
+        peak_gb=size / 1e9,
+        work="Peak of a separate process, minus the peak of passing over the stream alone. The "
         "seconds include making the stream twice. Hardly any two scores are equal.",
-        bars=bars,
     )
 
 
 def peak_above_stream(voxels: int) -> tuple[float, int]:
-    """Seconds of the metrics of a stream, and bytes of peak memory above the stream's own."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    """Return the seconds of the metrics of a stream, and their bytes beyond the stream's peak."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for _ in stream(voxels):
         pass
     before = _peak()
@@ -104,7 +99,7 @@ def peak_above_stream(voxels: int) -> tuple[float, int]:
 
 
 def _peak() -> int:
-    """Largest resident memory of this process, bytes."""
+    """Return the largest resident memory of this process so far, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kibibytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
     return 1024 * int(kibibytes)

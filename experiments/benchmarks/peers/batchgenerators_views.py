@@ -1,8 +1,9 @@
-"""Random views of slices by batchgenerators, one process a core."""
+"""Random views of slices by batchgenerators, one process per core."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from batchgenerators.augmentations.spatial_transformations import augment_spatial
@@ -13,11 +14,13 @@ from batchgenerators.transforms.spatial_transforms import MirrorTransform, Spati
 
 from experiments.benchmarks.timing import cores
 
-images: np.ndarray  # of a worker
+images: np.ndarray  # the slices that a worker process holds
 
 
-def transform(size: int, shift: float, scale: tuple[float, float], rotation: float, noise: float):
-    """The transforms of `cradl_jax.augment.views`, in order, but for the clipping.
+def transform(
+    size: int, shift: float, scale: tuple[float, float], rotation: float, noise: float
+) -> Compose:
+    """Return the transforms of `cradl_jax.augment.views` in order, except for the clipping.
 
     batchgenerators scales coordinates, so that less than 1 magnifies.
     """
@@ -42,10 +45,10 @@ def transform(size: int, shift: float, scale: tuple[float, float], rotation: flo
 
 
 class Workers:
-    """Processes that make views of slices [N, size, size] which they hold already."""
+    """Processes that hold slices [N, size, size] and make views of them."""
 
-    def __init__(self, slices: np.ndarray, **settings):
-        """`settings` are those of `transform`."""
+    def __init__(self, slices: np.ndarray, **settings: Any):
+        """Start the processes; `settings` are those of `transform`."""
         self.shares = np.array_split(np.arange(len(slices)), cores())
         self.transform = transform(slices.shape[1], **settings)
         self.pool = ProcessPoolExecutor(
@@ -53,7 +56,7 @@ class Workers:
         )
 
     def views(self, count: int) -> list[np.ndarray]:
-        """`count` views of every slice, [n, 1, size, size] for each share of them and view."""
+        """Make `count` views of every slice, [n, 1, size, size] for each worker and view."""
         tasks = [(self.transform, share) for _ in range(count) for share in self.shares]
         return list(self.pool.map(_views, *zip(*tasks, strict=True)))
 
@@ -63,8 +66,8 @@ class Workers:
 
 
 def rotated_and_scaled(slices: np.ndarray, angle: float, scale: float) -> np.ndarray:
-    """Slices [N, H, W] at coordinates turned by `angle` and scaled by `scale` > 1."""
-    found, _ = augment_spatial(
+    """Resample slices [N, H, W] at coordinates rotated by `angle` and scaled by `scale` > 1."""
+    resampled, _ = augment_spatial(
         slices[:, None],
         None,
         slices.shape[1:],
@@ -74,16 +77,16 @@ def rotated_and_scaled(slices: np.ndarray, angle: float, scale: float) -> np.nda
         order_data=1,
         random_crop=False,
     )
-    return found[:, 0]
+    return resampled[:, 0]
 
 
 def _hold(slices: np.ndarray) -> None:
-    """Give a worker the slices, and random numbers of its own."""
+    """Store the slices in a worker, and seed its random numbers."""
     global images
     images = slices
     np.random.seed(os.getpid() % 2**32)  # noqa: NPY002
 
 
 def _views(transform: Compose, rows: np.ndarray) -> np.ndarray:
-    """A view of each of the worker's slices `rows`."""
+    """Make a view of each of the slices `rows` of this worker."""
     return np.clip(transform(data=images[rows][:, None])["data"], -1.5, 1.5)

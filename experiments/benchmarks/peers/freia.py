@@ -1,4 +1,4 @@
-"""RealNVP from FrEIA's blocks in PyTorch, with the weights and the training of ours."""
+"""RealNVP from the blocks of FrEIA in PyTorch, with our weights and our training settings."""
 
 import math
 
@@ -23,7 +23,7 @@ class Flow:
         noise: float,
         clip: float,
     ):
-        """From the weights and permutations of `start`."""
+        """Take the weights and permutations of `start`."""
         size, hidden = start.permutations.shape[1], start.hidden_bias.shape[1]
         self.network = FrEIA.framework.SequenceINN(size)
         self.noise, self.clip = noise, clip
@@ -35,7 +35,10 @@ class Flow:
         )
 
     def _append(self, block: tuple[np.ndarray, ...], hidden: int) -> None:
-        """A coupling block and its permutation; FrEIA has the log-scales first, ours the shifts."""
+        """Append a coupling block and its permutation.
+
+        FrEIA puts the log-scales first, ours the shifts.
+        """
         order, hidden_kernel, hidden_bias, output_kernel, output_bias = block
 
         def conditioner(inputs: int, outputs: int) -> nn.Module:
@@ -66,7 +69,7 @@ class Flow:
                 target.copy_(torch.tensor(value.copy()))
 
     def step(self, z: Tensor) -> float:
-        """One step on points [N, D], and the mean negative log-likelihood before it."""
+        """Take a step on points [N, D]; return the mean negative log-likelihood before it."""
         z = z + self.noise * torch.randn_like(z)
         latent, log_determinant = self.network(z)
         constant = z.shape[1] / 2 * math.log(2 * math.pi)

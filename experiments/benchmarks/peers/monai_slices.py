@@ -12,10 +12,10 @@ from cradl_jax.data.slices.preprocess import CLIP
 
 
 class Loader:
-    """A loader whose workers live on between passes over the scans."""
+    """A loader whose worker processes persist between passes over the scans."""
 
     def __init__(self, scans: Sequence[Path], size: int, workers: int):
-        """Slices of `size` pixels; as many processes as `workers`."""
+        """Set up slices of `size` x `size` pixels and as many processes as `workers`."""
         steps = [
             transforms.LoadImage(image_only=True, ensure_channel_first=True),
             transforms.Orientation("RAS", labels=None),
@@ -34,9 +34,10 @@ class Loader:
         )
 
     def write(self, path: Path, offset: int, count: int) -> np.ndarray:
-        """All slices but `offset` at each end, `count` a scan, in an .npy file: memory-mapped.
+        """Write all slices but `offset` at each end, `count` a scan, to an .npy file.
 
-        They are turned as ours are: from the front, and from the patient's right.
+        Rows start at the front, columns at the patient's right, as in ours. Return the slices
+        [N, size, size], memory-mapped.
         """
         shape = (len(self.scans), count, self.size, self.size)
         slices = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)

@@ -12,10 +12,10 @@ from experiments.benchmarks.peers import torch_networks
 
 
 class Mixture:
-    """A density that is a mixture, as tensors."""
+    """A Gaussian mixture as tensors."""
 
     def __init__(self, density: Density):
-        """From ours."""
+        """Convert our density, which must hold a mixture."""
         self.mean, self.scale, log_weights, self.means, self.factors = (
             torch.tensor(np.array(x)) for x in (density.mean, density.scale, *density.model)
         )
@@ -24,7 +24,7 @@ class Mixture:
         self.constants = log_weights + log_determinants - constant
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log p(z) of representations [N, D], [N]."""
+        """Return log p(z) [N] of representations [N, D]."""
         centered = ((z - self.mean) / self.scale)[None] - self.means[:, None]  # [K, N, D]
         distances = torch.bmm(centered, self.factors).square().sum(2)
         return torch.logsumexp(self.constants[:, None] - distances / 2, 0)
@@ -34,13 +34,13 @@ class Scorer:
     """An encoder and a mixture."""
 
     def __init__(self, params: dict, sizes: tuple[int, int, int], density: Density):
-        """`params` are those of our encoder; its batch statistics are the initial ones."""
+        """Load the `params` of our encoder; the batch statistics are the initial ones."""
         self.encoder = torch_networks.encoder(*sizes).eval().requires_grad_(False)
         torch_networks.load(self.encoder, params, ("Down", "Collapse"))
         self.mixture = Mixture(density)
 
     def __call__(self, images: np.ndarray, brains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [N] and post-processed heatmaps [N, H, W] of slices [N, H, W]."""
+        """Return scores [N] and post-processed heatmaps [N, H, W] of slices [N, H, W]."""
         x = torch.tensor(images)[:, None].requires_grad_()
         scores = -self.mixture.log_prob(self.encoder(x))
         (gradient,) = torch.autograd.grad(scores.sum(), x)
@@ -49,13 +49,13 @@ class Scorer:
 
 
 def _median(images: Tensor) -> Tensor:
-    """The 5x5 median of [N, 1, H, W]."""
+    """Filter images [N, 1, H, W] by a 5x5 median."""
     windows = functional.unfold(functional.pad(images, (2, 2, 2, 2), "reflect"), 5)
     return windows.median(1).values.reshape(images.shape)
 
 
 def _gaussian(images: Tensor) -> Tensor:
-    """7x7 taps with sigma 3 on [N, 1, H, W], an axis at a time."""
+    """Smooth images [N, 1, H, W] with 7x7 taps and sigma 3, one axis at a time."""
     weights = torch.exp(-0.5 * ((torch.arange(7.0) - 3) / 3) ** 2)
     weights /= weights.sum()
     padded = functional.pad(images, (3, 3, 3, 3), "reflect")

@@ -1,9 +1,10 @@
-"""The networks of Table 10 in PyTorch, with the weights of ours."""
+"""The networks of Table 10 in PyTorch, with our weights."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +16,7 @@ torch.set_num_threads(cores())
 
 
 def encoder(size: int, features: int, outputs: int) -> nn.Sequential:
-    """[N, 1, size, size] -> [N, outputs]."""
+    """Build the DC-Encoder: [N, 1, size, size] -> [N, outputs]."""
     layers, channels = [], 1
     for level in range(levels(size)):
         produced = features << level
@@ -29,7 +30,7 @@ def encoder(size: int, features: int, outputs: int) -> nn.Sequential:
 
 
 def decoder(size: int, features: int, latent: int) -> nn.Sequential:
-    """[N, latent, 1, 1] -> logits [N, 1, size, size]."""
+    """Build the DC-Decoder: [N, latent, 1, 1] -> logits [N, 1, size, size]."""
     doublings = levels(size)
     channels = features << (doublings - 1)
     layers = [nn.ConvTranspose2d(latent, channels, 4, bias=False)]
@@ -49,7 +50,7 @@ class SimCLR(nn.Module):
     """Encoder and projection head."""
 
     def __init__(self, size: int, features: int, latent: int, head: Sequence[int]):
-        """Sizes as those of ours."""
+        """Build the layers; the sizes are those of our network."""
         super().__init__()
         self.encoder = encoder(size, features, latent)
         hidden, output = head
@@ -58,11 +59,11 @@ class SimCLR(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 1, H, H] -> projections [N, head[-1]]."""
+        """Map slices [N, 1, H, H] to projections [N, head[-1]]."""
         return self.head(self.encoder(x))
 
     def load(self, params: dict) -> None:
-        """Take the weights of ours."""
+        """Take the weights of our network."""
         load(self.encoder, params["encoder"], ("Down", "Collapse"))
         for name, linear in (("hidden", self.head[0]), ("output", self.head[2])):
             _copy(linear.weight, np.asarray(params[name]["kernel"]).T)
@@ -73,26 +74,26 @@ class VAE(nn.Module):
     """Encoder and decoder."""
 
     def __init__(self, size: int, features: int, latent: int):
-        """Sizes as those of ours."""
+        """Build the layers; the sizes are those of our network."""
         super().__init__()
         self.encoder = encoder(size, features, 2 * latent)
         self.decoder = decoder(size, features, latent)
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [N, 1, H, H] and noise [N, latent] -> reconstruction, mean, log-variance."""
+        """Map images [N, 1, H, H] and noise [N, latent] to reconstruction, mean, log-variance."""
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         z = mean + torch.exp(log_variance / 2) * noise
         logits = self.decoder(z[:, :, None, None])
         return CLIP * (2 * torch.sigmoid(logits) - 1), mean, log_variance
 
     def load(self, params: dict) -> None:
-        """Take the weights of ours."""
+        """Take the weights of our network."""
         load(self.encoder, params["encoder"], ("Down", "Collapse"))
         load(self.decoder, params["decoder"], ("Expand", "Up"))
 
 
 def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
-    """Equation 4, the mean over all views."""
+    """Return the loss of equation 4, the mean over all views."""
     views = functional.normalize(torch.cat([u, v]), dim=1)
     logits = views @ views.T / temperature
     logits.fill_diagonal_(-torch.inf)
@@ -101,14 +102,14 @@ def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
 
 
 def elbo(x: Tensor, x_hat: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Equation 7 with beta 1, the mean over the batch."""
+    """Return the loss of equation 7 with beta 1, the mean over the batch."""
     rec = (x - x_hat).abs().sum()
     kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
     return (rec + kl) / len(x)
 
 
 def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
-    """Copy the weights of one of our networks, whose layers are of these kinds in turn."""
+    """Copy the weights of one of our networks; `kinds` are its kinds of layers, in order."""
     kernels = [own for kind in kinds for own in _named(params, kind)]
     convolutions = [m for m in network if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for module, own in zip(convolutions, kernels, strict=True):
@@ -122,10 +123,11 @@ def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
 
 
 def _named(params: dict, kind: str) -> list[dict]:
-    """The parameters of the layers of a kind, from the first to the last."""
+    """Return the parameters of the layers of a kind, in order."""
     return [params[name] for name in sorted(params) if name.startswith(f"{kind}_")]
 
 
-def _copy(target: Tensor, values) -> None:
+def _copy(target: Tensor, values: ArrayLike) -> None:
+    """Overwrite a tensor with values of the same shape."""
     with torch.no_grad():
         target.copy_(torch.tensor(np.array(values)))

@@ -1,6 +1,7 @@
 """Training steps of SimCLR and the VAE in PyTorch: forward, loss, backward, Adam."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class Training:
         learning_rate: float,
         weight_decay: float,
     ):
-        """`loss(network, *inputs)`; the L2 decay is of the kernels alone."""
+        """Minimize `loss(network, *inputs)` by Adam, with L2 decay of the kernels alone."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network, self.loss, self.layout = network.to(memory_format=layout), loss, layout
         parameters = list(network.parameters())
@@ -32,7 +33,7 @@ class Training:
         self.optimizer = torch.optim.Adam(groups, lr=learning_rate)
 
     def step(self, *inputs: Tensor) -> float:
-        """One step, and the loss before it."""
+        """Take a step; return the loss before it."""
         inputs = [x.to(memory_format=self.layout) if x.ndim == 4 else x for x in inputs]
         loss = self.loss(self.network, *inputs)
         self.optimizer.zero_grad()
@@ -42,9 +43,9 @@ class Training:
 
 
 def simclr(
-    params: dict, sizes: Sequence, head: tuple[int, int], temperature: float, **settings
+    params: dict, sizes: Sequence[int], head: tuple[int, int], temperature: float, **settings: Any
 ) -> Training:
-    """SimCLR with our weights; a step takes both views. `sizes`: as those of the encoder."""
+    """Train SimCLR from our weights; a step takes both views. `sizes` are those of the encoder."""
     network = torch_networks.SimCLR(*sizes, head)
     network.load(params)
 
@@ -54,8 +55,8 @@ def simclr(
     return Training(network, loss, **settings)
 
 
-def vae(params: dict, sizes: Sequence, **settings) -> Training:
-    """The VAE with our weights; a step takes images and the noise [N, latent]."""
+def vae(params: dict, sizes: Sequence[int], **settings: Any) -> Training:
+    """Train the VAE from our weights; a step takes images and the noise [N, latent]."""
     network = torch_networks.VAE(*sizes)
     network.load(params)
 
@@ -66,6 +67,6 @@ def vae(params: dict, sizes: Sequence, **settings) -> Training:
 
 
 def tensors(arrays: Sequence) -> list[Tensor]:
-    """Arrays as tensors; images [N, H, W] as [N, 1, H, W]."""
-    found = [torch.tensor(np.asarray(array)) for array in arrays]
-    return [x[:, None] if x.ndim == 3 else x for x in found]
+    """Convert arrays to tensors, and images [N, H, W] to [N, 1, H, W]."""
+    converted = [torch.tensor(np.asarray(array)) for array in arrays]
+    return [x[:, None] if x.ndim == 3 else x for x in converted]

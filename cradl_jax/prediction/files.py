@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cradl_jax.data.scans.volumes import Volume, canonical_grid, open_image
+from cradl_jax.data.scans.headers import Origin
+from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.native import write_map
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import thresholds
@@ -86,9 +87,9 @@ def write_files(
     require_space(folder, 2 * found.volume.nbytes, f"the maps of {scan.name}")
     above = found.volume > judgement.voxel_threshold
     content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
-    write_map(folder / f"{scan.name}{MAP}", found.volume, scan.image)
-    write_map(folder / f"{scan.name}{MASK}", above, scan.image)
-    write_table(folder / f"{scan.name}{TABLE}", slice_rows(scan.image, found, judgement))
+    write_map(folder / f"{scan.name}{MAP}", found.volume, volume.origin)
+    write_map(folder / f"{scan.name}{MASK}", above, volume.origin)
+    write_table(folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, found, judgement))
     page = scan_page(
         scan.name,
         volume,
@@ -128,7 +129,9 @@ def summary(
     }
 
 
-def slice_rows(image: Path, found: Prediction, judgement: OperatingPoint) -> list[dict[str, Any]]:
+def slice_rows(
+    origin: Origin, found: Prediction, judgement: OperatingPoint
+) -> list[dict[str, Any]]:
     """A row a slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
@@ -136,7 +139,7 @@ def slice_rows(image: Path, found: Prediction, judgement: OperatingPoint) -> lis
     """
     usual, scores = judgement.usual, found.scores
     columns = {
-        "index": file_indices(image, found),
+        "index": file_indices(origin, found),
         "position_mm": np.round(found.heights_mm, 3),
         "height_in_brain": np.round(found.position.astype(float), 4),
         "score": scores,
@@ -146,14 +149,13 @@ def slice_rows(image: Path, found: Prediction, judgement: OperatingPoint) -> lis
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def file_indices(image: Path, found: Prediction) -> np.ndarray:
+def file_indices(origin: Origin, found: Prediction) -> np.ndarray:
     """[n] int: number of each slice along the axis of the file that is closest to bottom-top."""
-    _, _, orientation = canonical_grid(image, open_image(image))
     geometry, depth = found.geometry, found.geometry.shape[2]
     number = found.number - (geometry.n_slices - 1) / 2
     layer = (depth - 1) / 2 + number * geometry.slice_mm / geometry.spacing_mm[2]
     index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
-    ((_, direction),) = orientation[orientation[:, 0] == 2]
+    ((_, direction),) = origin.orientation[origin.orientation[:, 0] == 2]
     return index if direction > 0 else depth - 1 - index
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from cradl_jax.data.scans.volumes import Volume, read_volume
 from cradl_jax.data.slices.native import to_scan_grid
 from cradl_jax.data.slices.preprocess import CLIP
-from cradl_jax.data.slices.scan_statistics import describe, states_orientation
+from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.prediction import input_qc
@@ -64,7 +64,7 @@ class ScanResult(NamedTuple):
     @property
     def anomaly_map(self) -> np.ndarray:
         """The map in the shape and order of axes of the scan's file, float32."""
-        return to_scan_grid(self.prediction.volume, self.scan.image)
+        return to_scan_grid(self.prediction.volume, self.volume.origin)
 
     @property
     def mask(self) -> np.ndarray:
@@ -163,8 +163,7 @@ class Run:
         named = InputScan(name or scan_name(path), path)
         check_names([named])
         volume = read_volume(path)
-        described = describe(volume, oriented=states_orientation(path))
-        warnings = input_qc.warnings(described, self.parts.thresholds.training)
+        warnings = input_qc.warnings(describe(volume), self.parts.thresholds.training)
         found = predict_volume(self.score_slices, volume, self.slicing)
         return ScanResult(named, volume, found, self._judgement, warnings)
 

@@ -7,7 +7,7 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -48,16 +48,24 @@ def is_entry(path: Path) -> bool:
     return path.name[0] != "." and (path.is_symlink() or not no_file(path))
 
 
-def check_file(path: Path, expected: str) -> None:
-    """Raise an InputError, which says what was `expected`, unless `path` is a file to read."""
+def open_file(path: Path, expected: str) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        InputError: `path` is no file that can be read. The message says what was `expected`.
+    """
     found = no_file(path)
     if not found:
         try:
-            path.open("rb").close()
+            return path.open("rb")
         except OSError as fault:
             found = f"one that cannot be read ({cause(fault)})"
-    if found:
-        raise InputError(f"{path}: expected {expected}, found {found}; check the path")
+    raise InputError(f"{path}: expected {expected}, found {found}; check the path")
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Raise an InputError, which says what was `expected`, unless `path` is a file to read."""
+    open_file(path, expected).close()
 
 
 def read_json(path: Path) -> Any:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.scans.workers import map_scans
-from cradl_jax.data.slices.scan_statistics import Description, describe, states_orientation
+from cradl_jax.data.slices.scan_statistics import Description, describe
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import input_qc
@@ -53,4 +53,4 @@ def descriptions(config: ConfigDict, healthy: SliceStore) -> list[Description]:
 
 def described(path: Path) -> Description:
     """What the scan at `path` looks like."""
-    return describe(read_volume(path), oriented=states_orientation(path))
+    return describe(read_volume(path))

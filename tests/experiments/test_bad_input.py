@@ -12,7 +12,7 @@ import pytest
 from cradl_jax.data.scans.checks import scan_faults
 from cradl_jax.data.scans.layouts import Scan, find_scans, raise_faults
 from cradl_jax.data.scans.splits import listed_splits, subject_faults
-from cradl_jax.data.scans.volumes import read_grid, read_volume
+from cradl_jax.data.scans.volumes import read_origin, read_volume
 from cradl_jax.data.slices.preprocess import normalized_slices
 from cradl_jax.prediction import inputs
 from tests.helpers import corpus, corpus_settings, oddities
@@ -51,7 +51,7 @@ def test_odd_volume_gives_the_same_slices(name, tmp_path, capfd):
     path = oddities.ODDITIES[name](tmp_path)
     found = slices_of(path)
     np.testing.assert_allclose(found, expected, atol=2e-6)
-    assert read_grid(path)[0] == corpus.SHAPE
+    assert read_origin(path).ras_shape == corpus.SHAPE
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,9 +1,13 @@
-"""Small scans for the tests: a lumpy ellipsoid on a zero background, and how to write one."""
+"""Small scans for the tests: a lumpy ellipsoid on a zero background, in memory and as a file."""
 
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
+
+from cradl_jax.data.scans.headers import Origin
+from cradl_jax.data.scans.volumes import Volume
 
 
 def brain(shape=(20, 24, 16), seed=0) -> np.ndarray:
@@ -20,3 +24,12 @@ def write(path: Path, data: np.ndarray, affine=None) -> Path:
     affine = np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine
     nib.save(nib.Nifti1Image(data, affine), path)
     return path
+
+
+def volume(data: np.ndarray, affine, states_orientation=True) -> Volume:
+    """What `read_volume` makes of a file whose axes point to R, A and S."""
+    data, affine = np.asarray(data, np.float32), np.asarray(affine, float)
+    header = nib.Nifti1Image(data, affine).header
+    upright = np.array([[0, 1], [1, 1], [2, 1]])
+    origin = Origin(Path("scan.nii"), data.shape, affine, upright, header, states_orientation)
+    return Volume(data, affine, tuple(map(float, voxel_sizes(affine))), origin)

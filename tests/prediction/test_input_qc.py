@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from cradl_jax.data.scans.volumes import Volume, read_volume
+from cradl_jax.data.scans.volumes import read_origin, read_volume
 from cradl_jax.data.slices.scan_statistics import (
     BINS,
     CELL_MM,
@@ -21,13 +22,12 @@ from cradl_jax.data.slices.scan_statistics import (
     DEPTHS_MM,
     Description,
     describe,
-    states_orientation,
 )
 from cradl_jax.data.synthetic import phantom
 from cradl_jax.data.synthetic.atlas import load_atlas
 from cradl_jax.errors import InputError
 from cradl_jax.prediction.input_qc import ONE_SCAN, Reference, summarize, warnings
-from tests.helpers.scans import brain, write
+from tests.helpers.scans import brain, volume, write
 
 SPACING = (4.0, 4.0, 4.0)
 SCAN = Path(
@@ -36,8 +36,8 @@ SCAN = Path(
 )
 
 
-def scan(data, spacing=SPACING):
-    return Volume(np.asarray(data, np.float32), np.diag([*spacing, 1]), spacing)
+def scan(data, spacing=SPACING, **kwargs):
+    return volume(data, np.diag([*spacing, 1]), **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,12 @@ def test_a_ball_is_described_as_it_is():
     shape, spacing = (90, 60, 40), (2.0, 3.0, 4.0)
     distance = distance_mm(shape, spacing)
     values = np.random.default_rng(0).normal(100, 20, shape)
-    found = describe(scan(np.where(distance < 70, values, 0), spacing), oriented=False)
+    found = describe(scan(np.where(distance < 70, values, 0), spacing, states_orientation=False))
     assert found.brain_ml == pytest.approx(4 / 3 * np.pi * 70**3 / 1000, rel=0.01)
     ball = stats.beta(2, 2, -70, 140)  # of the coordinate of a point in it
     np.testing.assert_allclose(found.extent_mm, ball.ppf(0.995) - ball.ppf(0.005), rtol=0.02)
     assert found.n_slices == 34  # centers at 2, 6, ..., 66 mm, on either side
     assert found.spacing_mm == [2, 3, 4] and not found.oriented
-    assert found.zero_share == pytest.approx(np.mean(distance >= 70), abs=1e-4)
     expected, _ = np.histogram(
         np.clip(stats.zscore(values[distance < 70]), -1.5, 1.5), BINS, (-1.5, 1.5), density=True
     )
@@ -99,7 +98,7 @@ def test_layers_lie_below_the_surface():
 def test_neither_the_field_of_view_nor_the_unit_nor_the_resolution_matters(heads):
     first = describe(scan(heads[0]))
     wider = np.pad(heads[0], ((3, 9), (0, 4), (7, 1))) * 321
-    assert describe(scan(wider))._replace(zero_share=first.zero_share) == first
+    assert describe(scan(wider)) == first
     fine = heads[0].repeat(2, 0).repeat(2, 1).repeat(2, 2)
     finer = describe(scan(fine, (2.0, 2.0, 2.0)))
     np.testing.assert_allclose(finer.pattern, first.pattern, atol=2e-3)
@@ -235,7 +234,7 @@ def test_wrong_voxel_sizes(heads, reference):
 
 
 def test_unstated_orientation_is_a_warning(heads, reference):
-    (found,) = warnings(describe(scan(heads[9]), oriented=False), reference)
+    (found,) = warnings(describe(scan(heads[9], states_orientation=False)), reference)
     assert "does not say how the head lies" in found
 
 
@@ -258,20 +257,20 @@ def test_what_files_say_about_orientation(tmp_path):
     }
     for name, (image, expected) in images.items():
         nib.save(image, tmp_path / name)
-        assert states_orientation(tmp_path / name) is expected, name
+        assert read_origin(tmp_path / name).states_orientation is expected, name
     with pytest.raises(InputError, match="no such file"):
-        states_orientation(tmp_path / "lost.nii")
-    assert states_orientation(write(tmp_path / "scan.nii.gz", data))
+        read_origin(tmp_path / "lost.nii")
+    assert read_origin(write(tmp_path / "scan.nii.gz", data)).states_orientation
 
 
 @pytest.mark.skipif(not SCAN.is_file(), reason="the real scan is not here")
 def test_a_real_scan_is_a_head_whose_axes_are_found_from_phantoms(reference):
-    assert states_orientation(SCAN)
-    volume = read_volume(SCAN)
-    upright = warnings(describe(volume), reference)
+    real = read_volume(SCAN)
+    assert real.origin.states_orientation
+    upright = warnings(describe(real), reference)
     assert upright, "another scanner and voxel size than the phantoms'"
     assert not any("axes" in s or "not look like a head" in s for s in upright)
-    turned = Volume(volume.data.transpose(1, 0, 2), volume.affine, volume.spacing_mm)
+    turned = replace(real, data=real.data.transpose(1, 0, 2))
     assert any(
         "back-front looks like left-right" in s for s in warnings(describe(turned), reference)
     )

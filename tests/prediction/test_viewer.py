@@ -14,10 +14,9 @@ import pytest
 from matplotlib.image import imread
 from scipy.spatial.transform import Rotation
 
-from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.prediction.viewer import Profile, profile_figure, scan_page
-from tests.helpers.scans import brain
+from tests.helpers.scans import brain, volume
 
 HOSTILE = "</title></script><script>document.title='x'</script><img src=http://evil.example> $x_$"
 CHROMIUM = shutil.which("chromium")
@@ -73,7 +72,7 @@ def head(shape=(30, 36, 28), spacing=(4.0, 4.0, 4.0), turn=(0, 0, 0)):
     turn = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
     affine[:3, :3] = turn * spacing
     affine[:3, 3] = [-70, -30, 10] - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Volume(brain(shape), affine, spacing)
+    return volume(brain(shape), affine)
 
 
 def millimeters(scan):
@@ -204,7 +203,7 @@ def test_unfit_maps_are_refused():
 def test_a_page_of_noise_stays_below_15_megabytes():
     rng = np.random.default_rng(0)
     data = rng.uniform(50, 150, (154, 144, 144)).astype(np.float32)
-    scan = Volume(data, np.diag([0.9, 0.9, 0.9, 1]), (0.9, 0.9, 0.9))
+    scan = volume(data, np.diag([0.9, 0.9, 0.9, 1]))
     assert len(page_of(scan, rng.random(data.shape, np.float32))) < 15e6
 
 

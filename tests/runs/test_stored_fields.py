@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import LONGEST
 from cradl_jax.evaluation import thresholds
@@ -13,7 +12,7 @@ from cradl_jax.prediction import input_qc
 from cradl_jax.runs import contents
 from experiments.study import settings
 from tests.helpers.refusals import put, refusal
-from tests.helpers.scans import brain
+from tests.helpers.scans import brain, volume
 from tests.helpers.tiny_study import tiny_config
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400
@@ -47,7 +46,7 @@ def known() -> thresholds.Thresholds:
     usual = thresholds.summarize(
         random.normal(size=40), random.uniform(size=40), np.arange(40) // 9
     )
-    scan = Volume(brain(), np.diag([8.0, 8, 8, 1]), (8.0, 8.0, 8.0))
+    scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "pixel_mm": 4.5}
     training = input_qc.summarize([describe(scan)])
     return thresholds.Thresholds(slicing, {"gmm1": usual}, {"gmm1": usual.thresholds}, training)

@@ -1,20 +1,106 @@
-"""Does the header of a volume say, without contradiction, where its voxels lie?"""
+"""What the header of a volume says, without contradiction, of where its voxels lie."""
 
+import math
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import SpatialHeader, SpatialImage
 
 from cradl_jax.errors import InputError
 
+MOST_VOXELS = 1 << 30  # a head at 0.2 mm has fewer
 TOLERANCE = 0.02  # of voxel sizes that a header states twice
 LEAST_COSINE = 0.5  # between an axis by the qform and by the sform: 60 degrees
 LEAST_VOLUME = 0.1  # of a voxel with edges of length 1; a cube has 1, a flat one 0
 MILLIMETERS = (0, 2)  # codes of xyzt_units; 0 says nothing
 
 
-def check_placement(path: Path, image: SpatialImage) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """The file of a volume, and how its voxels lie in the file and in space."""
+
+    path: Path
+    shape: tuple[int, ...]
+    """Voxels along the file's own axes; axes after the third have length 1."""
+    affine: np.ndarray
+    """[4, 4] voxel indices of the file to millimeters."""
+    orientation: np.ndarray
+    """[3, 2] for `nibabel.apply_orientation`, from the file's axes to R, A and S or nearly so."""
+    header: SpatialHeader
+    states_orientation: bool
+    """Whether the file says how the head lies: by a qform or sform code and an affine of its own.
+
+    An identity affine is what conversion tools write when they do not know; Analyze cannot say."""
+
+    @cached_property
+    def ras_shape(self) -> tuple[int, int, int]:
+        """Voxels along R, A and S."""
+        x, y, z = np.argsort(self.orientation[:, 0])
+        return self.shape[x], self.shape[y], self.shape[z]
+
+    @cached_property
+    def ras_affine(self) -> np.ndarray:
+        """[4, 4]: voxel indices along R, A and S to millimeters."""
+        return self.affine @ nib.orientations.inv_ornt_aff(self.orientation, self.shape[:3])
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of neighboring voxels along R, A and S."""
+        x, y, z = map(float, nib.affines.voxel_sizes(self.ras_affine))
+        return x, y, z
+
+
+def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
+    """Return the origin of the image at `path`.
+
+    Args:
+        path: For the messages.
+        image: Its voxels may still be on disk.
+        file: The unpacked file that holds its header, at its beginning.
+
+    Raises:
+        InputError: If it is no 3-D volume of real numbers placed in space.
+    """
+    shape = tuple(map(int, image.shape))  # numpy's integers overflow
+    if not shape or min(shape) < 1:
+        raise InputError(
+            f"{path}: expected a 3-D volume, found an empty one of shape {shape}; export it again"
+        )
+    if len(shape) < 3 or 1 in shape[:3] or any(n > 1 for n in shape[3:]):
+        raise InputError(
+            f"{path}: expected a 3-D volume, found shape {shape}; give one 3-D file a scan (split "
+            "4-D files into their volumes, stack 2-D slices)"
+        )
+    if math.prod(shape) > MOST_VOXELS:
+        raise InputError(
+            f"{path}: expected at most {MOST_VOXELS} voxels, found shape {shape}; repair the "
+            "header, or resample the scan"
+        )
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(
+            f"{path}: expected one real number a voxel, found {image.get_data_dtype()}; convert "
+            "it to a gray-scale magnitude image"
+        )
+    _check_placement(path, image, file)
+    affine, header = image.affine, image.header
+    orientation = nib.io_orientation(affine)
+    return Origin(path, shape, affine, orientation, header, _states_orientation(image))
+
+
+def _states_orientation(image: SpatialImage) -> bool:
+    header = image.header
+    if isinstance(header, nib.Nifti1Header):
+        stated = header["qform_code"] > 0 or header["sform_code"] > 0
+    else:
+        stated = isinstance(image, nib.MGHImage) and header["goodRASFlag"] > 0
+    return bool(stated) and not np.allclose(image.affine, np.eye(4))
+
+
+def _check_placement(path: Path, image: SpatialImage, file: BinaryIO) -> None:
     """Raise an InputError unless the header places the voxels in space, in millimeters.
 
     The sform comes first, as in nibabel. What else the header states must not contradict it: the
@@ -27,7 +113,7 @@ def check_placement(path: Path, image: SpatialImage) -> None:
             f"({np.array(affine).tolist()}); repair the header or convert the scan again"
         )
     if isinstance(header, nib.AnalyzeHeader):
-        _check_spacing(path, affine, _stated_spacing(image))
+        _check_spacing(path, affine, _stated_spacing(image.header, file))
     if isinstance(header, nib.Nifti1Header):
         if header["xyzt_units"] & 7 not in MILLIMETERS:
             raise InputError(
@@ -45,13 +131,11 @@ def _places(affine: np.ndarray | None) -> bool:
     return bool(lengths.all()) and abs(np.linalg.det(affine[:3, :3] / lengths)) > LEAST_VOLUME
 
 
-def _stated_spacing(image: SpatialImage) -> np.ndarray:
-    """[3]: pixdim as it stands in the file; nibabel mends it where it is 0 or negative."""
-    kind = type(image.header)
-    holder = image.file_map.get("header", image.file_map["image"])
-    with holder.get_prepare_fileobj("rb") as file:
-        block = file.read(kind.template_dtype.itemsize)
-    return kind(block, image.header.endianness, check=False)["pixdim"][1:4].astype(float)
+def _stated_spacing(header: nib.AnalyzeHeader, file: BinaryIO) -> np.ndarray:
+    """Read pixdim [3] as it stands in the file; nibabel mends it where it is 0 or negative."""
+    kind = type(header)
+    block = file.read(kind.template_dtype.itemsize)
+    return kind(block, header.endianness, check=False)["pixdim"][1:4].astype(float)
 
 
 def _check_spacing(path: Path, affine: np.ndarray, stated: np.ndarray) -> None:
@@ -74,7 +158,7 @@ def _check_axes(path: Path, header: nib.Nifti1Header) -> None:
     lengths = np.linalg.norm(by_qform, axis=0) * np.linalg.norm(by_sform, axis=0)
     if not ((by_qform * by_sform).sum(0) >= LEAST_COSINE * lengths).all():
         axes = [
-            "".join(nib.aff2axcodes(found)) for found in (header.get_qform(), header.get_sform())
+            "".join(nib.aff2axcodes(affine)) for affine in (header.get_qform(), header.get_sform())
         ]
         raise InputError(
             f"{path}: expected one orientation, found axes to {axes[0]} by the qform and to "

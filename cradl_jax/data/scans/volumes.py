@@ -1,4 +1,4 @@
-"""Read one brain-extracted volume or anomaly mask, and say what is wrong with it."""
+"""Read a brain-extracted volume or an anomaly mask, and say what is wrong with it."""
 
 import gzip
 import math
@@ -7,20 +7,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import SerializableImage
 from nibabel.spatialimages import SpatialImage
 
-from cradl_jax.data.scans.headers import check_placement
+from cradl_jax.data.scans.headers import Origin, origin_of
 from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.files import replacing
-from cradl_jax.storage.reading import check_file
+from cradl_jax.storage.reading import check_file, open_file
 
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
+PACKED = (".gz", ".mgz")
 FAST = 1  # level of gzip
-MOST_VOXELS = 1 << 30  # a head at 0.2 mm has fewer
 HIGHEST_RATIO = 1032  # at which deflate packs
 MOST_TRAILING = 1 << 24  # bytes after the voxels, such as FreeSurfer's tags
 LEAST_BACKGROUND = 0.2
@@ -45,6 +46,8 @@ class Volume:
     affine: np.ndarray
     """[4, 4] voxel indices of `data` to millimeters."""
     spacing_mm: tuple[float, float, float]
+    origin: Origin
+    """The file that it was read from, and how its voxels lie there."""
 
 
 def read_volume(path: Path) -> Volume:
@@ -55,9 +58,15 @@ def read_volume(path: Path) -> Volume:
             (nearly) empty, constant, not finite, of a header that contradicts itself, or still has
             a skull or a background other than 0.
     """
-    volume = _read(path)
-    _check_intensities(path, volume)
+    volume, _ = read_stored(path)
     return volume
+
+
+def read_stored(path: Path) -> tuple[Volume, SpatialImage]:
+    """Read a scan as `read_volume` does, together with its voxels as the file stores them."""
+    volume, image = _read(path)
+    _check_intensities(path, volume)
+    return volume, image
 
 
 def read_mask(path: Path, image: Volume) -> np.ndarray:
@@ -67,7 +76,7 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
             negative numbers, fractions, NaN or infinity.
     """
-    mask = _read(path)
+    mask, _ = _read(path)
     if mask.data.shape != image.data.shape:
         raise InputError(
             f"{path}: expected a mask of its image's shape {image.data.shape} (along R, A, S), "
@@ -98,14 +107,14 @@ def write_image(path: Path, image: nib.Nifti1Image) -> None:
         image.to_stream(file)
 
 
-def read_grid(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Voxels and millimeters per voxel along R, A and S, from the header alone.
+def read_origin(path: Path) -> Origin:
+    """Read how the voxels of a file lie, from its header alone.
 
     Raises:
         InputError: If the file is missing, damaged or no 3-D volume.
     """
-    shape, affine, _ = canonical_grid(path, open_image(path))
-    return shape, _spacing(affine)
+    with _opened(path) as (image, file):
+        return origin_of(path, image, file)
 
 
 @contextmanager
@@ -126,8 +135,9 @@ def _readable(path: Path) -> Iterator[None]:
         _reading.reset(token)
 
 
-def open_image(path: Path) -> SpatialImage:
-    """The image with its header read and its voxels still on disk.
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[SpatialImage, BinaryIO]]:
+    """Yield the image, its header read and its voxels on disk, and the unpacked file of its header.
 
     Raises:
         InputError: If the file is missing, damaged or no volume.
@@ -138,67 +148,28 @@ def open_image(path: Path) -> SpatialImage:
             f"{path}: expected a volume (.nii, .nii.gz, .hdr/.img or .mgz), found the ending "
             f"{path.suffix!r}; convert it to NIfTI"
         )
-    pair = (".hdr", ".img") if name.endswith((".hdr", ".img")) else ()
-    for half in (path, *(path.with_suffix(ending) for ending in pair)):
+    pair = name.endswith((".hdr", ".img"))
+    for half in (path, path.with_suffix(".hdr"), path.with_suffix(".img")) if pair else ():
         check_file(half, "a volume")
-    with _readable(path):
+    with (
+        open_file(path.with_suffix(".hdr") if pair else path, "a volume") as file,
+        _readable(path),
+        gzip.open(file) if path.suffix.lower() in PACKED else file as unpacked,
+    ):
         image = nib.load(path)
-    if not isinstance(image, SpatialImage):
-        raise InputError(
-            f"{path}: expected a volume, found a {type(image).__name__}; convert it to NIfTI"
-        )
-    return image
+        if not isinstance(image, SpatialImage):
+            raise InputError(
+                f"{path}: expected a volume, found a {type(image).__name__}; convert it to NIfTI"
+            )
+        yield image, cast(BinaryIO, unpacked)
 
 
-def canonical_grid(
-    path: Path, image: SpatialImage
-) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray]:
-    """Shape and affine [4, 4] of the closest RAS orientation, and nibabel's way to get there.
-
-    `nibabel.apply_orientation` with the last, [3, 2], turns the file's axes to that orientation.
-
-    Raises:
-        InputError: If the image at `path` is no 3-D volume of real numbers placed in space.
-    """
-    shape, affine = tuple(map(int, image.shape)), image.affine  # numpy's integers overflow
-    if not shape or min(shape) < 1:
-        raise InputError(
-            f"{path}: expected a 3-D volume, found an empty one of shape {shape}; export it again"
-        )
-    if len(shape) < 3 or 1 in shape[:3] or any(n > 1 for n in shape[3:]):
-        raise InputError(
-            f"{path}: expected a 3-D volume, found shape {shape}; give one 3-D file a scan (split "
-            "4-D files into their volumes, stack 2-D slices)"
-        )
-    if math.prod(shape) > MOST_VOXELS:
-        raise InputError(
-            f"{path}: expected at most {MOST_VOXELS} voxels, found shape {shape}; repair the "
-            "header, or resample the scan"
-        )
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(
-            f"{path}: expected one real number a voxel, found {image.get_data_dtype()}; convert "
-            "it to a gray-scale magnitude image"
-        )
-    with _readable(path):
-        check_placement(path, image)
-    orientation = nib.io_orientation(affine)
-    order = np.argsort(orientation[:, 0])
-    affine = affine @ nib.orientations.inv_ornt_aff(orientation, shape[:3])
-    return tuple(int(shape[axis]) for axis in order), affine, orientation
-
-
-def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
-    return tuple(float(s) for s in nib.affines.voxel_sizes(affine))
-
-
-def _read(path: Path) -> Volume:
-    """Any finite 3-D volume, in the closest RAS orientation."""
-    image = open_image(path)
-    _, affine, orientation = canonical_grid(path, image)
-    with _readable(path):
+def _read(path: Path) -> tuple[Volume, SpatialImage]:
+    """Read any finite 3-D volume in the closest RAS orientation, and the image as it is stored."""
+    with _opened(path) as (image, file):
+        origin = origin_of(path, image, file)
         if isinstance(image, SerializableImage):
-            image = _complete(path, image)
+            image = _complete(path, image, file)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))
     if not_finite:
@@ -206,23 +177,23 @@ def _read(path: Path) -> Volume:
             f"{path}: expected finite voxels, found {not_finite} of {data.size} NaN or infinite; "
             "set them to 0 or export the scan again"
         )
-    data = np.squeeze(data, axis=tuple(range(3, data.ndim)))
-    return Volume(nib.apply_orientation(data, orientation), affine, _spacing(affine))
+    data = nib.apply_orientation(data.reshape(data.shape[:3]), origin.orientation)
+    return Volume(data, origin.ras_affine, origin.spacing_mm, origin), image
 
 
-def _complete(path: Path, image: SerializableImage) -> SerializableImage:
-    """The image of a single file, in memory.
+def _complete(path: Path, image: SerializableImage, file: BinaryIO) -> SerializableImage:
+    """Return the image of a single file, in memory.
 
     Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it; and
     a small file that unpacks to much more than its header promises is not unpacked.
     """
-    proxy, zipped = image.dataobj, path.suffix.lower() in (".gz", ".mgz")
+    proxy, packed = image.dataobj, path.suffix.lower() in PACKED
     expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
-    most = path.stat().st_size * (HIGHEST_RATIO if zipped else 1)
+    most = path.stat().st_size * (HIGHEST_RATIO if packed else 1)
     content = b""
     if expected <= most:
-        with (gzip.open if zipped else open)(path, "rb") as file:
-            content = file.read(expected + MOST_TRAILING + 1)
+        file.seek(0)
+        content = file.read(expected + MOST_TRAILING + 1)
     if not expected <= len(content) <= expected + MOST_TRAILING:
         found = "more" if len(content) > expected else "less"
         raise EOFError(f"the header promises {expected} bytes, the file holds {found}")

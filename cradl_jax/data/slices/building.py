@@ -28,7 +28,7 @@ from tqdm import tqdm
 import cradl_jax
 from cradl_jax.data.scans.fingerprint import contents_of, of_contents
 from cradl_jax.data.scans.layouts import Scan
-from cradl_jax.data.scans.volumes import read_grid, read_mask, read_volume
+from cradl_jax.data.scans.volumes import read_mask, read_origin, read_volume
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices import journal
 from cradl_jax.data.slices.journal import Shard, relative
@@ -132,8 +132,9 @@ def build_store(
 
 
 def _geometry(scan: Scan, settings: dict) -> SliceGeometry:
+    origin = read_origin(scan.image)
     try:
-        return slice_geometry(*read_grid(scan.image), **settings)
+        return slice_geometry(origin.ras_shape, origin.spacing_mm, **settings)
     except InputError as fault:
         raise InputError(f"{scan.image}: {fault}") from fault
 

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cradl_jax.data.scans.volumes import canonical_grid, open_image, write_image
+from cradl_jax.data.scans.headers import Origin
+from cradl_jax.data.scans.volumes import write_image
 from cradl_jax.data.slices.preprocess import SliceGeometry
 from cradl_jax.errors import InputError
 
@@ -78,25 +79,23 @@ def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
     return nib.affines.apply_affine(affine, points)[:, 2]
 
 
-def to_scan_grid(volume: np.ndarray, scan: Path) -> np.ndarray:
-    """A volume [X, Y, Z] along R, A and S in the shape and order of axes of the file `scan`.
+def to_scan_grid(volume: np.ndarray, origin: Origin) -> np.ndarray:
+    """Return a volume [X, Y, Z] along R, A and S in the shape and order of axes of a scan's file.
 
     Raises:
-        InputError: If the scan cannot be read, or has other voxels than `volume`.
+        InputError: If the scan has other voxels than `volume`.
     """
-    image = open_image(scan)
-    shape, _, orientation = canonical_grid(scan, image)
-    if volume.shape != shape:
+    if volume.shape != origin.ras_shape:
         raise InputError(
-            f"{scan}: expected {volume.shape} voxels (along R, A, S) as in the map, found {shape}; "
-            "give the scan that the map was made from"
+            f"{origin.path}: expected {volume.shape} voxels (along R, A, S) as in the map, found "
+            f"{origin.ras_shape}; give the scan that the map was made from"
         )
     upright = nib.orientations.axcodes2ornt("RAS")
-    back = nib.orientations.ornt_transform(upright, orientation)
-    return nib.apply_orientation(volume, back).reshape(image.shape)
+    back = nib.orientations.ornt_transform(upright, origin.orientation)
+    return nib.apply_orientation(volume, back).reshape(origin.shape)
 
 
-def write_map(path: Path, volume: np.ndarray, scan: Path) -> None:
+def write_map(path: Path, volume: np.ndarray, origin: Origin) -> None:
     """Write a map or mask with the shape, affine, units and qform and sform codes of its scan.
 
     Values are stored as they are, as float32 (a bool volume as uint8), without scaling.
@@ -104,35 +103,35 @@ def write_map(path: Path, volume: np.ndarray, scan: Path) -> None:
     Args:
         path: Where to write, a name that ends in .nii.gz; folders are made.
         volume: [X, Y, Z] along R, A and S.
-        scan: File of the scan. One that is not NIfTI (.mgz, or Analyze) lends its affine to qform
+        origin: The scan's file. One that is not NIfTI (.mgz, or Analyze) lends its affine to qform
             and sform, with the code for scanner coordinates.
 
     Raises:
-        InputError: If `path` has another ending, if the scan cannot be read, or if it has other
-            voxels than `volume`.
+        InputError: If `path` has another ending, or if the scan has other voxels than `volume`.
     """
     if not path.name.endswith(".nii.gz"):
         raise InputError(f"{path}: expected a name that ends in .nii.gz; rename the output")
     kind = np.uint8 if volume.dtype == bool else np.float32
-    data = to_scan_grid(volume, scan).astype(kind, copy=False)
-    write_image(path, _image_like(data, open_image(scan)))
+    data = to_scan_grid(volume, origin).astype(kind, copy=False)
+    write_image(path, _image_like(data, origin))
 
 
-def _image_like(data: np.ndarray, scan: nib.spatialimages.SpatialImage) -> nib.Nifti1Image:
-    """A NIfTI image that lies where `scan` does."""
-    kind = nib.Nifti2Image if isinstance(scan.header, nib.Nifti2Header) else nib.Nifti1Image
+def _image_like(data: np.ndarray, origin: Origin) -> nib.Nifti1Image:
+    """Return a NIfTI image that lies where the scan of `origin` does."""
+    scan = origin.header
+    kind = nib.Nifti2Image if isinstance(scan, nib.Nifti2Header) else nib.Nifti1Image
     header = kind.header_class()
     header.set_data_shape(data.shape)
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
-    if isinstance(scan.header, nib.Nifti1Header):
+    if isinstance(scan, nib.Nifti1Header):
         for field in PLACE:
-            header[field] = scan.header[field]
+            header[field] = scan[field]
     else:
         header.set_xyzt_units("mm")
-        header.set_qform(scan.affine, "scanner")
-        header.set_sform(scan.affine, "scanner")
-    return kind(data, scan.affine, header)
+        header.set_qform(origin.affine, "scanner")
+        header.set_sform(origin.affine, "scanner")
+    return kind(data, origin.affine, header)
 
 
 def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

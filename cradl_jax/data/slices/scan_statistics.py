@@ -1,14 +1,12 @@
 """What tells one scan from another: its brightness, size, shape and grid, in plain values."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from cradl_jax.data.scans.volumes import Volume, open_image
+from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.preprocess import CLIP, moments, normalize
 
 BINS = 60  # of the histogram, in [-CLIP, CLIP]
@@ -30,8 +28,7 @@ class Description(NamedTuple):
         extent_mm: width of the brain along R, A and S, without its outermost 0.5 % on each side.
         n_slices: axial layers of voxels with brain.
         spacing_mm: of the voxels, along R, A and S.
-        zero_share: of all voxels.
-        oriented: whether the file says how the head lies, see `states_orientation`.
+        oriented: whether the file says how the head lies, see `Origin.states_orientation`.
     """
 
     histogram: Sequence[float]
@@ -41,34 +38,11 @@ class Description(NamedTuple):
     extent_mm: Sequence[float]
     n_slices: int
     spacing_mm: Sequence[float]
-    zero_share: float
     oriented: bool
 
 
-def states_orientation(path: Path) -> bool:
-    """Whether a file says how the head lies: by a qform or sform code and an affine of its own.
-
-    An identity affine is what conversion tools write when they do not know; Analyze cannot say.
-
-    Raises:
-        InputError: If the file is missing, damaged or no volume.
-    """
-    image = open_image(path)
-    header = image.header
-    if isinstance(header, nib.Nifti1Header):
-        stated = header["qform_code"] > 0 or header["sform_code"] > 0
-    else:
-        stated = isinstance(image, nib.MGHImage) and header["goodRASFlag"] > 0
-    return bool(stated) and not np.allclose(image.affine, np.eye(4))
-
-
-def describe(volume: Volume, *, oriented: bool = True) -> Description:
-    """Describe a scan; voxels that are not 0 count as brain.
-
-    Args:
-        volume: From `volumes.read_volume`.
-        oriented: From `states_orientation`.
-    """
+def describe(volume: Volume) -> Description:
+    """Describe a scan, from `volumes.read_volume`; voxels that are not 0 count as brain."""
     spacing = volume.spacing_mm
     (box,) = ndimage.find_objects((volume.data != 0).view(np.uint8))
     data = volume.data[box]
@@ -86,8 +60,7 @@ def describe(volume: Volume, *, oriented: bool = True) -> Description:
         extent_mm=[round(float(high - low), 1) for low, high in ends],
         n_slices=int(np.count_nonzero(brain.any(axis=(0, 1)))),
         spacing_mm=[round(float(s), 4) for s in spacing],
-        zero_share=round(1 - voxels / volume.data.size, 4),
-        oriented=oriented,
+        oriented=volume.origin.states_orientation,
     )
 
 

@@ -6,9 +6,10 @@ import jax
 import nibabel as nib
 import numpy as np
 from jax import Array
+from nibabel.spatialimages import SpatialImage
 
 from cradl_jax.data.scans import bids
-from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.scans.volumes import read_stored
 from cradl_jax.data.synthetic.anomalies import paste_object
 from cradl_jax.errors import InputError
 
@@ -32,7 +33,7 @@ def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
     Raises:
         InputError: the scan cannot be used, see `read_volume`, or has no room for an object.
     """
-    volume = read_volume(image)
+    volume, stored = read_stored(image)
     spacing_mm = tuple(round(step, 3) for step in volume.spacing_mm)  # compiled once for a grid
     pasted, mask = jax.device_get(paste_object(key, volume.data, volume.data != 0, spacing_mm))
     if not mask.any():
@@ -40,25 +41,24 @@ def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
             f"{image}: expected a brain with room for a foreign object, found none deep enough "
             f"with voxels of {spacing_mm} mm; check the scan and its spacing"
         )
-    voxels, affine = _stored(image)
-    back = nib.orientations.ornt_transform(RAS, nib.io_orientation(affine))
+    voxels, affine = _native_voxels(stored), volume.origin.affine
+    back = nib.orientations.ornt_transform(RAS, volume.origin.orientation)
     pasted, mask = (nib.apply_orientation(array, back) for array in (pasted, mask))
     voxels[mask] = _as_type(pasted[mask], voxels.dtype)
     bids.write_volume(bids.mask_path(root, subject), mask.astype(np.uint8), affine)
     bids.write_volume(bids.scan_path(root, subject), voxels, affine)
 
 
-def _stored(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of a file in their own order, [X, Y, Z] to be written to, and their affine."""
-    image = nib.load(path)
+def _native_voxels(image: SpatialImage) -> np.ndarray:
+    """Return the voxels of an image in the file's own order, [X, Y, Z], to be written to."""
     voxels = np.asanyarray(image.dataobj)
     whole = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 4
     dtype = voxels.dtype.newbyteorder("=") if whole else np.float32
-    return np.array(voxels.reshape(voxels.shape[:3]), dtype), image.affine
+    return np.array(voxels.reshape(voxels.shape[:3]), dtype)
 
 
 def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Positive values in the type of a file, never 0, which would be a hole in the brain."""
+    """Convert positive values to a file's type, never to 0, which would be a hole in the brain."""
     if dtype.kind == "f":
         return values
     return np.clip(np.rint(values), 1, np.iinfo(dtype).max).astype(dtype)

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cradl_jax.data.scans.layouts import find_scans
-from cradl_jax.data.scans.volumes import read_grid, read_volume
+from cradl_jax.data.scans.volumes import read_origin, read_volume
 from cradl_jax.data.slices.preprocess import CLIP, normalized_slices
-from cradl_jax.data.slices.scan_statistics import describe, states_orientation
+from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import inputs
 from tests.helpers import corpus
@@ -93,7 +93,6 @@ def check_volume(folder: Path, name: str, damages: list) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             volume = read_volume(path)
-        oriented = states_orientation(path)
         slices, mean, std = normalized_slices(
             volume.data, None, volume.spacing_mm, size=16, offset=1
         )
@@ -101,12 +100,12 @@ def check_volume(folder: Path, name: str, damages: list) -> None:
         assert str(fault).isprintable()
         assert path.stem.split(".")[0] in str(fault) or "axial slices" in str(fault)
         return
-    assert volume.data.dtype == np.float32 and volume.data.shape == read_grid(path)[0]
+    assert volume.data.dtype == np.float32 and volume.data.shape == read_origin(path).ras_shape
     assert np.isfinite(volume.data).all() and np.isfinite(volume.affine).all()
     assert all(0 < step < np.inf for step in volume.spacing_mm)
     assert np.isfinite([mean, std]).all() and std > 0
     assert np.abs(slices.images).max() <= CLIP and np.isfinite(slices.position).all()
-    found = describe(volume, oriented=oriented)
+    found = describe(volume)
     assert np.isfinite(np.concatenate([np.ravel(value) for value in found])).all()
 
 

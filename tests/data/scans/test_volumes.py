@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from cradl_jax.data.scans.volumes import read_grid, read_mask, read_volume
+from cradl_jax.data.scans.volumes import read_mask, read_origin, read_volume
 from cradl_jax.errors import InputError
 from tests.helpers.scans import brain, write
 
@@ -41,8 +41,8 @@ def test_every_orientation_gives_the_same_volume(tmp_path):
         np.testing.assert_array_equal(volume.data, data)
         np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
         np.testing.assert_allclose(volume.spacing_mm, (1, 2, 3), rtol=1e-6)
-        assert read_grid(path)[0] == data.shape
-        np.testing.assert_allclose(read_grid(path)[1], (1, 2, 3), rtol=1e-6)
+        assert read_origin(path).ras_shape == data.shape
+        np.testing.assert_allclose(read_origin(path).spacing_mm, (1, 2, 3), rtol=1e-6)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -166,7 +166,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"pair\.img: expected a volume, found no such file"):
         read_volume(tmp_path / "pair.hdr")
     with pytest.raises(InputError, match="no such file"):
-        read_grid(tmp_path / "missing.nii.gz")
+        read_origin(tmp_path / "missing.nii.gz")
     nib.save(nib.gifti.GiftiImage(), tmp_path / "surface.gii")
     with pytest.raises(InputError, match=r"surface\.gii: .*found the ending '\.gii'"):
         read_volume(tmp_path / "surface.gii")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
 
-from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.scans.volumes import read_origin, read_volume
 from cradl_jax.data.slices.native import slice_heights_mm, to_scan_grid, to_volume, write_map
 from cradl_jax.data.slices.preprocess import slice_geometry, slice_volume
 from cradl_jax.errors import InputError
@@ -71,7 +71,7 @@ def test_a_blob_comes_back_where_it_was(
     slices = slice_volume(volume.data, inside, None, volume.spacing_mm, **how)
     geometry = slices.geometry
     back = to_volume(slices.images, geometry)
-    write_map(tmp_path / "map.nii.gz", back, scan)
+    write_map(tmp_path / "map.nii.gz", back, volume.origin)
 
     stored, found = nib.load(scan), nib.load(tmp_path / "map.nii.gz")
     assert found.shape == stored.shape and found.get_data_dtype() == np.float32
@@ -177,8 +177,8 @@ def test_every_order_of_axes(tmp_path):
         scan = tmp_path / "scan.nii"
         nib.save(reoriented(data, AFFINE, codes), scan)
         stored = nib.load(scan)
-        np.testing.assert_array_equal(to_scan_grid(data, scan), stored.get_fdata())
-        write_map(path, data / 3, scan)
+        np.testing.assert_array_equal(to_scan_grid(data, read_origin(scan)), stored.get_fdata())
+        write_map(path, data / 3, read_origin(scan))
         np.testing.assert_array_equal(nib.load(path).affine, stored.affine)
         np.testing.assert_array_equal(read_volume(path).data, data / 3)
 
@@ -224,7 +224,7 @@ def test_the_header_says_what_the_scans_says(tmp_path, name):
     scan, path = tmp_path / name, tmp_path / "out" / "map.nii.gz"
     nib.save(formats(data)[name], scan)
     volume = np.random.default_rng(0).normal(size=read_volume(scan).data.shape).astype(np.float32)
-    write_map(path, volume * 1e-7, scan)
+    write_map(path, volume * 1e-7, read_origin(scan))
     stored, found = nib.load(scan), nib.load(path)
     assert found.shape == stored.shape
     np.testing.assert_allclose(found.affine, stored.affine, rtol=0, atol=1e-5)
@@ -249,8 +249,8 @@ def read_volume_of(image):
 def test_values_are_stored_without_scaling_and_masks_as_bytes(tmp_path):
     data = brain((7, 9, 8))
     scan = write(tmp_path / "scan.nii.gz", data, AFFINE)
-    write_map(tmp_path / "map.nii.gz", data.astype(np.float64), scan)
-    write_map(tmp_path / "mask.nii.gz", data > 100, scan)
+    write_map(tmp_path / "map.nii.gz", data.astype(np.float64), read_origin(scan))
+    write_map(tmp_path / "mask.nii.gz", data > 100, read_origin(scan))
     for name, kind in (("map", np.float32), ("mask", np.uint8)):
         header = raw_header(tmp_path / f"{name}.nii.gz")
         assert header.get_data_dtype() == kind
@@ -263,11 +263,11 @@ def test_unfit_output_is_refused(tmp_path):
     data = brain((7, 9, 8))
     scan = write(tmp_path / "scan.nii.gz", data, AFFINE)
     with pytest.raises(InputError, match=r"map\.nii: expected a name that ends in \.nii\.gz"):
-        write_map(tmp_path / "map.nii", data, scan)
+        write_map(tmp_path / "map.nii", data, read_origin(scan))
     with pytest.raises(InputError, match=r"scan\.nii\.gz: expected \(7, 9, 7\).*\(7, 9, 8\)"):
-        write_map(tmp_path / "map.nii.gz", data[..., 1:], scan)
+        write_map(tmp_path / "map.nii.gz", data[..., 1:], read_origin(scan))
     with pytest.raises(InputError, match="no such file"):
-        write_map(tmp_path / "map.nii.gz", data, tmp_path / "lost.nii.gz")
+        write_map(tmp_path / "map.nii.gz", data, read_origin(tmp_path / "lost.nii.gz"))
     assert [p.name for p in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 

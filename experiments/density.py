@@ -20,10 +20,11 @@ from tqdm import tqdm
 from cradl_jax import densities
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import metrics
-from cradl_jax.runs import contents
+from cradl_jax.runs import checkpoints, contents
+from cradl_jax.runs.folder import read_model
 from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
-from cradl_jax.storage.manifest import write_manifest
+from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
 from experiments.cli import distributed
 from experiments.cli.locking import stage
 from experiments.study import app, data_sets, runs, settings
@@ -40,13 +41,14 @@ def representations(config: ConfigDict, model: contents.Model, store, split: str
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
-    model = runs.trained(config, workdir, method)
-    about = settings.of_densities(config), model.identity
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    run = runs.check(config, workdir, method, healthy)
+    about = settings.of_densities(config), checkpoints.read_fingerprint(run)
     processes.broadcast_from_first(lambda: write_manifest(folder, *about))
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     processes.broadcast_from_first(lambda: require_room(config, folder, method))
-    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    model = read_model(run)
     train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
@@ -96,6 +98,9 @@ def fit_all(
             "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         },
     )
+    fitted = {name: densities.load(folder / f"{name}.npz") for name in names}
+    made_from = read_manifest(folder)["made_from"]
+    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted))
     write_checksums(folder)
 
 

@@ -20,7 +20,7 @@ from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
-from cradl_jax.runs.folder import read_known
+from cradl_jax.runs.folder import read_thresholds
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import check_manifest, write_manifest
@@ -28,7 +28,7 @@ from experiments import thresholds
 from experiments.cli import distributed
 from experiments.cli.locking import stage
 from experiments.study import app, data_sets, runs
-from experiments.study.data_sets import HEALTHY, stores
+from experiments.study.data_sets import HEALTHY
 from experiments.study.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
@@ -40,15 +40,16 @@ Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, 
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
-    scorers, identity = runs.scorers(config, workdir, method)
     opened = data_sets.agreed_stores(config, workdir)
-    known = known_thresholds(config, workdir, method, opened[HEALTHY], identity)
+    made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
+    known = known_thresholds(config, workdir, method, opened[HEALTHY], made_from)
     processes.broadcast_from_first(
-        lambda: write_manifest(folder, settings(opened, method), identity)
+        lambda: write_manifest(folder, settings(opened, method), made_from)
     )
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         check(folder, AGAIN)
         return
+    scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
     del opened[HEALTHY]
     parts = []
     for dataset, store in opened.items():
@@ -80,32 +81,34 @@ def settings(opened: Mapping[str, SliceStore], method: str) -> dict:
     return {"method": method, "data": data}
 
 
-def read_results(config: ConfigDict, workdir: Path, method: str) -> list[results.Result]:
-    """What the evaluation of one method and seed found.
+def read_results(
+    config: ConfigDict, workdir: Path, method: str, opened: Mapping[str, SliceStore]
+) -> list[results.Result]:
+    """Read the results of one method and seed on the data sets whose stores are `opened`.
 
     Raises:
         InputError: it was not evaluated, with other models or data, or a file was changed.
     """
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
-    _, identity = runs.scorers(config, workdir, method)
-    check_manifest(folder, settings(stores(config, workdir), method), identity)
+    made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
+    check_manifest(folder, settings(opened, method), made_from)
     check(folder, AGAIN)
     return results.read_csv(folder / "results.csv")
 
 
 def known_thresholds(
-    config: ConfigDict, workdir: Path, method: str, healthy: SliceStore, identity: str
+    config: ConfigDict, workdir: Path, method: str, healthy: SliceStore, made_from: str
 ) -> Known:
-    """The thresholds of a method on healthy scans.
+    """Read the thresholds of a method on healthy scans.
 
     Raises:
         InputError: they are missing, damaged, or of other models or scans.
     """
     run = runs.folder(workdir, config.seed, method)
-    found = read_known(run, identity, healthy.manifest["fingerprint"])
+    kept = read_thresholds(run, made_from, healthy.manifest["fingerprint"])
     check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
-    slices = {name: usual.thresholds for name, usual in found.slices.items()}
-    return {"slice": slices, "voxel": found.heatmaps}
+    slices = {name: scores.thresholds for name, scores in kept.slices.items()}
+    return {"slice": slices, "voxel": kept.heatmaps}
 
 
 def measure(

@@ -1,10 +1,10 @@
 """Pack a trained run into one file, to be kept, sent, or used on another machine.
 
-    python -m experiments.export --run=runs/phantom/seed0/cradl --out=cradl.zip
+    python -m experiments.export --run=runs/phantom/seed0/cradl --out=runs/cradl.safetensors
 
 The file holds the network, its densities, thresholds, settings and manifest, and not the
-optimizer's state; experiments.predict and cradl_jax.load_run read it like the folder. It is a zip
-of JSON and safetensors: reading it executes nothing.
+optimizer's state; experiments.predict and cradl_jax.load_run read it like the folder. It is a
+safetensors file with metadata: reading it executes nothing.
 """
 
 from pathlib import Path
@@ -25,8 +25,10 @@ def main() -> None:
     """Entry point."""
     out = Path(OUT.value).expanduser()
     if out.is_dir():
-        raise InputError(f"{out}: expected the name of a file, found a folder; add one, cradl.zip")
-    archive.write(out, cradl_jax.load_run(RUN.value).parts)
+        raise InputError(
+            f"{out}: expected the name of a file, found a folder; add one, cradl.safetensors"
+        )
+    archive.write(out, cradl_jax.load_run(RUN.value).contents)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

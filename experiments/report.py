@@ -43,15 +43,17 @@ SUMMARY = (
 @stage("the report")
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
+    opened = stores(config, workdir)
     rows = [
         row
         for seed in config.seeds
         for method in (*config.methods, BASELINE)
-        for row in evaluate.read_results(ConfigDict({**config, "seed": seed}), workdir, method)
+        for row in evaluate.read_results(
+            ConfigDict({**config, "seed": seed}), workdir, method, opened
+        )
     ]
     results.write_csv(workdir / "results.csv", rows)
-    anomalous = stores(config, workdir)
-    del anomalous[HEALTHY]
+    anomalous = {name: store for name, store in opened.items() if name != HEALTHY}
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
     names = {name: theirs for name, theirs in names.items() if theirs}
     found = list(estimates(config, workdir, rows))
@@ -70,11 +72,11 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     sections = [
         Section("Results", [SUMMARY, Picture(bars, caption), *written]),
         Section("Anomalies", [anomalies(anomalous)]),
-        Section("Pixel scores", list(pixel_scores(config, workdir, rows, anomalous))),
+        Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
         Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
         Section("Training", list(training(config, workdir))),
         Section("Representations and densities", list(diagnostics(config, workdir))),
-        Section("Study", [provenance(config, workdir), Verbatim(str(config))]),
+        Section("Study", [provenance(config, workdir, opened), Verbatim(str(config))]),
     ]
     save_figures(workdir / "figures", sections)
     place = workdir / "report.html"
@@ -180,13 +182,17 @@ def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
 
 
 def pixel_scores(
-    config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
+    config: ConfigDict, workdir: Path, rows: list[results.Result], opened: dict[str, SliceStore]
 ) -> Iterator[Picture]:
     """Test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
     chosen = results.select_scores(rows)
     first = ConfigDict({**config, "seed": config.seeds[0]})
-    scorers = {method: runs.scorers(first, workdir, method)[0] for method in config.methods}
-    for dataset, store in anomalous.items():
+    scorers = {
+        method: runs.scorers(first, workdir, method, opened[HEALTHY]) for method in config.methods
+    }
+    for dataset, store in opened.items():
+        if dataset == HEALTHY:
+            continue
         shown = typical(store, EXAMPLES - 2, 2)
         maps = {}
         for method in config.methods:
@@ -257,13 +263,10 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
         )
 
 
-def provenance(config: ConfigDict, workdir: Path) -> dict[str, str]:
+def provenance(config: ConfigDict, workdir: Path, opened: dict[str, SliceStore]) -> dict[str, str]:
     """Versions, commit and the data's fingerprints."""
     manifest = read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
-    prints = {
-        f"data set {name}": store.manifest["fingerprint"]
-        for name, store in stores(config, workdir).items()
-    }
+    prints = {f"data set {name}": store.manifest["fingerprint"] for name, store in opened.items()}
     return {"commit": manifest["git_commit"] or "none", **manifest["versions"], **prints}
 
 

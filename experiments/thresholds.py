@@ -21,37 +21,40 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import thresholds
 from cradl_jax.evaluation.results import BASELINE
-from cradl_jax.storage.files import write_json
+from cradl_jax.runs import reference
+from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli import distributed
 from experiments.cli.locking import stage
 from experiments.study import app, data_sets, runs
 from experiments.study.scores import HeatmapFiles, score, voxels
-from experiments.study.training_scans import reference
+from experiments.study.training_scans import reference as training_reference
 
 
 @stage("thresholds of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
-    scorers, identity = runs.scorers(config, workdir, method)
     healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
-    how = settings(config, healthy, method)
-    processes.broadcast_from_first(lambda: write_manifest(folder, how, identity))
+    about = settings(config, healthy, method)
+    made_from = runs.fingerprint(config, workdir, method, healthy)
+    processes.broadcast_from_first(lambda: write_manifest(folder, about, made_from))
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     slices, heatmaps = {}, {}
-    for scorer, params in scorers:
+    for scorer, params in runs.scorers(config, workdir, method, healthy):
         with HeatmapFiles(folder) as files:
             of_slices, of_maps = measure(config, healthy, scorer, params, files)
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
 
     def write() -> None:
-        training = reference(config, workdir, healthy)
-        known = thresholds.Thresholds(how["slicing"], slices, heatmaps, training)
-        write_json(folder / thresholds.FILE, thresholds.plain(known))
-        write_checksums(folder, "manifest.json", thresholds.FILE)
+        training = training_reference(config, workdir, healthy)
+        values = Thresholds(
+            slicing=about["slicing"], slices=slices, heatmaps=heatmaps, training=training
+        )
+        reference.write(folder / reference.FILE, values)
+        write_checksums(folder, "manifest.json", reference.FILE)
 
     processes.broadcast_from_first(write)
 

@@ -1,4 +1,4 @@
-"""The files that say what a model thinks of a scan."""
+"""Write what a model finds in a scan: maps, table of slices, page and summary."""
 
 import csv
 import io
@@ -24,16 +24,16 @@ TABLE, PAGE, SUMMARY = "_slices.csv", ".html", "_summary.json"
 
 
 class OperatingPoint(NamedTuple):
-    """How scores become statements.
+    """The false-positive rate in use, and the thresholds and percentiles at it.
 
     Attributes:
-        usual: the slice score on healthy validation scans.
+        healthy: the slice score on healthy validation scans.
         rate: false-positive rate of the thresholds, one of `thresholds.RATES`.
         voxel_threshold: heatmap value above which a voxel is called anomalous.
         about: what made the scores, plain values for the summary.
     """
 
-    usual: thresholds.HealthyScores
+    healthy: thresholds.HealthyScores
     rate: str
     voxel_threshold: float
     about: Mapping[str, Any]
@@ -41,7 +41,7 @@ class OperatingPoint(NamedTuple):
     @property
     def slice_threshold(self) -> float:
         """Score above which a slice is called anomalous."""
-        return self.usual.thresholds[self.rate]
+        return self.healthy.thresholds[self.rate]
 
 
 def claim_folder(folder: Path) -> None:
@@ -71,8 +71,8 @@ def write_files(
     folder: Path,
     scan: InputScan,
     volume: Volume,
-    found: Prediction,
-    judgement: OperatingPoint,
+    prediction: Prediction,
+    operating_point: OperatingPoint,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Write all files of a scan, the summary last.
@@ -84,18 +84,22 @@ def write_files(
     Returns:
         The summary.
     """
-    require_space(folder, 2 * found.volume.nbytes, f"the maps of {scan.name}")
-    above = found.volume > judgement.voxel_threshold
-    content = summary(scan, volume, found, judgement, above) | {"warnings": list(warnings)}
-    write_map(folder / f"{scan.name}{MAP}", found.volume, volume.origin)
+    require_space(folder, 2 * prediction.anomaly_map.nbytes, f"the maps of {scan.name}")
+    above = prediction.anomaly_map > operating_point.voxel_threshold
+    content = summary(scan, volume, prediction, operating_point, above) | {
+        "warnings": list(warnings)
+    }
+    write_map(folder / f"{scan.name}{MAP}", prediction.anomaly_map, volume.origin)
     write_map(folder / f"{scan.name}{MASK}", above, volume.origin)
-    write_table(folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, found, judgement))
+    write_table(
+        folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, prediction, operating_point)
+    )
     page = scan_page(
         scan.name,
         volume,
-        found.volume,
-        _profile(found, judgement),
-        threshold=judgement.voxel_threshold,
+        prediction.anomaly_map,
+        _profile(prediction, operating_point),
+        threshold=operating_point.voxel_threshold,
         summary=_in_words(content),
         warnings=warnings,
     )
@@ -105,54 +109,63 @@ def write_files(
 
 
 def summary(
-    scan: InputScan, volume: Volume, found: Prediction, judgement: OperatingPoint, above: np.ndarray
+    scan: InputScan,
+    volume: Volume,
+    prediction: Prediction,
+    operating_point: OperatingPoint,
+    above: np.ndarray,
 ) -> dict[str, Any]:
-    """The scan as a whole, plain values; `above` [X, Y, Z] bool are the voxels marked."""
-    usual = judgement.usual
-    quantities = thresholds.scan_quantities(found.scores, usual.thresholds)
+    """Summarize the scan as a whole in plain values; `above` [X, Y, Z] bool marks voxels."""
+    healthy = operating_point.healthy
+    quantities = thresholds.scan_quantities(prediction.scores, healthy.thresholds)
     milliliters = np.count_nonzero(above) * float(np.prod(volume.spacing_mm)) / 1000
     return {
         "scan": scan.name,
         "image": str(scan.image),
         "notice": NOTICE,
         "scan_scores": {
-            name: {"value": value, "percentile": thresholds.scan_percentile(usual, name, value)}
+            name: {"value": value, "percentile": thresholds.scan_percentile(healthy, name, value)}
             for name, value in quantities.items()
         },
-        "slices": len(found.scores),
-        "slices_above": int((found.scores > judgement.slice_threshold).sum()),
+        "slices": len(prediction.scores),
+        "slices_above": int((prediction.scores > operating_point.slice_threshold).sum()),
         "milliliters_above": milliliters,
-        "false_positive_rate": float(judgement.rate),
-        "thresholds": {"slice": judgement.slice_threshold, "voxel": judgement.voxel_threshold},
-        "healthy_validation": {"scans": len(usual.scans["max"]), "slices": usual.n_slices},
-        **judgement.about,
+        "false_positive_rate": float(operating_point.rate),
+        "thresholds": {
+            "slice": operating_point.slice_threshold,
+            "voxel": operating_point.voxel_threshold,
+        },
+        "healthy_validation": {"scans": len(healthy.scans["max"]), "slices": healthy.n_slices},
+        **operating_point.about,
     }
 
 
 def slice_rows(
-    origin: Origin, found: Prediction, judgement: OperatingPoint
+    origin: Origin, prediction: Prediction, operating_point: OperatingPoint
 ) -> list[dict[str, Any]]:
-    """A row a slice that shows brain, from the lowest to the highest.
+    """Return a row for each slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
     resampled) along the axis of the scan's file that is closest to bottom-top.
     """
-    usual, scores = judgement.usual, found.scores
+    healthy, scores = operating_point.healthy, prediction.scores
     columns = {
-        "index": file_indices(origin, found),
-        "position_mm": np.round(found.heights_mm, 3),
-        "height_in_brain": np.round(found.position.astype(float), 4),
+        "index": file_indices(origin, prediction),
+        "position_mm": np.round(prediction.heights_mm, 3),
+        "height_in_brain": np.round(prediction.position.astype(float), 4),
         "score": scores,
-        "above_threshold": (scores > judgement.slice_threshold).astype(int),
-        "percentile": np.round(thresholds.slice_percentiles(usual, scores, found.position), 2),
+        "above_threshold": (scores > operating_point.slice_threshold).astype(int),
+        "percentile": np.round(
+            thresholds.slice_percentiles(healthy, scores, prediction.position), 2
+        ),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def file_indices(origin: Origin, found: Prediction) -> np.ndarray:
-    """[n] int: number of each slice along the axis of the file that is closest to bottom-top."""
-    geometry, depth = found.geometry, found.geometry.shape[2]
-    number = found.number - (geometry.n_slices - 1) / 2
+def file_indices(origin: Origin, prediction: Prediction) -> np.ndarray:
+    """Return the number [n] of each slice along the file's axis that is closest to bottom-top."""
+    geometry, depth = prediction.geometry, prediction.geometry.shape[2]
+    number = prediction.number - (geometry.n_slices - 1) / 2
     layer = (depth - 1) / 2 + number * geometry.slice_mm / geometry.spacing_mm[2]
     index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
     ((_, direction),) = origin.orientation[origin.orientation[:, 0] == 2]
@@ -160,10 +173,10 @@ def file_indices(origin: Origin, found: Prediction) -> np.ndarray:
 
 
 def overview_row(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A scan's row in the table of all scans, of its summary."""
+    """Return a scan's row in the table of all scans, made from its summary."""
     row = {"scan": content["scan"], "image": content["image"], "error": ""}
-    for name, found in content["scan_scores"].items():
-        row |= {name: found["value"], f"{name}_percentile": found["percentile"]}
+    for name, score in content["scan_scores"].items():
+        row |= {name: score["value"], f"{name}_percentile": score["percentile"]}
     kept = ("slices", "slices_above", "milliliters_above")
     return (
         row | {name: content[name] for name in kept} | {"warnings": " ".join(content["warnings"])}
@@ -181,21 +194,23 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _profile(found: Prediction, judgement: OperatingPoint) -> Profile:
-    band = thresholds.slice_range(judgement.usual, found.position)
+def _profile(prediction: Prediction, operating_point: OperatingPoint) -> Profile:
+    band = thresholds.slice_range(operating_point.healthy, prediction.position)
     label = "5th to 95th percentile of healthy slices at that height"
-    return Profile(found.heights_mm, found.scores, judgement.slice_threshold, band, label)
+    return Profile(
+        prediction.heights_mm, prediction.scores, operating_point.slice_threshold, band, label
+    )
 
 
 def _in_words(content: Mapping[str, Any]) -> dict[str, str]:
-    """The summary for people: names and values of a table."""
+    """Return the summary for people: names and values of a table."""
     n = content["healthy_validation"]["scans"]
     rate = f"{content['false_positive_rate']:.0%}"
     words = {"max": "highest slice score", "mean": "mean", "p95": "95th percentile"}
     shown = {
-        words[name]: f"{found['value']:.4g} (percentile {found['percentile']:.0f} of {n} healthy "
+        words[name]: f"{score['value']:.4g} (percentile {score['percentile']:.0f} of {n} healthy "
         "validation scans)"
-        for name, found in content["scan_scores"].items()
+        for name, score in content["scan_scores"].items()
         if name in words
     }
     return {

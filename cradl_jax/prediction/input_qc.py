@@ -1,20 +1,22 @@
 """Is this a scan that the model may judge? Compare it with the scans that the model learned from.
 
-`description.describe` describes a scan, `summarize` keeps what is usual among the training scans,
-and `warnings` says in words where another scan lies beyond it. A warning is a
-reason to look at the scan, not a verdict; no warning is no proof that the scan is fit.
+`scan_statistics.describe` describes a scan, `summarize` keeps the range of the training scans, and
+`warnings` says in words where another scan lies beyond it. A warning is a reason to look at the
+scan, not a verdict; no warning is no proof that the scan is fit.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from cradl_jax.data.slices.preprocess import CLIP
 from cradl_jax.data.slices.scan_statistics import BINS, CELLS, DEPTHS_MM, Description
 from cradl_jax.errors import InputError
-from cradl_jax.storage.schema import array, number, table
+from cradl_jax.storage.schema import Count, NotNegative, Numbers, Record, with_names
 
 AXES = ("left-right", "back-front", "bottom-top")
 HEAD_LITERS = (0.3, 6.0)  # of a small brain and of a large head with its neck
@@ -26,56 +28,58 @@ ONE_SCAN = {"contrast": 0.5, "appearance": 1.0, "shape": 0.6, "layers": 0.5}
 """Limits that a single training scan would set; see `summarize`."""
 
 
-class Reference(NamedTuple):
-    """What is usual among the training scans; plain values, for JSON.
+def _of_length(n: int) -> Field:
+    """Declare a list of n values."""
+    return Field(min_length=n, max_length=n)
+
+
+Axes = Annotated[Numbers, _of_length(3)]
+Ends = Annotated[Numbers, _of_length(2)]
+EndsByAxis = Annotated[list[Axes], _of_length(2)]
+
+
+class Means(TypedDict):
+    """Mean histogram, pattern and layers of the training scans, see `Description`."""
+
+    histogram: Annotated[Numbers, _of_length(BINS)]
+    pattern: Annotated[Numbers, _of_length(2 * CELLS**3)]
+    layers: Annotated[Numbers, _of_length(len(DEPTHS_MM) - 1)]
+
+
+class Ranges(TypedDict):
+    """Lowest and highest values to expect; of the last two along R, A and S."""
+
+    brain_ml: Ends
+    n_slices: Ends
+    extent_mm: EndsByAxis
+    spacing_mm: EndsByAxis
+
+
+class Reference(Record):
+    """What the training scans look like; plain values, for JSON.
 
     Attributes:
         n: number of training scans.
-        means: mean histogram, pattern and layers.
-        limits: largest usual distance from the means: contrast, appearance, shape and layers.
-        ranges: lowest and highest usual brain_ml, n_slices, extent_mm and spacing_mm; of the last
-            two along R, A and S.
+        means: of all of them.
+        limits: largest distance from the means to expect: contrast, appearance, shape and layers.
+        ranges: lowest and highest values to expect.
     """
 
-    n: int
-    means: Mapping[str, Sequence[float]]
-    limits: Mapping[str, float]
-    ranges: Mapping[str, Sequence]
-
-
-REFERENCE = table(
-    {
-        "n": number(1, whole=True),
-        "means": table(
-            {
-                "histogram": array(BINS),
-                "pattern": array(2 * CELLS**3),
-                "layers": array(len(DEPTHS_MM) - 1),
-            }
-        ),
-        "limits": table(dict.fromkeys(ONE_SCAN, number(0))),
-        "ranges": table(
-            {
-                "brain_ml": array(2),
-                "n_slices": array(2),
-                "extent_mm": array(2, 3),
-                "spacing_mm": array(2, 3),
-            }
-        ),
-    }
-)
-"""The rule for the plain values of a `Reference`."""
+    n: Count
+    means: Means
+    limits: Annotated[dict[str, NotNegative], with_names(ONE_SCAN)]
+    ranges: Ranges
 
 
 def summarize(descriptions: Sequence[Description]) -> Reference:
-    """What is usual among n training scans; the fewer there are, the wider.
+    """Summarize n training scans; the fewer there are, the wider limits and ranges.
 
     A limit is max + (0.5 + 4/n) * (max - median) + one/n, over the distances of each scan from the
     mean of the others (leave-one-out), and with `ONE_SCAN` as one. A range goes from min - margin
     to max + margin, where margin = (0.5 + 2/n) * (max - min) + (0.1 + 0.6/n) * median.
 
     Raises:
-        InputError: If there is none.
+        InputError: there is none.
     """
     n = len(descriptions)
     if not n:
@@ -101,11 +105,12 @@ def summarize(descriptions: Sequence[Description]) -> Reference:
         ends = np.maximum(values.min(0) - margin, 0), values.max(0) + margin
         ranges[name] = [end.round(3).tolist() for end in ends]
     means = {name: (total / n).round(5).tolist() for name, total in sums.items()}
-    return Reference(n, means, {k: round(float(v), 4) for k, v in limits.items()}, ranges)
+    limits = {name: round(float(limit), 4) for name, limit in limits.items()}
+    return Reference(n=n, means=means, limits=limits, ranges=ranges)
 
 
 def warnings(scan: Description, reference: Reference) -> list[str]:
-    """Sentences on what makes a scan unlike the training scans; none if nothing does.
+    """Say in sentences what makes a scan unlike the training scans; none if nothing does.
 
     - Orientation: the file does not state it, see `Description.oriented`.
     - Not a head: the volume, an extent or the filled share of the box lies beyond `HEAD_LITERS`,

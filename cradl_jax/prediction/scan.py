@@ -24,14 +24,14 @@ ScoreSlices = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
 
 
 class Prediction(NamedTuple):
-    """What a model says of a scan: of the n slices that show brain, from the lowest to the highest.
+    """Scores and maps of the n slices of a scan that show brain, from the lowest to the highest.
 
     Attributes:
         number: [n] int, which slices of `geometry` these are.
         scores: [n], higher is more anomalous.
         maps: [n, size, size] post-processed heatmaps, not negative, never scaled.
-        volume: [X, Y, Z] float32 along R, A and S: the maps on the scan's voxels, 0 outside the
-            brain and beyond the slices.
+        anomaly_map: [X, Y, Z] float32 along R, A and S: the maps on the scan's voxels, 0 outside
+            the brain and beyond the slices.
         position: [n] height within the brain, 0 its lowest slice and 1 its highest.
         heights_mm: [n] height of the slices' centers in scanner coordinates.
         geometry: how the scan was sliced.
@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     number: np.ndarray
     scores: np.ndarray
     maps: np.ndarray
-    volume: np.ndarray
+    anomaly_map: np.ndarray
     position: np.ndarray
     heights_mm: np.ndarray
     geometry: SliceGeometry
@@ -88,7 +88,7 @@ def slice_scorer(
     batch_size: int,
     devices: Devices,
 ) -> ScoreSlices:
-    """One score and one heatmap, post-processed, of any number of slices.
+    """Return what computes one score and one post-processed heatmap of any number of slices.
 
     It compiles once, whatever the number of slices, and does no work for what was not asked for. A
     slice's result does not depend on the others.
@@ -113,15 +113,15 @@ def slice_scorer(
 
 
 def only(scorers: Sequence[Scorer], score: str, heatmap: str) -> Scorer:
-    """Of all scorers' results one score and one heatmap, post-processed; params are a sequence.
+    """Return a scorer of one score and one post-processed heatmap; its params are a sequence.
 
     Compiled, what the others would compute is left out.
     """
 
     def scorer(params: Sequence[Any], batch: Batch) -> Scored:
-        found = [one(own, batch) for one, own in zip(scorers, params, strict=True)]
-        scores = {name: values for one in found for name, values in one.scores.items()}
-        maps = {name: values for one in found for name, values in one.heatmaps.items()}
+        scored = [one(own, batch) for one, own in zip(scorers, params, strict=True)]
+        scores = {name: values for one in scored for name, values in one.scores.items()}
+        maps = {name: values for one in scored for name, values in one.heatmaps.items()}
         return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
 
     return scorer

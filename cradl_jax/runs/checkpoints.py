@@ -143,9 +143,7 @@ class Checkpoints:
         args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
         place = self.folder / str(step)
         try:
-            origin = ocp.args.Composite(origin=ocp.args.JsonRestore())
-            known = self.manager.restore(step, args=origin).origin
-            self._check_run(step, known["run"])
+            origin = self.origin(step)
             items = self.manager.restore(step, args=ocp.args.Composite(**args))
         except InputError:
             raise
@@ -155,12 +153,31 @@ class Checkpoints:
                 "the config that the run was trained with"
             ) from fault
         for name in templates:
-            if fingerprint(items[name]) != known[name]:
+            if fingerprint(items[name]) != origin[name]:
                 raise InputError(
                     f"{place}: expected the {name} that were saved, found others; bring the "
                     "checkpoint back from a copy, or remove its folder and train on with --resume"
                 )
         return items
+
+    def origin(self, step: int) -> dict:
+        """Return of which run a checkpoint is, and the fingerprints of its parts by their names.
+
+        Raises:
+            InputError: it is of another run, or its record is damaged.
+        """
+        record = ocp.args.Composite(origin=ocp.args.JsonRestore())
+        try:
+            origin = self.manager.restore(step, args=record).origin
+            found = origin["run"]
+        except Exception as fault:  # orbax raises bare ones on damaged files
+            raise InputError(
+                f"{self.folder / str(step)}: expected a checkpoint, found a damaged one "
+                f"({cause(fault)}); bring it back from a copy, or remove its folder and train on "
+                "with --resume"
+            ) from fault
+        self._check_run(step, found)
+        return origin
 
     def _check_run(self, step: int, found: dict | None) -> None:
         """Raise an InputError unless a checkpoint was saved by this run."""
@@ -175,11 +192,11 @@ class Checkpoints:
 
 
 def _made_from(run: Path) -> dict | None:
-    """The settings and the data's fingerprint that a run's manifest names; None without one."""
+    """The settings and the data that a run's manifest names; None without one."""
     if not (run / MANIFEST).exists():
         return None
     manifest = read_manifest(run)
-    return {name: manifest[name] for name in ("settings", "fingerprint")}
+    return {name: manifest[name] for name in ("settings", "made_from")}
 
 
 def read_best(run: Path, template: Variables) -> Variables:
@@ -196,6 +213,16 @@ def read_best(run: Path, template: Variables) -> Variables:
     """
     with _trained(run) as kept:
         return kept.best(_here(template))
+
+
+def read_fingerprint(run: Path) -> str:
+    """Return the fingerprint of the variables that `read_best` reads, without reading them.
+
+    Raises:
+        InputError: the run is not trained, or its checkpoint is of another run.
+    """
+    with _trained(run) as kept:
+        return kept.origin(kept.best_step())["variables"]
 
 
 def read_all(run: Path, template: Variables) -> list[Variables]:

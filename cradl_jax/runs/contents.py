@@ -1,32 +1,51 @@
 """All that judging a scan takes, as plain values and arrays: the content of a run."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cradl_jax import methods, scoring
 from cradl_jax.densities import Density
 from cradl_jax.errors import InputError
-from cradl_jax.evaluation.thresholds import Thresholds
 from cradl_jax.objectives import Variables
+from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.manifest import fingerprint
-from cradl_jax.storage.schema import image_size, number, one_of_rule, several, table
+from cradl_jax.storage.schema import (
+    ImageSize,
+    Latent,
+    NotNegative,
+    Record,
+    Seed,
+    Several,
+    Width,
+    one_of,
+    parse,
+)
 
-WIDTH = number(1, 1 << 16, whole=True)
-NETWORK = {
-    "method": one_of_rule(methods.METHODS),
-    "seed": number(0, (1 << 31) - 1, whole=True),
-    "size": image_size,
-    "model": table(
-        {
-            "features": WIDTH,
-            "latent": WIDTH,
-            "head": several(WIDTH, distinct=False),
-            "dtype": one_of_rule(methods.DTYPES),
-        }
-    ),
-    "loss": lambda value: number(0)(value.get("beta") if isinstance(value, Mapping) else value),
-}
-"""Rules for those settings of a run that its network and scores are built from."""
+
+class NetworkShape(Record):
+    """The shape and precision of a network, see `methods.network`."""
+
+    features: Width
+    latent: Latent
+    head: Several[Width]
+    dtype: Annotated[str, one_of(methods.DTYPES)]
+
+
+class Loss(Record, extra="ignore"):
+    """What scores take from the settings of the loss."""
+
+    beta: NotNegative
+
+
+class NetworkSettings(Record, extra="ignore"):
+    """Those settings of a run that its network and scores are built from."""
+
+    method: Annotated[str, one_of(methods.METHODS)]
+    seed: Seed
+    size: ImageSize
+    model: NetworkShape
+    loss: Loss
 
 
 class Model(NamedTuple):
@@ -42,11 +61,6 @@ class Model(NamedTuple):
     scorer: scoring.Scorer | None
     variables: Variables
 
-    @property
-    def identity(self) -> str:
-        """Fingerprint of the variables, which the densities on it carry on."""
-        return fingerprint(self.variables)
-
 
 class RunContents(NamedTuple):
     """The content of a run.
@@ -56,8 +70,9 @@ class RunContents(NamedTuple):
             versions and commit of the training.
         variables: `params` and `batch_stats` of the network.
         densities: by name, on the network's representations.
-        thresholds: what is usual among healthy validation scans.
+        thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
+        fingerprint: of the network and its densities; the same scores have the same.
     """
 
     manifest: Mapping[str, Any]
@@ -65,55 +80,55 @@ class RunContents(NamedTuple):
     densities: Mapping[str, Density]
     thresholds: Thresholds
     chosen: Mapping[str, str]
-
-    @property
-    def identity(self) -> str:
-        """Fingerprint of the network and its densities."""
-        return identity_of(self.variables, self.densities)
+    fingerprint: str
 
 
-def identity_of(variables: Variables, densities: Mapping[str, Density]) -> str:
-    """Fingerprint of a network and the densities on it: the same scores have the same."""
-    return fingerprint((variables, dict(densities)))
+def fingerprint_of(variables: str, densities: Mapping[str, Density]) -> str:
+    """Return the fingerprint of a network, given that of its variables, and of its densities."""
+    return hashlib.sha256(f"{variables} {fingerprint(dict(densities))}".encode()).hexdigest()
 
 
 def network(settings: Mapping[str, Any]) -> methods.Network:
-    """The network of a run's settings.
+    """Build the network of a run's settings.
 
     Raises:
         InputError: they are not those of a network.
     """
-    known = settings if isinstance(settings, Mapping) else {}
-    for name, rule in NETWORK.items():
-        if fault := rule(known.get(name)):
-            raise InputError(f"the run's manifest, settings.{name}: {fault}; make the run anew")
-    return methods.network(settings["method"], size=settings["size"], **settings["model"])
+    known = _checked(settings)
+    return methods.network(known.method, size=known.size, **dict(known.model))
 
 
 def model(settings: Mapping[str, Any], variables: Variables) -> Model:
-    """The trained network of a run's settings.
+    """Return the trained network of a run's settings.
 
     Raises:
         InputError: they are not those of a network.
     """
     built = network(settings)
-    scorer = methods.own_scorer(built, settings["loss"]["beta"])
+    scorer = methods.own_scorer(built, _checked(settings).loss.beta)
     return Model(methods.encoder_of(built), scorer, variables)
+
+
+def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
+    try:
+        return parse(NetworkSettings, settings)
+    except ValueError as fault:
+        raise InputError(f"the run's manifest, settings.{fault}; make the run again") from fault
 
 
 def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
-    known, settings = run.thresholds, run.manifest["settings"]
+    thresholds, settings = run.thresholds, run.manifest["settings"]
     has_own = settings["method"] != "cradl"
     for what, found, own in (
-        ("scores", known.slices, scoring.OWN_SCORES),
-        ("heatmaps", known.heatmaps, scoring.OWN_HEATMAPS),
+        ("scores", thresholds.slices, scoring.OWN_SCORES),
+        ("heatmaps", thresholds.heatmaps, scoring.OWN_HEATMAPS),
     ):
         expected = {*run.densities, *(own if has_own else ())}
         if found.keys() != expected:
             raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
-    if known.slicing["size"] != settings["size"]:
-        raise ValueError(f"thresholds of slices of {known.slicing['size']} pixels")
+    if thresholds.slicing["size"] != settings["size"]:
+        raise ValueError(f"thresholds of slices of {thresholds.slicing['size']} pixels")
     latent = settings["model"]["latent"]
     for name, density in run.densities.items():
         if density.mean.shape != (latent,):
@@ -123,13 +138,13 @@ def check(run: RunContents) -> None:
 def scorers(
     trained: Model, densities: Mapping[str, Density]
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Every scorer of a method with its parameters: the densities, and then its own."""
-    found = [(scoring.nll(trained.encode), (trained.variables, dict(densities)))]
+    """Return every scorer of a method with its parameters: the densities, and then its own."""
+    with_params = [(scoring.nll(trained.encode), (trained.variables, dict(densities)))]
     if trained.scorer is not None:
-        found.append((trained.scorer, trained.variables))
-    return found
+        with_params.append((trained.scorer, trained.variables))
+    return with_params
 
 
 def density_names(components: Sequence[int]) -> list[str]:
-    """The densities of a run with mixtures of so many components: gmm1, gmm2, ..., flow."""
+    """Name the densities of a run with mixtures of so many components: gmm1, gmm2, ..., flow."""
     return [*(f"gmm{number}" for number in components), "flow"]

@@ -1,6 +1,6 @@
-"""What can be done with a trained run: score slices, judge scans."""
+"""Use a trained run: score slices, and predict what is anomalous in scans."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from cradl_jax.prediction.files import OperatingPoint, write_files
 from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
 from cradl_jax.prediction.scan import Prediction, ScoreSlices, predict_volume, slice_scorer
 from cradl_jax.runs import archive, contents, folder
+from cradl_jax.runs.contents import RunContents
 from cradl_jax.scoring import Batch
 from cradl_jax.storage.manifest import versions
 from cradl_jax.storage.reading import MISSING, kind_of
@@ -28,7 +29,7 @@ SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a predict
 
 
 class SliceScores(NamedTuple):
-    """What a run says of slices.
+    """Scores and heatmaps of slices.
 
     Attributes:
         scores: [N], higher is more anomalous.
@@ -40,41 +41,41 @@ class SliceScores(NamedTuple):
 
 
 class ScanResult(NamedTuple):
-    """What a run says of a scan.
+    """The prediction of a scan: scores, anomaly map, mask, and warnings.
 
     Attributes:
         scan: its name and file.
         volume: its voxels along R, A and S.
         prediction: scores and maps of its slices, and the map on `volume`'s voxels.
-        judgement: the thresholds, and what is usual.
+        operating_point: the thresholds, and the scores of healthy scans.
         warnings: sentences on what makes the scan unlike the training scans.
     """
 
     scan: InputScan
     volume: Volume
     prediction: Prediction
-    judgement: OperatingPoint
+    operating_point: OperatingPoint
     warnings: list[str]
 
     @property
     def scores(self) -> np.ndarray:
-        """[n]: the slices' scores, from the lowest slice to the highest."""
+        """The slices' scores [n], from the lowest slice to the highest."""
         return self.prediction.scores
 
     @property
     def anomaly_map(self) -> np.ndarray:
         """The map in the shape and order of axes of the scan's file, float32."""
-        return to_scan_grid(self.prediction.volume, self.volume.origin)
+        return to_scan_grid(self.prediction.anomaly_map, self.volume.origin)
 
     @property
     def mask(self) -> np.ndarray:
         """Where `anomaly_map` lies above the threshold, bool."""
-        return self.anomaly_map > self.judgement.voxel_threshold
+        return self.anomaly_map > self.operating_point.voxel_threshold
 
     def save(self, out: Path | str) -> dict[str, Any]:
-        """Write map, mask, table of slices, page and summary to a folder; returns the summary."""
+        """Write map, mask, table of slices, page and summary to a folder; return the summary."""
         return write_files(
-            Path(out), self.scan, self.volume, self.prediction, self.judgement, self.warnings
+            Path(out), self.scan, self.volume, self.prediction, self.operating_point, self.warnings
         )
 
 
@@ -85,13 +86,13 @@ class Run:
     `load_run` makes it, `using` gives one with others in use.
 
     Attributes:
-        parts: network, densities, thresholds, and what made them.
+        contents: network, densities, thresholds, and what made them.
         score_name: slice score in use, one of `scores`.
         heatmap_name: heatmap in use, one of `heatmaps`.
         fpr: false-positive rate of the thresholds among healthy validation slices, and pixels.
     """
 
-    parts: contents.RunContents
+    contents: RunContents
     score_name: str
     heatmap_name: str
     fpr: float
@@ -99,17 +100,17 @@ class Run:
     @property
     def scores(self) -> list[str]:
         """Names of the slice scores."""
-        return list(self.parts.thresholds.slices)
+        return list(self.contents.thresholds.slices)
 
     @property
     def heatmaps(self) -> list[str]:
         """Names of the heatmaps."""
-        return list(self.parts.thresholds.heatmaps)
+        return list(self.contents.thresholds.heatmaps)
 
     def using(
         self, score: str | None = None, heatmap: str | None = None, fpr: float | None = None
     ) -> "Run":
-        """The same run with another score, heatmap or false-positive rate; None keeps it.
+        """Return the same run with another score, heatmap or false-positive rate; None keeps it.
 
         Raises:
             InputError: there is no such score, heatmap or rate.
@@ -119,7 +120,7 @@ class Run:
         score, heatmap = score or self.score_name, heatmap or self.heatmap_name
         _check("score", score, self.scores)
         _check("heatmap", heatmap, self.heatmaps)
-        return Run(self.parts, score, heatmap, fpr)
+        return Run(self.contents, score, heatmap, fpr)
 
     def score(self, images: np.ndarray, brains: np.ndarray | None = None) -> SliceScores:
         """Score slices and find their heatmaps.
@@ -134,7 +135,7 @@ class Run:
         """
         images = np.asarray(images, np.float32)
         slices = images[None] if images.ndim == 2 else images
-        size = self.parts.manifest["settings"]["size"]
+        size = self.contents.manifest["settings"]["size"]
         if slices.ndim != 3 or slices.shape[1:] != (size, size) or not len(slices):
             raise InputError(
                 f"images: expected shape (N, {size}, {size}), found {images.shape}; slice scans as "
@@ -150,7 +151,7 @@ class Run:
         return SliceScores(*self.score_slices(Batch(slices, inside, np.zeros(len(slices)))))
 
     def predict(self, scan: Path | str, name: str | None = None) -> ScanResult:
-        """What the run says of a scan.
+        """Predict which slices of a scan are anomalous, and where.
 
         Args:
             scan: a brain-extracted volume in any orientation, spacing and field of view.
@@ -163,46 +164,48 @@ class Run:
         named = InputScan(name or scan_name(path), path)
         check_names([named])
         volume = read_volume(path)
-        warnings = input_qc.warnings(describe(volume), self.parts.thresholds.training)
-        found = predict_volume(self.score_slices, volume, self.slicing)
-        return ScanResult(named, volume, found, self._judgement, warnings)
+        training = self.contents.thresholds.training
+        warnings = input_qc.warnings(describe(volume), training)
+        prediction = predict_volume(self.score_slices, volume, self.slicing)
+        return ScanResult(named, volume, prediction, self._operating_point, warnings)
 
     @property
     def slicing(self) -> Mapping[str, Any]:
         """How a scan is sliced, see `data.slices.preprocess.slice_geometry`."""
-        return self.parts.thresholds.slicing
+        return self.contents.thresholds.slicing
 
     @cached_property
     def score_slices(self) -> ScoreSlices:
         """Scores and heatmaps of slices, compiled at the first call."""
-        run, devices = self.parts, jax.local_devices()
+        run, devices = self.contents, jax.local_devices()
         model = contents.model(run.manifest["settings"], run.variables)
         scorers = contents.scorers(model, run.densities)
         return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
 
     @cached_property
-    def _judgement(self) -> OperatingPoint:
-        known, rate = self.parts.thresholds, f"{self.fpr:g}"
-        usual, above = known.slices[self.score_name], known.heatmaps[self.heatmap_name][rate]
-        return OperatingPoint(usual, rate, above, self.about)
+    def _operating_point(self) -> OperatingPoint:
+        thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
+        voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
+        healthy = thresholds.slices[self.score_name]
+        return OperatingPoint(healthy, rate, voxel_threshold, self.about)
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
         """Plain values: what makes the scores, for the summary of a scan."""
-        settings = self.parts.manifest["settings"]
+        settings = self.contents.manifest["settings"]
         return {
             "method": settings["method"],
             "seed": settings["seed"],
             "score": self.score_name,
             "heatmap": self.heatmap_name,
-            "model": self.parts.identity,
+            "model": self.contents.fingerprint,
             "slicing": self.slicing,
             "versions": versions(),
         }
 
 
 def load_run(path: Path | str) -> Run:
-    """A trained run, with the score and heatmap in use that validation chose, and a rate of 5 %.
+    """Load a trained run; the score and heatmap that validation chose are in use, at a rate of 5 %.
 
     Args:
         path: the folder of a run, such as runs/phantom/seed0/cradl, or a file that
@@ -229,10 +232,10 @@ def load_run(path: Path | str) -> Run:
     except Exception as fault:  # orbax raises bare ones on damaged checkpoints
         raise InputError(
             f"{path}: expected a run whose parts fit together, found a damaged one "
-            f"({cause(fault)}); bring it back from a copy, or make it anew"
+            f"({cause(fault)}); bring it back from a copy, or make it again"
         ) from fault
 
 
-def _check(what: str, found: str, known: list[str]) -> None:
-    if found not in known:
-        raise InputError(f"{what}: expected one of {', '.join(known)}, found {found!r}")
+def _check(what: str, value: str, names: Sequence[str]) -> None:
+    if value not in names:
+        raise InputError(f"{what}: expected one of {', '.join(names)}, found {value!r}")

@@ -16,7 +16,7 @@ from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.runs import archive, checkpoints, contents, folder
+from cradl_jax.runs import archive, checkpoints, folder
 from cradl_jax.storage import integrity
 from cradl_jax.storage.integrity import Progress
 from cradl_jax.storage.manifest import read_manifest
@@ -198,22 +198,21 @@ def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
 def _content(place: Path) -> Iterator[Check]:
     """Manifests, checkpoints, densities, thresholds and results of a run fit together."""
     manifest = read_manifest(place)
-    model = folder.read_model(place)
     states = checkpoints.read_all(place, folder.template(manifest["settings"]))
     yield _finite(f"{place / 'checkpoints'}: of this run, finite", place, states)
-    fitted = folder.read_densities(place, model)
+    fitted = folder.read_densities(place)
     yield _finite(f"{place / 'densities'}: of this network, finite", place / "densities", fitted)
-    identity, data = contents.identity_of(model.variables, fitted), manifest["fingerprint"]
-    folder.read_known(place, identity, data)
+    made_from, data = folder.read_fingerprint(place), manifest["made_from"]
+    folder.read_thresholds(place, made_from, data)
     yield Check(f"{place / 'thresholds'}: of these densities and data", [])
-    folder.read_results(place, identity, data)
+    folder.read_results(place, made_from, data)
     yield Check(f"{place / 'evaluation'}: of these densities and data", [])
 
 
 def _baseline(place: Path) -> Iterator[Check]:
     """Thresholds and results of the trivial baselines fit together."""
     data = read_manifest(place / "thresholds")["settings"]["data"]
-    folder.read_known(place, results.BASELINE, data)
+    folder.read_thresholds(place, results.BASELINE, data)
     folder.read_results(place, results.BASELINE, data)
     yield Check(f"{place}: thresholds and evaluation of the same data", [])
 

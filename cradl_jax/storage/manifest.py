@@ -1,4 +1,9 @@
-"""The manifest of a folder: settings, versions, and the fingerprint of what it was made from."""
+"""The manifest of a folder: settings, versions, and fingerprints.
+
+`made_from` is the fingerprint of the data or weights that the folder was made from; a finished
+folder of weights has their own as its `fingerprint`, so that whoever rests on them compares two
+strings and reads no weights.
+"""
 
 import hashlib
 import json
@@ -16,21 +21,21 @@ from cradl_jax.errors import InputError
 from cradl_jax.storage.files import write_json
 from cradl_jax.storage.reading import read_json
 
-FORMAT = 2
+FORMAT = 3
 """Of run folders and exported runs; another number means that this version cannot read them."""
 MANIFEST = "manifest.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and the packages that a result depends on, and the device's name."""
-    found = {"cradl_jax": cradl_jax.__version__, "python": platform.python_version()}
-    found |= {name: metadata.version(name) for name in PACKAGES}
-    return found | {"device": jax.devices()[0].device_kind}
+    """Return versions of Python and of the packages that results depend on, and the device."""
+    own = {"cradl_jax": cradl_jax.__version__, "python": platform.python_version()}
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return own | packages | {"device": jax.devices()[0].device_kind}
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, None outside a git checkout."""
+    """Return the commit of the code that runs, None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -39,50 +44,55 @@ def git_commit() -> str | None:
 
 
 def fingerprint(tree) -> str:
-    """SHA-256 of a tree's arrays: two trees with one fingerprint are the same weights."""
+    """Return the SHA-256 of a tree's arrays: trees with one fingerprint are the same weights."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(tree)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 
-def write_manifest(folder: Path, settings: dict, fingerprint: str) -> None:
-    """Write `folder/manifest.json`, or check that the one there is of the same settings and data.
+def write_manifest(folder: Path, settings: dict, made_from: str) -> None:
+    """Write `folder/manifest.json`, or check that the one there has the same settings and origin.
 
     Args:
         folder: of a run or of one of its parts.
         settings: what it depends on, plain values.
-        fingerprint: of the data or weights it is made from.
+        made_from: fingerprint of the data or weights it is made from.
 
     Raises:
         InputError: the folder was made with others; the message names what differs.
     """
     if (folder / MANIFEST).exists():
-        check_manifest(folder, settings, fingerprint)
+        check_manifest(folder, settings, made_from)
         return
     about = {"versions": versions(), "git_commit": git_commit()}
-    content = {"format": FORMAT, "settings": settings, "fingerprint": fingerprint, **about}
+    content = {"format": FORMAT, "settings": settings, "made_from": made_from, **about}
     write_json(folder / MANIFEST, content)
 
 
-def check_manifest(folder: Path, settings: dict, fingerprint: str | None = None) -> None:
+def write_fingerprint(folder: Path, fingerprint: str) -> None:
+    """Add to a folder's manifest the fingerprint of the weights that are now complete in it."""
+    write_json(folder / MANIFEST, {**read_manifest(folder), "fingerprint": fingerprint})
+
+
+def check_manifest(folder: Path, settings: dict, made_from: str | None = None) -> None:
     """Raise an InputError if `folder` was made with other settings, data or weights."""
-    known = read_manifest(folder)
-    differing = differences(known["settings"], settings)
-    if fingerprint not in (None, known["fingerprint"]):
+    manifest = read_manifest(folder)
+    differing = differences(manifest["settings"], settings)
+    if made_from not in (None, manifest["made_from"]):
         differing.append(
-            f"the data or weights it was made from: expected {fingerprint}, "
-            f"found {known['fingerprint']}"
+            f"the data or weights it was made from: expected {made_from}, "
+            f"found {manifest['made_from']}"
         )
     if differing:
         raise InputError(
-            f"{folder}: was made with other settings ({'; '.join(differing)}); "
-            "choose another folder (--workdir), or remove that one to make it anew"
+            f"{folder}: was made with different settings ({'; '.join(differing)}); "
+            "choose another folder (--workdir), or remove that one to make it again"
         )
 
 
 def differences(found: dict, expected: dict) -> list[str]:
-    """Where nested settings differ, in words."""
+    """Return where nested settings differ, in words."""
     found, expected = flat(found), flat(json.loads(json.dumps(expected)))
     return [
         f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
@@ -92,16 +102,16 @@ def differences(found: dict, expected: dict) -> list[str]:
 
 
 def flat(settings: dict, prefix: str = "") -> dict:
-    """Nested settings under dotted names."""
-    found = {}
+    """Return nested settings under dotted names."""
+    values = {}
     for name, value in settings.items():
         inner = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return found
+        values |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return values
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a run folder or a part of it.
+    """Read the manifest of a run folder or a part of it.
 
     Raises:
         InputError: there is none, it cannot be read, or another version wrote it.
@@ -115,21 +125,21 @@ def read_manifest(folder: Path) -> dict:
             "run the stages before this one"
         ) from fault
     check_format(path, manifest)
-    if not isinstance(manifest.get("settings"), dict) or "fingerprint" not in manifest:
+    if not isinstance(manifest.get("settings"), dict) or "made_from" not in manifest:
         raise InputError(
-            f"{path}: expected settings and a fingerprint, found {', '.join(manifest)}; bring the "
-            "file back from a copy, or make what it is of anew"
+            f"{path}: expected settings and made_from, found {', '.join(manifest)}; bring the file "
+            "back from a copy, or make what it describes again"
         )
     return manifest
 
 
 def check_format(path: Path, manifest: Any) -> None:
-    """Raise an InputError unless the manifest at `path` is of the format of this version."""
-    known = manifest if isinstance(manifest, dict) else {}
-    if known.get("format") != FORMAT:
-        by = dict(known.get("versions") or {}).get("cradl_jax", "unknown")
+    """Raise an InputError unless the manifest at `path` has the format of this version."""
+    fields = manifest if isinstance(manifest, dict) else {}
+    if fields.get("format") != FORMAT:
+        by = dict(fields.get("versions") or {}).get("cradl_jax", "unknown")
         raise InputError(
             f"{path}: expected format {FORMAT}, which cradl_jax {cradl_jax.__version__} writes, "
-            f"found {known.get('format')!r} of cradl_jax {by}; make it anew, or use the version "
+            f"found {fields.get('format')!r} of cradl_jax {by}; make it again, or use the version "
             "that made it"
         )

@@ -12,6 +12,8 @@ that configs and stored runs share. `problems` says in our words what a `Validat
         slicing = Slicing.model_validate(content)
     except ValidationError as error:
         raise InputError(*(f"{path}: {problem}; slice again" for problem in problems(error)))
+
+`parse` does this where one sentence is enough.
 """
 
 import math
@@ -36,15 +38,22 @@ LONGEST_FOUND = 80  # characters that are shown of a value
 class Record(BaseModel):
     """Named values of declared types, which cannot be changed; an unknown name is refused."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Record)
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
     """Refuse what is none of `names`: `Annotated[str, one_of(METHODS)]`."""
     known = tuple(names)
     return BeforeValidator(_require(lambda name: name in known, f"one of {', '.join(known)}"))
+
+
+def with_names(names: Iterable[str]) -> AfterValidator:
+    """Refuse a mapping that has not exactly these names."""
+    known = tuple(names)
+    return AfterValidator(_require(lambda values: values.keys() == set(known), ", ".join(known)))
 
 
 def _require(fits: Callable[[Any], bool], expected: str) -> Callable[[T], T]:
@@ -153,6 +162,20 @@ def problems(error: ValidationError) -> list[Problem]:
         value = "none" if kind == "missing" else _shown(one["input"])
         found.append(Problem(place, kind, f"expected {expected}, found {value}"))
     return found
+
+
+def parse(kind: type[R], content: object) -> R:
+    """Return the record that plain values describe.
+
+    Raises:
+        ValueError: they are not as declared; the message is one sentence.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first, *others = problems(error)
+        more = f" (and {len(others)} more)" if others else ""
+        raise ValueError(f"{first}{more}") from error
 
 
 def _shown(value: object) -> str:

@@ -10,52 +10,65 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation.results import BASELINE
 from cradl_jax.runs import contents
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.storage.manifest import check_manifest
-from experiments.study import data_sets, settings
+from experiments.study import settings
 
 
 def folder(workdir: Path, seed: int, method: str) -> Path:
-    """The run folder of one seed and method."""
+    """Return the run folder of one seed and method."""
     return workdir / f"seed{seed}" / method
 
 
-def trained(config: ConfigDict, workdir: Path, method: str) -> contents.Model:
-    """The best checkpoint of a run.
+def check(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> Path:
+    """Return the folder of a run that was trained as the config says, on the healthy slices.
 
     Raises:
-        InputError: it is not trained, or of another method, model or data than the config's.
+        InputError: it is not trained, or of another method, model or data.
     """
     run = folder(workdir, config.seed, method)
-    data = data_sets.stores(config, workdir)[data_sets.HEALTHY].manifest["fingerprint"]
-    check_manifest(run, settings.of_run(config, method), data)
-    return run_folder.read_model(run)
+    check_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
+    return run
+
+
+def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> str:
+    """Return the fingerprint of what a method's scores rest on, its network and densities.
+
+    They are not read: see `runs.folder.read_fingerprint`.
+
+    Raises:
+        InputError: the run or its densities are missing, or they do not belong together.
+    """
+    if method == BASELINE:
+        return BASELINE
+    run = check(config, workdir, method, healthy)
+    check_manifest(run / "densities", settings.of_densities(config))
+    return run_folder.read_fingerprint(run)
 
 
 def scorers(
-    config: ConfigDict, workdir: Path, method: str
-) -> tuple[Sequence[tuple[scoring.Scorer, Any]], str]:
-    """A method's scorers, each with its parameters, and a fingerprint of all that they rest on.
+    config: ConfigDict, workdir: Path, method: str, healthy: SliceStore
+) -> Sequence[tuple[scoring.Scorer, Any]]:
+    """Read a method's scorers, each with its parameters.
 
     Raises:
         InputError: the run or one of its densities is missing, or they do not belong together.
     """
     if method == BASELINE:
-        return [(scoring.baseline, None)], BASELINE
-    run = folder(workdir, config.seed, method)
-    model = trained(config, workdir, method)
+        return [(scoring.baseline, None)]
+    run = check(config, workdir, method, healthy)
     check_manifest(run / "densities", settings.of_densities(config))
-    fitted = run_folder.read_densities(run, model)
-    return contents.scorers(model, fitted), contents.identity_of(model.variables, fitted)
+    return contents.scorers(run_folder.read_model(run), run_folder.read_densities(run))
 
 
 def in_batches(
     config: ConfigDict, function: Callable, params: Any, arrays: Any, rows: np.ndarray, label: str
 ) -> Iterator[Any]:
-    """`scoring.in_batches` on the devices of all processes, with a progress bar."""
+    """Run `scoring.in_batches` on the devices of all processes, with a progress bar."""
     size = config.score.batch_size
     results = scoring.in_batches(
         function, params, arrays, rows, batch_size=size, devices=jax.devices()

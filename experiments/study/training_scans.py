@@ -24,7 +24,7 @@ def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> input_q
         kept = read(path) if path.exists() else {}
         if kept.get("data") != data:
             found = input_qc.summarize(descriptions(config, healthy))
-            kept = {"data": data, "usual": found._asdict()}
+            kept = {"data": data, "usual": found.model_dump()}
             write_json(path, with_hash(kept))
     return input_qc.Reference(**kept["usual"])
 

@@ -27,4 +27,4 @@ def test_notebook_runs(tmp_path):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 3, "slices, loss, heatmaps"
     assert any("srcdoc" in o.get("data", {}).get("text/html", "") for o in outputs)
-    assert (tmp_path / "run" / "cradl.zip").exists()
+    assert (tmp_path / "run" / "cradl.safetensors").exists()

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import struct
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +22,7 @@ from cradl_jax.prediction import inputs
 from cradl_jax.runs import archive
 from cradl_jax.storage import reading
 from tests.helpers import corpus
+from tests.helpers.exported import packed, raw, unpacked, with_checksum
 from tests.helpers.refusals import put, refusal
 from tests.helpers.scans import brain, write
 
@@ -46,11 +46,10 @@ def run(folder):
 
 @pytest.fixture(scope="module")
 def members(run, tmp_path_factory):
-    """The members of the exported run."""
-    path = tmp_path_factory.mktemp("exported") / "run.zip"
-    archive.write(path, run.parts)
-    with zipfile.ZipFile(path) as packed:
-        return {name: packed.read(name) for name in packed.namelist()}
+    """The plain values and tensors of the exported run."""
+    path = tmp_path_factory.mktemp("exported") / "run.safetensors"
+    archive.write(path, run.contents)
+    return unpacked(path)
 
 
 @pytest.fixture
@@ -111,51 +110,43 @@ def test_no_file_of_a_run_is_executed(folder, marker, tmp_path):
     gc.collect()  # what orbax left behind warns here, not in another test
 
 
-def packed(path: Path, members: dict, compression=zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as target:
+def zipped(path: Path, members: dict) -> Path:
+    with zipfile.ZipFile(path, "w") as target:
         for name, content in members.items():
             target.writestr(name, content)
     return path
 
 
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/cradl_escaped", "a/../../escaped", "C:\\x"])
-def test_members_with_paths_are_refused(members, tmp_path, name):
-    path = packed(tmp_path / "run.zip", members | {name: b"x"})
-    assert "the members" in refusal(cradl_jax.load_run, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.zip"]
+def test_tensors_with_paths_are_refused(members, tmp_path, name):
+    about, tensors = members
+    tensors = tensors | {name: np.zeros(1, np.float32)}
+    path = packed(tmp_path / "run.safetensors", with_checksum(about, tensors), tensors)
+    refusal(cradl_jax.load_run, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
     assert not Path("/tmp/cradl_escaped").exists()
 
 
-def test_links_and_members_twice_are_refused(members, tmp_path):
-    link = zipfile.ZipInfo(archive.ABOUT)
-    link.external_attr = 0o120777 << 16
-    others = {name: content for name, content in members.items() if name != archive.ABOUT}
-    path = packed(tmp_path / "link.zip", others | {link: b"/etc/passwd"})
-    refusal(cradl_jax.load_run, path)
-    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as target, pytest.warns(UserWarning):
-        for name in (*members, archive.ABOUT):
-            target.writestr(name, members[name])
-    assert "the members" in refusal(cradl_jax.load_run, tmp_path / "twice.zip")
-
-
 def test_sizes_that_lie_take_no_memory(members, tmp_path):
-    """A packed member, and one that the directory of the zip says to be of exabytes."""
-    bomb = members | {archive.VARIABLES: bytes(1 << 24)}
-    path = packed(tmp_path / "bomb.zip", bomb, zipfile.ZIP_DEFLATED)
-    assert "compressed members" in refusal(cradl_jax.load_run, path)
-    content = bytearray(packed(tmp_path / "lie.zip", members).read_bytes())
-    entry = content.index(b"PK\1\2")  # the first of the directory
-    content[entry + 20 : entry + 28] = struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0)
-    (tmp_path / "lie.zip").write_bytes(content)
-    assert "larger than the file" in refusal(cradl_jax.load_run, tmp_path / "lie.zip")
-    for header in (
-        b'{"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,399999999996]}}',
-        b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + b" " * 3,
-        b"{" * 1000,
+    """Headers that say to be, or that tensors are, of exabytes, and tensors that overlap."""
+    about, _ = members
+    path, text = tmp_path / "lie.safetensors", json.dumps(json.dumps(about)).encode()
+    for tensors in (
+        b'"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,399999999996]}',
+        b'"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}',
+        b'"x":{"dtype":"F32","shape":[18446744073709551615,9],"data_offsets":[0,4]}',
+        b'"x":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}',
+        b'"x":{"dtype":"O","shape":[1],"data_offsets":[0,4]}',
+        b'"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        b'"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}',
     ):
-        for length in (len(header), 2**62, 0):
-            lying = members | {archive.VARIABLES: struct.pack("<Q", length) + header}
-            refusal(cradl_jax.load_run, packed(tmp_path / "tensors.zip", lying))
+        for metadata in (b'"__metadata__":{"run":%s},' % text, b""):
+            header = b"{" + metadata + tensors + b"}"
+            for length in (len(header), 2**62, 2**27, 0):
+                for data in (b"", bytes(4), bytes(64)):
+                    refusal(cradl_jax.load_run, raw(path, header, data, length))
+    for header in (b"{" * 1000, b"[]", b"{}", b'{"__metadata__":{"run":3}}', b"\xff" * 50):
+        refusal(cradl_jax.load_run, raw(path, header))
 
 
 def test_arrays_that_lie_take_no_memory(tmp_path):
@@ -166,7 +157,7 @@ def test_arrays_that_lie_take_no_memory(tmp_path):
         return head.getvalue() + bytes(64)
 
     for shape in ((10**14,), (10**6, 10**6, 10**6), (-5,), (2**63,)):
-        path = packed(tmp_path / "x.npz", {"mean.npy": lying(shape)})
+        path = zipped(tmp_path / "x.npz", {"mean.npy": lying(shape)})
         assert "x.npz" in refusal(densities.load, path)
     compressed = tmp_path / "compressed.npz"
     np.savez_compressed(compressed, mean=np.zeros(10**6, np.float32))
@@ -176,9 +167,11 @@ def test_arrays_that_lie_take_no_memory(tmp_path):
 NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
-def test_json_nested_too_deeply(folder, members, study, tmp_path):
-    path = packed(tmp_path / "run.zip", members | {archive.ABOUT: NESTED})
-    refusal(cradl_jax.load_run, path)
+def test_json_nested_too_deeply(folder, study, tmp_path):
+    path = tmp_path / "run.safetensors"
+    metadata = {"__metadata__": {"run": NESTED.decode()}}
+    refusal(cradl_jax.load_run, raw(path, json.dumps(metadata).encode()))
+    refusal(cradl_jax.load_run, raw(path, b'{"__metadata__":' + NESTED + b"}"))
     for name in ("manifest.json", "densities/manifest.json", "thresholds/thresholds.json"):
         copy = Path(shutil.copytree(folder, tmp_path / name.replace("/", "_")))
         (copy / name).write_bytes(NESTED)
@@ -204,7 +197,7 @@ def test_json_nested_too_deeply(folder, members, study, tmp_path):
         ("manifest.settings.model.features", 10**9),
         ("manifest.settings.loss", {}),
         ("format", "1"),
-        ("identity", None),
+        ("fingerprint", None),
         ("thresholds", []),
         ("thresholds.slicing.size", 64),
         ("thresholds.slicing.pixel_mm", -3),
@@ -212,12 +205,13 @@ def test_json_nested_too_deeply(folder, members, study, tmp_path):
     ],
 )
 def test_fields_of_an_exported_run(members, tmp_path, path, value):
-    about = put(json.loads(members[archive.ABOUT]), path, value)
-    spoiled = packed(tmp_path / "run.zip", members | {archive.ABOUT: json.dumps(about).encode()})
+    about, tensors = members
+    about = with_checksum(put(about, path, value), tensors)
+    spoiled = packed(tmp_path / "run.safetensors", about, tensors)
     try:
         cradl_jax.load_run(spoiled)
     except InputError as fault:
-        assert "run.zip" in str(fault) or str(fault).startswith(
+        assert "run.safetensors" in str(fault) or str(fault).startswith(
             ("score:", "heatmap:", "the run's manifest")
         )
     else:

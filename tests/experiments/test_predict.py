@@ -46,7 +46,8 @@ def study(tmp_path_factory):
 def evaluated(study):
     """What the evaluation's own path says of slices of a store: scores and heatmaps by name."""
     config = tiny_config()
-    ((scorer, params),) = runs.scorers(config, study, "cradl")[0]
+    healthy = data_sets.stores(config, study)["healthy"]
+    ((scorer, params),) = runs.scorers(config, study, "cradl", healthy)
     scorer = post_processed(scorer)
 
     def of_rows(store, rows):
@@ -126,8 +127,10 @@ def test_a_larger_field_of_view_changes_no_score(study, run, plane, height):
     np.testing.assert_array_equal(found.number, expected.number + height[0])
     top = expected.maps.max()
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-3, atol=1e-4 * top)
-    np.testing.assert_allclose(found.volume[inside], expected.volume, rtol=1e-3, atol=1e-4 * top)
-    assert np.count_nonzero(found.volume) == np.count_nonzero(found.volume[inside])
+    np.testing.assert_allclose(
+        found.anomaly_map[inside], expected.anomaly_map, rtol=1e-3, atol=1e-4 * top
+    )
+    assert np.count_nonzero(found.anomaly_map) == np.count_nonzero(found.anomaly_map[inside])
 
 
 def test_what_is_written_of_a_tall_scan_speaks_of_its_brain_alone(study, run, tmp_path):
@@ -254,7 +257,7 @@ def test_thresholds_are_kept_and_those_of_other_models_refused(study):
     manifest = path.with_name("manifest.json")
     text = manifest.read_text()
     try:
-        manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
+        manifest.write_text(text.replace(json.loads(text)["made_from"], "0" * 64))
         with pytest.raises(InputError, match="found those of others"):
             load_run(study / "seed0/cradl")
     finally:
@@ -280,7 +283,7 @@ def test_density_of_another_encoder_is_refused(study):
     manifest = study / "seed0/cradl/densities/manifest.json"
     text = manifest.read_text()
     try:
-        manifest.write_text(text.replace(json.loads(text)["fingerprint"], "0" * 64))
+        manifest.write_text(text.replace(json.loads(text)["made_from"], "0" * 64))
         with pytest.raises(InputError, match="data or weights"):
             load_run(study / "seed0/cradl")
     finally:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import jax
@@ -17,9 +16,9 @@ import cradl_jax
 from cradl_jax import densities
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
-from cradl_jax.runs import archive
-from cradl_jax.storage.integrity import with_hash
+from cradl_jax.runs import archive, contents
 from experiments.study import data_sets
+from tests.helpers.exported import packed, unpacked, with_checksum
 from tests.helpers.tiny_study import tiny_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def exported(folder, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "new" / "cradl.zip"
+    path = tmp_path_factory.mktemp("exported") / "new" / "cradl.safetensors"
     arguments = [sys.executable, "-m", "experiments.export", f"--run={folder}", f"--out={path}"]
     subprocess.run(arguments, cwd=REPOSITORY, check=True)
     return path
@@ -44,24 +43,12 @@ def copied(folder, tmp_path):
     return Path(shutil.copytree(folder, tmp_path / "run"))
 
 
-def rewritten(exported, path, change):
-    """The exported run with its members, by name, passed through `change`."""
-    with zipfile.ZipFile(exported) as source:
-        members = {name: source.read(name) for name in source.namelist()}
-    with zipfile.ZipFile(path, "w") as target:
-        for name, data in change(members).items():
-            target.writestr(name, data)
-    return path
+def of_archive(change):
+    """A change of an exported run's plain values alone, with a checksum that fits."""
 
-
-def with_json(change):
-    """A change of the JSON member alone."""
-
-    def changed(members):
-        content = json.loads(members[archive.ABOUT])
-        content.pop("sha256")
-        change(content)
-        return members | {archive.ABOUT: json.dumps(with_hash(content)).encode()}
+    def changed(about, tensors):
+        change(about)
+        return with_checksum(about, tensors), tensors
 
     return changed
 
@@ -71,8 +58,8 @@ def test_slice_scores_are_the_densities_of_the_representations(study, folder):
     store = data_sets.stores(tiny_config(), study)["lesion"]
     images, brains = np.array(store.images[:5]), np.array(store.brains[:5])
     found = run.score(images, brains)
-    model = archive.parts.model(run.parts.manifest["settings"], run.parts.variables)
-    density = run.parts.densities["gmm1"]
+    model = contents.model(run.contents.manifest["settings"], run.contents.variables)
+    density = run.contents.densities["gmm1"]
 
     def nll(x):
         return -densities.log_prob(density, model.encode(model.variables, x)).sum()
@@ -120,17 +107,15 @@ def test_exported_run_says_the_same_to_the_bit(folder, exported, scan):
 
 
 def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
-    with zipfile.ZipFile(exported) as packed:
-        assert sorted(packed.namelist()) == sorted(
-            (archive.ABOUT, archive.VARIABLES, archive.DENSITIES)
-        )
-        stored = len(packed.read(archive.VARIABLES))
-    run = cradl_jax.load_run(folder)
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(run.parts.variables))
-    assert weights <= stored < weights + 5000, "the weights alone, without the optimizer's state"
+    about, tensors = unpacked(exported)
+    run = cradl_jax.load_run(folder).contents
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves((run.variables, run.densities)))
+    assert sum(array.nbytes for array in tensors.values()) == weights
+    stored = exported.stat().st_size - len(json.dumps(json.dumps(about)))
+    assert weights <= stored < weights + 15000, "the weights alone, without the optimizer's state"
     for source in (folder, exported):
-        archive.write(tmp_path / "again.zip", cradl_jax.load_run(source).parts)
-        assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
+        archive.write(tmp_path / "again.safetensors", cradl_jax.load_run(source).contents)
+        assert (tmp_path / "again.safetensors").read_bytes() == exported.read_bytes()
 
 
 def places(values, path=()):
@@ -143,8 +128,7 @@ def places(values, path=()):
 
 def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
     """Every field but long lists' further items, changed to another number or text."""
-    with zipfile.ZipFile(exported) as source:
-        content = json.loads(source.read(archive.ABOUT))
+    content, tensors = unpacked(exported)
     chosen = [p for p in places(content) if not any(isinstance(i, int) and i > 1 for i in p)]
     assert {("thresholds", "slicing", "pixel_mm"), ("chosen", "score")} <= set(chosen)
     for *path, last in chosen:
@@ -153,47 +137,62 @@ def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
         for name in path:
             inner = inner[name]
         inner[last] = "other" if inner[last] != "other" else "another"
-        changed = {archive.ABOUT: json.dumps(changed).encode()}
-        damaged = rewritten(exported, tmp_path / "run.zip", lambda m, c=changed: m | c)
-        with pytest.raises(InputError, match=r"other than those that were written|expected format"):
+        damaged = packed(tmp_path / "run.safetensors", changed, tensors)
+        with pytest.raises(InputError, match=r"other than those that were exp|expected format"):
             cradl_jax.load_run(damaged)
+
+
+PARAMETER = "densities/gmm1/mean"
+
+
+def swapped(about, tensors):
+    """A parameter of a density in place of one of the network."""
+    other = {**tensors, next(n for n in tensors if n.startswith("network/")): tensors[PARAMETER]}
+    return with_checksum(about, other), other
+
+
+def renamed(about, tensors):
+    other = {name.replace("densities/gmm1/", "../"): array for name, array in tensors.items()}
+    return with_checksum(about, other), other
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m | {"../evil.txt": b"x"}, "the members"),
-        (lambda m: {n: d for n, d in m.items() if n != archive.DENSITIES}, "the members"),
-        (lambda m: m | {archive.VARIABLES: m[archive.VARIABLES][:-40]}, "run written by"),
-        (lambda m: m | {archive.VARIABLES: m[archive.DENSITIES]}, "weights of another network"),
+        (lambda about, tensors: (about, tensors | {"../evil.txt": np.zeros(1, "f4")}), "other tha"),
+        (renamed, "the tensors"),
+        (swapped, "weights of another network"),
         (
-            lambda m: m | {archive.VARIABLES: m[archive.VARIABLES][:-1] + b"\x11"},
+            lambda about, tensors: (about, tensors | {PARAMETER: tensors[PARAMETER] + 1}),
             "other than those",
         ),
-        (lambda m: m | {archive.ABOUT: b"{"}, "run written by"),
-        (with_json(lambda c: c.update(format=99)), "expected format 2.*found 99"),
-        (with_json(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
-        (with_json(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
-        (with_json(lambda c: c.pop("thresholds")), "run written by"),
-        (with_json(lambda c: c["manifest"]["settings"].update(method="gan")), "found 'gan'"),
+        (lambda about, tensors: ("{", tensors), "expected format"),
+        (of_archive(lambda c: c.update(format=99)), "expected format 3.*found 99"),
+        (of_archive(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
+        (of_archive(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
+        (of_archive(lambda c: c.pop("thresholds")), "run written by"),
+        (of_archive(lambda c: c["manifest"]["settings"].update(method="gan")), "found 'gan'"),
     ],
 )
 def test_hostile_or_damaged_file_is_refused(exported, tmp_path, change, message):
-    path = rewritten(exported, tmp_path / "run.zip", change)
+    path = packed(tmp_path / "run.safetensors", *change(*unpacked(exported)))
     with pytest.raises(InputError, match=message):
         cradl_jax.load_run(path)
-    assert [f.name for f in tmp_path.iterdir()] == ["run.zip"], "nothing is unpacked"
+    assert [f.name for f in tmp_path.iterdir()] == ["run.safetensors"], "nothing is unpacked"
 
 
-def test_packed_members_and_other_files_are_refused(exported, tmp_path):
-    (tmp_path / "text.zip").write_text("no zip")
-    (tmp_path / "cut.zip").write_bytes(exported.read_bytes()[:-500])
-    with zipfile.ZipFile(exported) as source, zipfile.ZipFile(tmp_path / "bomb.zip", "w") as packed:
-        for name in source.namelist():
-            packed.writestr(name, source.read(name), zipfile.ZIP_DEFLATED)
-    for name in ("text.zip", "cut.zip", "bomb.zip"):
-        with pytest.raises(InputError, match=f"{name}: expected a run written by"):
-            cradl_jax.load_run(tmp_path / name)
+def test_other_files_are_refused(exported, tmp_path):
+    whole = exported.read_bytes()
+    for name, content in (
+        ("text", b"no tensors"),
+        ("zip", b"PK\5\6" + bytes(18)),
+        ("empty", b""),
+        ("cut", whole[:-500]),
+        ("longer", whole + bytes(8)),
+    ):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.safetensors: expected a run written by"):
+            cradl_jax.load_run(tmp_path / f"{name}.safetensors")
 
 
 def test_run_of_another_version_is_refused(copied):

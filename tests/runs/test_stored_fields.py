@@ -10,6 +10,8 @@ from cradl_jax.errors import LONGEST
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction import input_qc
 from cradl_jax.runs import contents
+from cradl_jax.runs.reference import Thresholds
+from cradl_jax.storage.schema import parse
 from experiments.study import settings
 from tests.helpers.refusals import put, refusal
 from tests.helpers.scans import brain, volume
@@ -40,25 +42,30 @@ SPOILED = {
 }
 
 
-def known() -> thresholds.Thresholds:
+def known() -> Thresholds:
     """Thresholds of one score on random slices and of one training scan."""
     random = np.random.default_rng(0)
-    usual = thresholds.summarize(
+    scores = thresholds.summarize(
         random.normal(size=40), random.uniform(size=40), np.arange(40) // 9
     )
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "pixel_mm": 4.5}
     training = input_qc.summarize([describe(scan)])
-    return thresholds.Thresholds(slicing, {"gmm1": usual}, {"gmm1": usual.thresholds}, training)
+    return Thresholds(
+        slicing=slicing,
+        slices={"gmm1": scores},
+        heatmaps={"gmm1": scores.thresholds},
+        training=training,
+    )
 
 
 @pytest.mark.parametrize("path", SPOILED)
 def test_thresholds_of_other_types_and_ranges(path):
-    content = json.loads(json.dumps(thresholds.plain(known())))
-    assert thresholds.from_plain(content) == known()
+    content = json.loads(json.dumps(known().model_dump()))
+    assert parse(Thresholds, content) == known()
     for value in SPOILED[path]:
         with pytest.raises(ValueError, match=path.split(".")[0]) as caught:
-            thresholds.from_plain(put(content, path, value))
+            parse(Thresholds, put(content, path, value))
         assert len(str(caught.value)) < LONGEST
 
 

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from cradl_jax.evaluation import results
 from cradl_jax.runs import archive, verification
 from cradl_jax.storage import integrity
 from experiments import density, evaluate, preprocess, thresholds
-from experiments.study import runs
+from experiments.study import data_sets, runs
+from tests.helpers.exported import packed, unpacked
 from tests.helpers.tiny_study import keep_initial_weights, make, tiny_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,7 +33,10 @@ def study(tmp_path_factory):
     evaluate.main(config_of(0), workdir)
     keep_initial_weights(config_of(1), workdir)
     density.fit(config_of(1), workdir, "cradl")
-    first, second = (runs.scorers(config_of(seed), workdir, "cradl")[1] for seed in (0, 1))
+    healthy = data_sets.stores(config_of(0), workdir)["healthy"]
+    first, second = (
+        runs.fingerprint(config_of(seed), workdir, "cradl", healthy) for seed in (0, 1)
+    )
     for part in ("thresholds", "evaluation"):
         place = shutil.copytree(workdir / "seed0/cradl" / part, workdir / "seed1/cradl" / part)
         manifest = place / "manifest.json"
@@ -70,7 +73,7 @@ def study_again(workdir):
     density.fit(config, workdir, "cradl")
     thresholds.main(config, workdir)
     evaluate.main(config, workdir)
-    evaluate.read_results(config, workdir, "cradl")
+    evaluate.read_results(config, workdir, "cradl", data_sets.stores(config, workdir))
 
 
 def other_scans(workdir):
@@ -126,19 +129,15 @@ def test_parts_that_do_not_belong_together_are_refused(copied, part, source, use
 
 
 def test_exported_run_of_other_parts_is_refused(study, tmp_path):
-    members = []
     for seed in (0, 1):
-        archive.write(
-            tmp_path / f"{seed}.zip", cradl_jax.load_run(study / f"seed{seed}/cradl").parts
-        )
-        with zipfile.ZipFile(tmp_path / f"{seed}.zip") as packed:
-            members.append({name: packed.read(name) for name in packed.namelist()})
-    for name in members[0]:
-        with zipfile.ZipFile(tmp_path / "mixed.zip", "w") as packed:
-            for member, data in (members[0] | {name: members[1][name]}).items():
-                packed.writestr(member, data)
-        with pytest.raises(InputError, match=r"mixed\.zip: .*other than those that were exported"):
-            cradl_jax.load_run(tmp_path / "mixed.zip")
+        run = cradl_jax.load_run(study / f"seed{seed}/cradl").contents
+        archive.write(tmp_path / f"{seed}.safetensors", run)
+    (about, own), (_, others) = (unpacked(tmp_path / f"{n}.safetensors") for n in (0, 1))
+    for part in ("network/", "densities/gmm1/", "densities/flow/"):
+        theirs = {name: array for name, array in others.items() if name.startswith(part)}
+        mixed = packed(tmp_path / "mixed.safetensors", about, own | theirs)
+        with pytest.raises(InputError, match=r"mixed\.saf.*other than those that were exported"):
+            cradl_jax.load_run(mixed)
 
 
 def flip(path: Path) -> bytes:

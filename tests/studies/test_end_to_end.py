@@ -18,6 +18,8 @@ from cradl_jax.data.scans.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import read_csv
 from cradl_jax.runs import verification
+from cradl_jax.runs.checkpoints import read_fingerprint
+from cradl_jax.runs.folder import read_model
 from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, preprocess, report, reproduce, thresholds
@@ -174,22 +176,28 @@ def test_second_run_skips_what_is_done_and_changes_nothing(study):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+def healthy_of(config, workdir):
+    return data_sets.stores(config, workdir)["healthy"]
+
+
 def test_other_settings_in_the_same_folder_are_refused(study):
     config = tiny_config()
     config.train.learning_rate = 0.5
-    with pytest.raises(InputError, match=r"other settings \(train\.learning_rate: expected 0\.5"):
+    with pytest.raises(
+        InputError, match=r"different settings \(train\.learning_rate: expected 0\.5"
+    ):
         reproduce.main(config, study)
     config = tiny_config()
     config.gmm.tolerance = 0.5
     with pytest.raises(InputError, match=r"densities.*gmm\.tolerance"):
-        runs.scorers(config, study, "cradl")
+        runs.scorers(config, study, "cradl", healthy_of(config, study))
 
 
 def test_run_of_another_method_is_refused(study, tmp_path):
     shutil.copytree(study / "slices", tmp_path / "slices")
     shutil.copytree(study / "seed0" / "vae", tmp_path / "seed0" / "cradl")
     with pytest.raises(InputError, match="method: expected 'cradl', found 'vae'"):
-        runs.trained(tiny_config(), tmp_path, "cradl")
+        runs.scorers(tiny_config(), tmp_path, "cradl", healthy_of(tiny_config(), tmp_path))
 
 
 def test_checkpoint_of_another_size_is_refused(study, tmp_path):
@@ -200,7 +208,8 @@ def test_checkpoint_of_another_size_is_refused(study, tmp_path):
     manifest = tmp_path / "seed0" / "cradl" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"features": 4', '"features": 8'))
     with pytest.raises(InputError, match=r"another run .*model\.features: expected 8, found 4"):
-        runs.trained(config, tmp_path, "cradl")
+        run = runs.check(config, tmp_path, "cradl", healthy_of(config, tmp_path))
+        read_model(run)
 
 
 def test_density_of_another_encoder_is_refused(study, tmp_path):
@@ -209,10 +218,10 @@ def test_density_of_another_encoder_is_refused(study, tmp_path):
     manifest = folder / "manifest.json"
     text = manifest.read_text()
     try:
-        identity = runs.trained(config, study, "cradl").identity
-        manifest.write_text(text.replace(identity, "0" * 64))
+        network = read_fingerprint(study / "seed0" / "cradl")
+        manifest.write_text(text.replace(network, "0" * 64))
         with pytest.raises(InputError, match="data or weights"):
-            runs.scorers(config, study, "cradl")
+            runs.scorers(config, study, "cradl", healthy_of(config, study))
     finally:
         manifest.write_text(text)
 

@@ -103,14 +103,13 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     fitted = tensors[DENSITIES]
     if tensors.keys() != {NETWORK, DENSITIES} or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
-    return contents.RunContents(
-        manifest=manifest,
-        variables=_variables(manifest["settings"], tensors[NETWORK]),
-        densities={name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()},
-        thresholds=parse(Thresholds, about["thresholds"]),
-        chosen=about["chosen"],
-        fingerprint=about["fingerprint"],
-    )
+    variables = _variables(manifest["settings"], tensors[NETWORK])
+    fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
+    own = contents.fingerprint_of(fingerprint(variables), fitted)
+    if own != about["fingerprint"]:
+        raise ValueError("weights other than those that were exported")
+    thresholds = parse(Thresholds, about["thresholds"])
+    return contents.RunContents(manifest, variables, fitted, thresholds, about["chosen"], own)
 
 
 def _variables(settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> Variables:

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "cradl_jax")  # alone, without JAX
+sys.path.insert(0, "cradl_jax/storage")  # alone, without JAX
 import locks
 locks.BEAT_S = 0.02
 with locks.held(Path(sys.argv[1]), "its work"):
@@ -26,7 +26,7 @@ with locks.held(Path(sys.argv[1]), "its work"):
 ADD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "cradl_jax")
+sys.path.insert(0, "cradl_jax/storage")
 import locks
 locks.POLL_S = 0.002
 counter = Path(sys.argv[1] + ".txt")

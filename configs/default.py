@@ -1,6 +1,7 @@
 """The paper's settings (Section 4 and appendix D); every other config starts here.
 
-Where the paper is silent, the README's table of decisions says what is done and why.
+It names no data and so runs no study by itself: see configs/README.md for those that do. Where the
+paper is silent, the table in cradl_jax/README.md says what is done and why.
 """
 
 import os
@@ -10,6 +11,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
+    """Return the settings."""
     config = ConfigDict()
     config.seed = 0  # of a single command
     config.seeds = (0, 1, 2)  # of `reproduce`: mean (standard deviation) over them
@@ -50,7 +52,7 @@ def get_config() -> ConfigDict:
     config.loss.beta = 1.0  # of the KL-divergence, equation 7
     config.loss.gamma = 1.0  # of ceVAE's restoration, equation 8
 
-    # What a method has otherwise. Section 4.4 names no crop and no schedule for the VAEs.
+    # What a method does differently. Section 4.4 names no crop and no schedule for the VAEs.
     config.overrides = ConfigDict({"cradl": {}, "vae": autoencoder(), "cevae": autoencoder()})
 
     config.gmm = ConfigDict()
@@ -66,7 +68,7 @@ def get_config() -> ConfigDict:
     config.flow.epochs = 60
     config.flow.batch_size = 512
     config.flow.learning_rate = 1e-3
-    config.flow.decay_epochs = 20  # after as many, a tenth
+    config.flow.decay_epochs = 20  # after so many, a tenth of the rate
     config.flow.weight_decay = 1e-4
     config.flow.noise = 1e-3
     config.flow.clip = 5.0
@@ -77,6 +79,7 @@ def get_config() -> ConfigDict:
 
 
 def autoencoder() -> dict:
+    """Return what a VAE does differently from SimCLR."""
     return {
         "augment": {"shift": 0.0},
         "train": {"warmup_epochs": 0, "annealing": False, "weight_decay": 0.0},

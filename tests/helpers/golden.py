@@ -4,8 +4,8 @@
     python -m tests.helpers.golden runs/ci tests/golden/smoke.csv --renew   # keep these
 
 `smoke.csv` is of the command that `.ci/run` runs; `tiny.csv` of the study in
-tests/test_end_to_end.py, which renews it by `RENEW_GOLDEN=1 python -m pytest -n 0
-tests/test_end_to_end.py -k golden`. Renew them only after a change that is meant to change
+tests/studies/test_end_to_end.py, which renews it by `RENEW_GOLDEN=1 python -m pytest -n 0
+tests/studies/test_end_to_end.py -k golden`. Renew them only after a change that is meant to change
 figures, and say in the commit which and why.
 
 Slices and prevalences are integers divided by integers and may move by a voxel at a rounding; the

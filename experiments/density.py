@@ -26,7 +26,7 @@ from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
 from experiments.cli import distributed
-from experiments.cli.locking import stage
+from experiments.cli.locking import exclusive
 from experiments.study import app, data_sets, runs, settings
 
 
@@ -37,7 +37,7 @@ def representations(config: ConfigDict, model: contents.Model, store, split: str
     return np.concatenate(list(batches))
 
 
-@stage("densities of {}, seed {seed}")
+@exclusive("densities of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"

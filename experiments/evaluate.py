@@ -26,7 +26,7 @@ from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import check_manifest, write_manifest
 from experiments import thresholds
 from experiments.cli import distributed
-from experiments.cli.locking import stage
+from experiments.cli.locking import exclusive
 from experiments.study import app, data_sets, runs
 from experiments.study.data_sets import HEALTHY
 from experiments.study.scores import HeatmapFiles, score, voxels
@@ -36,7 +36,7 @@ AGAIN = "run python -m experiments.evaluate again"
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
-@stage("evaluation of {}, seed {seed}")
+@exclusive("evaluation of {}, seed {seed}")
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """All scores of one method and seed on all anomalous data sets; what is there is kept."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"

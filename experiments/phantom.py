@@ -19,7 +19,7 @@ from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.synthetic import anomalies, phantom
 from cradl_jax.data.synthetic.atlas import Atlas, load_atlas
 from cradl_jax.storage.manifest import write_manifest
-from experiments.cli.locking import alone
+from experiments.cli.locking import exclusive
 from experiments.study import app
 
 INTENSITY = 1000  # of fluid, in the integers of the files
@@ -62,7 +62,7 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
     root = Path(config.data.root or workdir / "data")
-    with alone(root, "the phantom"):
+    with exclusive("the phantom", root):
         write(config, root)
 
 

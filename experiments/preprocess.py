@@ -27,7 +27,7 @@ from cradl_jax.data.slices.journal import Shard, sliced
 from cradl_jax.data.slices.store import SliceStore, anomalous, find_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
-from experiments.cli.locking import alone
+from experiments.cli.locking import exclusive
 from experiments.study import app
 from experiments.study.data_sets import (
     HEALTHY,
@@ -50,11 +50,11 @@ def main(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
     faults += missing_splits(data_sets) + leaks(config, found)
     raise_faults(faults + faults_of(config, workdir, data_sets, workers, shard))
-    with alone(workdir, "lists of splits"):
+    with exclusive("lists of splits", workdir):
         for name, scans in found.items():
             write_splits(workdir / "splits" / f"{name}.csv", scans)
         write_checksums(workdir / "splits")
-    with alone(workdir, "preprocessing" if shard is None else f"preprocessing, shard {shard}"):
+    with exclusive("preprocessing" if shard is None else f"preprocessing, shard {shard}", workdir):
         for name, scans in data_sets.items():
             how = slicing(config, name)
             print_store(

@@ -23,7 +23,7 @@ from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.storage.manifest import read_manifest
 from cradl_jax.storage.reading import read_arrays
 from experiments import evaluate
-from experiments.cli.locking import stage
+from experiments.cli.locking import exclusive
 from experiments.evaluate import SPLITS
 from experiments.study import app, runs
 from experiments.study.data_sets import HEALTHY, stores
@@ -40,7 +40,7 @@ SUMMARY = (
 )
 
 
-@stage("the report")
+@exclusive("the report")
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
     opened = stores(config, workdir)

@@ -26,13 +26,13 @@ from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli import distributed
-from experiments.cli.locking import stage
+from experiments.cli.locking import exclusive
 from experiments.study import app, data_sets, runs
 from experiments.study.scores import HeatmapFiles, score, voxels
 from experiments.study.training_scans import reference as training_reference
 
 
-@stage("thresholds of {}, seed {seed}")
+@exclusive("thresholds of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"

@@ -16,7 +16,6 @@ from cradl_jax.errors import InputError
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction.inputs import MAP, MASK, InputScan
 from cradl_jax.prediction.scan import Prediction
-from cradl_jax.prediction.viewer import Profile, scan_page
 from cradl_jax.storage.files import require_space, write_json, write_text
 
 NOTICE = "For research only. Not a medical device."
@@ -94,15 +93,7 @@ def write_files(
     write_table(
         folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, prediction, operating_point)
     )
-    page = scan_page(
-        scan.name,
-        volume,
-        prediction.anomaly_map,
-        _profile(prediction, operating_point),
-        threshold=operating_point.voxel_threshold,
-        summary=_in_words(content),
-        warnings=warnings,
-    )
+    page = _page(volume, prediction, operating_point, content)
     write_text(folder / f"{scan.name}{PAGE}", page)
     write_json(folder / f"{scan.name}{SUMMARY}", content)
     return content
@@ -194,11 +185,31 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _profile(prediction: Prediction, operating_point: OperatingPoint) -> Profile:
+def _page(
+    volume: Volume,
+    prediction: Prediction,
+    operating_point: OperatingPoint,
+    content: Mapping[str, Any],
+) -> str:
+    """Return the page of a scan with this summary."""
+    from cradl_jax.prediction.viewer import Profile, scan_page  # loading a run draws nothing
+
     band = thresholds.slice_range(operating_point.healthy, prediction.position)
-    label = "5th to 95th percentile of healthy slices at that height"
-    return Profile(
-        prediction.heights_mm, prediction.scores, operating_point.slice_threshold, band, label
+    profile = Profile(
+        prediction.heights_mm,
+        prediction.scores,
+        operating_point.slice_threshold,
+        band,
+        "5th to 95th percentile of healthy slices at that height",
+    )
+    return scan_page(
+        content["scan"],
+        volume,
+        prediction.anomaly_map,
+        profile,
+        threshold=operating_point.voxel_threshold,
+        summary=_in_words(content),
+        warnings=content["warnings"],
     )
 
 

@@ -3,6 +3,10 @@
 It is made by O_EXCL, which network file systems keep to as well, and touched by a thread while its
 owner lives. It is taken over if its owner is gone: at once if that was a process of this host, else
 when it was not touched for five minutes. So it outlives neither SIGKILL nor a machine that stops.
+
+filelock's `SoftFileLease` (4.3.1) has the same design, but on Linux it takes over a stale lock by
+swapping two names (RENAME_EXCHANGE) or not at all. NFS and Lustre refuse that, so that there the
+lock of a killed command would stay for ever; a plain rename, as here, works on them.
 """
 
 import json
@@ -48,7 +52,7 @@ def held(path: Path, what: str) -> Iterator[None]:
 
 
 def _here() -> dict[str, str | int]:
-    """This process, and the machine and process namespace in which its number counts."""
+    """Return this process, and the machine and process namespace in which its number counts."""
     place = socket.gethostname()
     with suppress(OSError):  # Linux; containers may share a name, but not both of these
         place += Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -87,17 +91,17 @@ def _create(path: Path, mine: dict) -> bool:
 
 
 def _owner(path: Path) -> dict | None:
-    """What the lock's file says; None if it is gone or only just being written."""
+    """Return what the lock's file says; None if it is gone or only just being written."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        owner = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(found, dict) and found.keys() >= {"host", "pid", "place", "what", "token"}
-    return found if known else None
+    whole = isinstance(owner, dict) and owner.keys() >= {"host", "pid", "place", "what", "token"}
+    return owner if whole else None
 
 
 def _touched(path: Path) -> int | None:
-    """When the lock was last touched, by whatever clock: it only counts whether it changes."""
+    """Return when the lock was last touched, by whatever clock: only a change counts."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -105,7 +109,7 @@ def _touched(path: Path) -> int | None:
 
 
 def _is_gone(owner: dict | None) -> bool:
-    """Whether the owner was a process of this machine and is no more."""
+    """Return whether the owner was a process of this machine and is no more."""
     if owner is None or owner["place"] != _here()["place"] or os.name != "posix":
         return False
     try:

@@ -22,7 +22,7 @@ from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from cradl_jax.training.feeds import Feed, resident, room
 from cradl_jax.training.loop import Progress, adam, create_state, steps_per_epoch, train
-from experiments.cli.locking import stage
+from experiments.cli.locking import exclusive
 from experiments.study import data_sets, runs, settings
 from experiments.study.training_log import Log
 
@@ -62,7 +62,7 @@ def seal_run(run: Path) -> None:
         write_checksums(run, "manifest.json", "metrics.jsonl", "checkpoints")
 
 
-@stage("training of {}, seed {seed}")
+@exclusive("training of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 

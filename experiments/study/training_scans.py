@@ -14,13 +14,13 @@ from cradl_jax.prediction import input_qc
 from cradl_jax.storage.files import write_json
 from cradl_jax.storage.integrity import with_hash, without_hash
 from cradl_jax.storage.reading import read_json
-from experiments.cli.locking import alone
+from experiments.cli.locking import exclusive
 
 
 def reference(config: ConfigDict, workdir: Path, healthy: SliceStore) -> input_qc.Reference:
     """What is usual among the training scans; they are read once, for all methods and seeds."""
     path, data = workdir / "training_scans.json", healthy.manifest["fingerprint"]
-    with alone(workdir, "the training scans"):
+    with exclusive("the training scans", workdir):
         kept = read(path) if path.exists() else {}
         if kept.get("data") != data:
             found = input_qc.summarize(descriptions(config, healthy))

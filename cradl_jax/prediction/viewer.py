@@ -4,10 +4,8 @@ The viewer is nilearn's (brainsprite): its scripts and images lie in the page, w
 Do not give nilearn text from data: it writes titles into its page as they are.
 """
 
-import html
 import math
 import re
-import uuid
 import warnings as python_warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,15 +18,12 @@ from scipy import ndimage
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.reporting.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
-from cradl_jax.reporting.page import Picture, Section, html_page
+from cradl_jax.reporting.page import Frame, Picture, Section, html_page
 
 MOST_VOXELS = 2_100_000  # shown: below 15 MB even if every one is noise overlaid with noise
 MARGIN_MM = 3.0  # around the brain
 VIEWER_STYLE = "<style>body{margin:0;font:14px system-ui,sans-serif}</style>"
-POLICY = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
-)
+ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
 
 
 class Profile(NamedTuple):
@@ -38,16 +33,16 @@ class Profile(NamedTuple):
         heights_mm: [n] height of each slice in scanner coordinates, see `native.slice_heights_mm`.
         scores: [n], higher is more anomalous.
         threshold: score above which a slice is called anomalous; None if there is none.
-        usual: lower and upper percentile of healthy slices' scores, each [n] or a number; None if
-            unknown.
-        usual_label: what these percentiles are, for the legend.
+        healthy_range: lower and upper percentile of healthy slices' scores, each [n] or a number;
+            None if unknown.
+        range_label: what these percentiles are, for the legend.
     """
 
     heights_mm: np.ndarray
     scores: np.ndarray
     threshold: float | None = None
-    usual: tuple[np.ndarray | float, np.ndarray | float] | None = None
-    usual_label: str = "healthy slices"
+    healthy_range: tuple[np.ndarray | float, np.ndarray | float] | None = None
+    range_label: str = "healthy slices"
 
 
 def scan_page(
@@ -60,7 +55,7 @@ def scan_page(
     summary: Mapping[str, object],
     warnings: Sequence[str] | None = None,
 ) -> str:
-    """The page of one scan, below 15 MB: it needs no other file and no network.
+    """Return the page of one scan, below 15 MB: it needs no other file and no network.
 
     Args:
         title: Heading, such as the scan's name. This and all other text may come from data.
@@ -84,43 +79,27 @@ def scan_page(
             f"{title}: expected an anomaly map of finite values from 0, found others; check the "
             "scores of this scan"
         )
-    document, ratio, caption = _viewer(scan, heat, threshold or 0.0)
-    place = uuid.uuid4().hex  # text that is not in the data, to put the viewer in its stead
+    frame, caption = _viewer(scan, heat, threshold or 0.0)
     checked = [] if warnings is None else [Section("Like the training scans?", warnings or [ALIKE])]
     sections = [
         *checked,
-        Section("Anomaly map", [place, caption]),
+        Section("Anomaly map", [frame, caption]),
         Section("Slices", [Picture(profile_figure(profile), _profile_caption(profile))]),
         Section("Summary", [summary]),
     ]
-    frame = _frame(document, ratio)
-    page = re.sub(f"<p[^>]*>{place}</p>", lambda _: frame, html_page(title, sections), count=1)
-    return page.replace("<head>", f"<head>{POLICY}", 1)
-
-
-def _frame(document: str, ratio: float) -> str:
-    """The viewer's page in a frame as high as its picture and controls, without other rights."""
-    return (
-        '<div style="container-type:inline-size"><iframe title="Scan and anomaly map" '
-        'sandbox="allow-scripts" style="display:block;border:0;width:100%;background:#fff;'
-        f'height:34rem;height:calc(100cqw * {ratio:.4f} + 3.2rem)" '
-        f'srcdoc="{html.escape(document)}"></iframe></div>'
-    )
-
-
-ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
+    return html_page(title, sections)
 
 
 def profile_figure(profile: Profile) -> Figure:
-    """Score against height, the threshold as a line, the usual range as a band."""
+    """Draw scores against height, the threshold as a line, the healthy range as a band."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     order = np.argsort(profile.heights_mm)
     heights, scores = np.asarray(profile.heights_mm)[order], np.asarray(profile.scores)[order]
-    if profile.usual is not None:
-        low, high = (np.broadcast_to(ends, scores.shape)[order] for ends in profile.usual)
+    if profile.healthy_range is not None:
+        low, high = (np.broadcast_to(ends, scores.shape)[order] for ends in profile.healthy_range)
         style = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
-        axes.fill_between(heights, low, high, label=profile.usual_label, **style)
+        axes.fill_between(heights, low, high, label=profile.range_label, **style)
     axes.plot(heights, scores, ".-", color=NORMAL, linewidth=1.2, markersize=4, label="this scan")
     if profile.threshold is not None:
         above = scores > profile.threshold
@@ -150,30 +129,59 @@ def _profile_caption(profile: Profile) -> str:
     )
 
 
-def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[str, float, str]:
-    """nilearn's page, the height of its picture as a share of the width, and a caption."""
-    from nilearn.plotting import view_img  # takes seconds to import
-
+def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[Frame, str]:
+    """Return nilearn's viewer of the brain and the map above a threshold, and its caption."""
     (box,) = ndimage.find_objects(((scan.data != 0) | (heat > threshold)).view(np.uint8))
     shift = nib.affines.from_matvec(np.eye(3), [side.start for side in box])
     native, cut = scan.affine @ shift, heat[box]
     affine, shape, step = _display_grid(cut.shape, native)
-    shown = _resampled(_windowed(scan.data[box]), native, affine, shape)
     top, scale = float(cut.max()), 1.0
     if top > 0 and not 0.01 <= top < 1e5:  # nilearn writes three decimals
         scale = 10.0 ** -math.floor(math.log10(top))
-    overlay = _resampled(cut, native, affine, shape) * np.float32(scale)
     peak = nib.affines.apply_affine(native, np.unravel_index(cut.argmax(), cut.shape))
-    bottom = max(threshold, 1e-6 * top) * scale
+    document = _nilearn_page(
+        overlay=_resampled(cut, native, affine, shape) * np.float32(scale),
+        background=_resampled(_windowed(scan.data[box]), native, affine, shape),
+        affine=affine,
+        cross=peak if top > 0 else affine[:3, 3] + step * shape / 2,
+        bottom=max(threshold, 1e-6 * top) * scale,
+        top=top * scale,
+    )
+    nx, ny, nz = shape
+    frame = Frame("Scan and anomaly map", document, float(1.1 * max(ny, nz) / (2 * nx + ny)))
+    return frame, _viewer_caption(threshold, top, scale, step, scan.spacing_mm)
+
+
+def _nilearn_page(
+    *,
+    overlay: np.ndarray,
+    background: np.ndarray,
+    affine: np.ndarray,
+    cross: np.ndarray,
+    bottom: float,
+    top: float,
+) -> str:
+    """Return the page of nilearn's viewer, without its links to other servers.
+
+    Args:
+        overlay: [X, Y, Z], shown in colors from `bottom` to `top`.
+        background: [X, Y, Z], shown in gray.
+        affine: of both.
+        cross: where it starts, in mm.
+        bottom: values of the overlay up to here are not shown.
+        top: value at which the colors end.
+    """
+    from nilearn.plotting import view_img  # takes seconds to import
+
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")  # on maps that lie above or below the threshold
         document = view_img(
             nib.Nifti1Image(overlay, affine),
-            bg_img=nib.Nifti1Image(shown, affine),
-            cut_coords=tuple(peak if top > 0 else affine[:3, 3] + step * shape / 2),
+            bg_img=nib.Nifti1Image(background, affine),
+            cut_coords=tuple(cross),
             threshold=bottom,
             vmin=0.0,
-            vmax=max(top * scale, 1.001 * bottom, 1e-3),
+            vmax=max(top, 1.001 * bottom, 1e-3),
             symmetric_cmap=False,
             cmap="inferno",
             black_bg=True,
@@ -183,10 +191,15 @@ def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[str, floa
         ).html
     head, body = document.split("</head>", 1)
     head = re.sub(r"<link\b[^>]*>", "", head)  # to an icon on another server
-    document = f"{head}{VIEWER_STYLE}</head>{body}"
-    nx, ny, nz = shape
-    spacing = " x ".join(f"{s:.3g}" for s in scan.spacing_mm)
-    caption = [
+    return f"{head}{VIEWER_STYLE}</head>{body}"
+
+
+def _viewer_caption(
+    threshold: float, top: float, scale: float, step: float, spacing_mm: Sequence[float]
+) -> str:
+    """Return what the viewer shows: values as they are in the map, lengths in mm."""
+    spacing = " x ".join(f"{s:.3g}" for s in spacing_mm)
+    sentences = [
         f"The map where it is above {threshold:.4g}; its highest value is {top:.4g}."
         if top > threshold
         else f"Nothing is marked: no value is above {threshold:.4g} (highest: {top:.4g}).",
@@ -195,11 +208,11 @@ def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[str, floa
         f"Shown in cubes of {step:.3g} mm along the scanner's axes, averaged or interpolated from "
         f"voxels of {spacing} mm. The patient's left is on the left (L).",
     ]
-    return document, 1.1 * max(ny, nz) / (2 * nx + ny), " ".join(filter(None, caption))
+    return " ".join(filter(None, sentences))
 
 
 def _windowed(data: np.ndarray) -> np.ndarray:
-    """Intensities in [0.02, 1], the brain's percentiles 0.5 and 99.5 at the ends; 0 outside."""
+    """Map intensities, percentiles 0.5 to 99.5 of the brain, to [0.02, 1]; 0 outside."""
     brain = data != 0
     low, high = np.percentile(data[brain], (0.5, 99.5))
     window = np.clip((data - low) / max(high - low, 1e-12), 0, 1) * 0.98 + 0.02
@@ -209,7 +222,7 @@ def _windowed(data: np.ndarray) -> np.ndarray:
 def _display_grid(
     shape: tuple[int, int, int], affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Affine [4, 4], shape [3] and step in mm of cubes along the scanner's axes.
+    """Return affine [4, 4], shape [3] and step in mm of cubes along the scanner's axes.
 
     They cover the given voxels, are as fine as those, and at most about `MOST_VOXELS`.
     """
@@ -226,7 +239,7 @@ def _display_grid(
 def _resampled(
     data: np.ndarray, affine: np.ndarray, target: np.ndarray, shape: np.ndarray
 ) -> np.ndarray:
-    """`data` [X, Y, Z] in the voxels of another affine, float32: means of blocks, then linear."""
+    """Resample `data` [X, Y, Z] to another affine's voxels, float32: block means, then linear."""
     block = np.maximum(1, (target[0, 0] / nib.affines.voxel_sizes(affine)).astype(int))
     padding = [(0, -n % b) for n, b in zip(data.shape, block, strict=True)]
     padded = np.pad(data, padding).astype(np.float32)

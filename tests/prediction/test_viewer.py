@@ -152,7 +152,7 @@ def test_nothing_is_loaded_and_no_text_becomes_code():
             scan,
             blob(scan, (-85, -20, 15)),
             text,
-            profile(usual=(-1, 1), usual_label=text, threshold=1.0),
+            profile(healthy_range=(-1, 1), range_label=text, threshold=1.0),
             {text: text},
             warnings=[text],
         )
@@ -207,11 +207,11 @@ def test_a_page_of_noise_stays_below_15_megabytes():
     assert len(page_of(scan, rng.random(data.shape, np.float32))) < 15e6
 
 
-def test_the_profile_shows_scores_threshold_and_usual_range():
+def test_the_profile_shows_scores_threshold_and_healthy_range():
     n = 20
     heights, scores = np.arange(n)[::-1] * 2.0, np.arange(n) / n
-    usual = (np.full(n, 0.1), np.linspace(0.4, 0.6, n))
-    figure = profile_figure(Profile(heights, scores, 0.71, usual, "5th to 95th percentile"))
+    healthy_range = (np.full(n, 0.1), np.linspace(0.4, 0.6, n))
+    figure = profile_figure(Profile(heights, scores, 0.71, healthy_range, "5th to 95th percentile"))
     (axes,) = figure.axes
     curve, line, above = axes.lines
     np.testing.assert_array_equal(curve.get_xdata(), heights[::-1])
@@ -235,7 +235,7 @@ def browse(page, folder):
     (folder / "page.html").write_text(page, encoding="utf-8")
     command = [
         *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-        *("--enable-logging=stderr", "--window-size=1000,1300"),
+        *("--enable-logging=stderr", "--window-size=1000,1300", "--virtual-time-budget=5000"),
         *(f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}"),
         *("--host-resolver-rules=MAP * ~NOTFOUND", f"--screenshot={folder / 'shown.png'}"),
         (folder / "page.html").as_uri(),

@@ -11,7 +11,7 @@ bootstrap draws of the metrics.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -36,9 +36,26 @@ AGAIN = "run python -m experiments.evaluate again"
 Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
+class Measured(NamedTuple):
+    """What is measured on a split of a data set.
+
+    Attributes:
+        metrics: by (level, score).
+        labels: of the slices, [n] bool.
+        scores: of the slices by name, [n] each.
+        draws: AUPRC and AUROC of 2,000 bootstrap resamples of the scans, [draws] each, by
+            "<level>-<score>-<metric>".
+    """
+
+    metrics: dict[tuple[str, str], dict[str, float]]
+    labels: np.ndarray
+    scores: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
+
+
 @exclusive("evaluation of {}, seed {seed}")
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
-    """All scores of one method and seed on all anomalous data sets; what is there is kept."""
+    """Measure all scores of one method and seed on all anomalous data sets; keep what is there."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     opened = data_sets.agreed_stores(config, workdir)
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
@@ -58,20 +75,16 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
             parts.append(part)
             if processes.broadcast_from_first(part.exists):
                 continue
-            rows = [
-                results.Result(config.seed, method, score, dataset, split, level, metric, value)
-                for level, score, values in measure(config, part, store, split, scorers, known)
-                for metric, value in values.items()
-            ]
+            measured = measure(config, part, store, split, scorers, known)
             if processes.is_first():
-                results.write_csv(part, rows)
+                write(part, measured, config.seed, method, dataset, split)
     processes.broadcast_from_first(lambda: gather(parts, folder))
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:
     """Write the results of all data sets and splits to one file, which finishes the folder."""
-    found = [row for part in parts for row in results.read_csv(part)]
-    results.write_csv(folder / "results.csv", found)
+    rows = [row for part in parts for row in results.read_csv(part)]
+    results.write_csv(folder / "results.csv", rows)
     write_checksums(folder)
 
 
@@ -116,51 +129,75 @@ def measure(
     part: Path,
     store: SliceStore,
     split: str,
-    scorers: list[tuple[scoring.Scorer, Any]],
+    scorers: Sequence[tuple[scoring.Scorer, Any]],
     known: Known,
-) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Level, name and metrics of each score and heatmap on a split.
+) -> Measured:
+    """Measure each score and heatmap on a split; heatmaps lie beside `part` for as long.
 
-    All processes call this together; the first one measures, the others have nothing to yield.
-    Beside `part` it keeps `<part>_slices.npz`: labels and scores of the slices; and
-    `<part>_draws.npz`: AUPRC and AUROC of 2,000 bootstrap resamples of the scans, the same ones
-    for every score and method.
+    All processes call this together; the first one measures, the others find no metrics. The
+    bootstrap resamples are the same for every score and method.
     """
     rows = store.rows(split)
     labels = anomalous(store.masks)[rows]
     scans = np.unique(store.scans[rows], return_inverse=True)[1]
     weights = bootstrap.draw_weights(config.data.seed, scans.max() + 1)
-    scores, draws = {}, {}
+    measured = Measured({}, labels, {}, {})
 
-    def measured(level: str, name: str, chunks: metrics.Chunks):
-        above = known[level][name]
-        points = metrics.operating_points(chunks, tuple(above.values()))
-        edges = bootstrap.bin_edges(points)
-        counts = bootstrap.count_by_scan(with_scans(chunks, scans), edges, weights.shape[1])
-        for metric, values in bootstrap.weighted_metrics(counts, weights).items():
-            draws[f"{level}-{name}-{metric}"] = values
-        found = metrics.metrics_at(points)
-        for rate, threshold in above.items():
-            at_rate = metrics.metrics_above(points, threshold)
-            found |= {f"{metric}@{rate}": value for metric, value in at_rate.items()}
-        return level, name, found
+    def add(level: str, name: str, chunks: metrics.Chunks) -> None:
+        values, draws = measure_score(chunks, known[level][name], scans, weights)
+        measured.metrics[level, name] = values
+        measured.draws.update({f"{level}-{name}-{metric}": draws[metric] for metric in draws})
 
     for scorer, params in scorers:
         with HeatmapFiles(part.parent) as heatmaps:
-            scores |= score(config, store, rows, scorer, params, heatmaps, part.stem)
+            scores = score(config, store, rows, scorer, params, heatmaps, part.stem)
+            measured.scores.update(scores)
             for name, file in heatmaps.named.items():
-                yield measured("voxel", name, voxels(file, store, rows))
-    if not processes.is_first():
-        return
-    for name, values in scores.items():
-        yield measured("slice", name, metrics.in_memory(values, labels))
-    for what, arrays in (("slices", {"labels": labels, **scores}), ("draws", draws)):
-        with replacing(part.with_name(f"{part.stem}_{what}.npz")) as aside:
+                add("voxel", name, voxels(file, store, rows))
+    if processes.is_first():
+        for name, values in measured.scores.items():
+            add("slice", name, metrics.in_memory(values, labels))
+    return measured
+
+
+def measure_score(
+    chunks: metrics.Chunks, thresholds: Mapping[str, float], scans: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Return the metrics of one score, and bootstrap draws [draws] of AUPRC and AUROC.
+
+    Args:
+        chunks: of its values and labels, see `metrics.operating_points`.
+        thresholds: at which it is measured too, by rate.
+        scans: [n], the index of each slice's scan.
+        weights: [draws, scans], see `bootstrap.draw_weights`.
+    """
+    points = metrics.operating_points(chunks, tuple(thresholds.values()))
+    counts = bootstrap.count_by_scan(
+        with_scans(chunks, scans), bootstrap.bin_edges(points), weights.shape[1]
+    )
+    values = metrics.metrics_at(points)
+    for rate, threshold in thresholds.items():
+        at_rate = metrics.metrics_above(points, threshold)
+        values |= {f"{metric}@{rate}": value for metric, value in at_rate.items()}
+    return values, bootstrap.weighted_metrics(counts, weights)
+
+
+def write(part: Path, measured: Measured, seed: int, method: str, dataset: str, split: str) -> None:
+    """Write what was measured on a split: `<part>_slices.npz`, `<part>_draws.npz`, then `part`."""
+    slices = {"labels": measured.labels, **measured.scores}
+    for name, arrays in (("slices", slices), ("draws", measured.draws)):
+        with replacing(part.with_name(f"{part.stem}_{name}.npz")) as aside:
             np.savez(aside, **arrays)
+    rows = [
+        results.Result(seed, method, score, dataset, split, level, metric, value)
+        for (level, score), values in measured.metrics.items()
+        for metric, value in values.items()
+    ]
+    results.write_csv(part, rows)
 
 
 def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:
-    """Each chunk's scores and labels with the scan [n] of its rows."""
+    """Yield each chunk's scores and labels with the scan [n] of its rows."""
     first = 0
     for scores, labels in chunks():
         yield scores, labels, scans[first : first + len(scores)]

@@ -56,14 +56,13 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     anomalous = {name: store for name, store in opened.items() if name != HEALTHY}
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
     names = {name: theirs for name, theirs in names.items() if theirs}
-    found = list(estimates(config, workdir, rows))
-    written = tables.result_tables(
-        rows, sizes(anomalous), names, found, list(differences(config, workdir, found))
-    )
+    chosen = list(estimates(config, workdir, rows))
+    compared = list(differences(config, workdir, chosen))
+    written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
     text = "\n".join(map(page.markdown_table, written))
     write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(
-        summary.bars(rows, found, names), summary.prevalences(rows), "95 % interval over scans"
+        summary.bars(rows, chosen, names), summary.prevalences(rows), "95 % interval over scans"
     )
     caption = (
         "comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
@@ -86,7 +85,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
 
 
 def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
-    """Scans and slices of each data set and split."""
+    """Count scans and slices of each data set and split."""
     return {
         (name, split): tables.Size(
             len(np.unique(store.scans[store.rows(split)])), len(store.rows(split))
@@ -97,7 +96,7 @@ def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
 
 
 def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:
-    """Bootstrap draws of a metric on test, the mean over seeds: [draws]."""
+    """Read bootstrap draws of a metric on test, the mean over seeds: [draws]."""
     draws = []
     for seed in config.seeds:
         folder = runs.folder(workdir, seed, choice.method) / "evaluation"
@@ -109,7 +108,7 @@ def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> 
 def estimates(
     config: ConfigDict, workdir: Path, rows: list[results.Result]
 ) -> Iterator[summary.Estimate]:
-    """AUPRC and AUROC of every chosen score on test, with their intervals."""
+    """Yield AUPRC and AUROC of every chosen score on test, with their intervals."""
     spreads = {level: summary.measured(rows, level, "test") for level in results.LEVELS}
     for choice, score in results.select_scores(rows).items():
         for metric in tables.HEADLINE:
@@ -120,10 +119,10 @@ def estimates(
 
 
 def differences(
-    config: ConfigDict, workdir: Path, found: Iterable[summary.Estimate]
+    config: ConfigDict, workdir: Path, estimated: Iterable[summary.Estimate]
 ) -> Iterator[summary.Comparison]:
-    """The best two methods of each data set, level and comparison, by AUPRC on test."""
-    candidates = [e for e in found if e.metric == "auprc" and e.method != BASELINE]
+    """Compare the best two methods of each data set, level and comparison, by AUPRC on test."""
+    candidates = [e for e in estimated if e.metric == "auprc" and e.method != BASELINE]
     for which, group in groupby(sorted(candidates), key=lambda e: e[:3]):
         ranked = sorted(group, key=lambda e: e.mean, reverse=True)
         if len(ranked) > 1:
@@ -137,7 +136,7 @@ def differences(
 
 
 def save_figures(path: Path, sections: list[Section]) -> None:
-    """Each picture as a PNG file, numbered in the page's order."""
+    """Save each picture as a PNG file, numbered in the page's order."""
     pictures = [p for section in sections for p in section.parts if isinstance(p, Picture)]
     for number, picture in enumerate(pictures, start=1):
         name = "".join(c if c.isalnum() else "_" for c in picture.caption.split(":")[0].lower())
@@ -148,7 +147,7 @@ def save_figures(path: Path, sections: list[Section]) -> None:
 def curves(
     config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
 ) -> Iterator[Picture]:
-    """Score histograms, ROC and precision-recall curves of the chosen scores, first seed, test."""
+    """Draw histograms, ROC and precision-recall curves of chosen scores on test, first seed."""
     chosen = results.select_scores(rows)
     for dataset in anomalous:
         pairs = {}
@@ -163,7 +162,7 @@ def curves(
             if method != BASELINE:
                 figure = figures.score_histogram(*pairs[name], name)
                 yield Picture(
-                    figure, f"{dataset} {method} scores: how {name} of test slices spreads."
+                    figure, f"{dataset} {method} scores: distribution of {name} over test slices."
                 )
         yield Picture(
             figures.roc_and_pr(pairs), f"{dataset} curves: ROC and precision-recall, test slices."
@@ -171,7 +170,7 @@ def curves(
 
 
 def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
-    """Test slices of each data set with their annotation (as Figure 4)."""
+    """Show test slices of each data set with their annotation (as Figure 4)."""
     shown = {name: typical(store, EXAMPLES, 0) for name, store in anomalous.items()}
     figure = galleries.anomaly_examples(
         {name: (s.images[shown[name]], s.masks[shown[name]]) for name, s in anomalous.items()}
@@ -211,45 +210,45 @@ def pixel_scores(
 
 
 def heatmaps(store: SliceStore, shown: np.ndarray, scorers: list) -> dict[str, np.ndarray]:
-    """All post-processed heatmaps [n, H, W] of the given slices by name."""
+    """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
     arrays = scoring.Batch(store.images, store.brains, store.position)
-    found = {}
+    by_name = {}
     for scorer, params in scorers:
         scorer = scoring.post_processed(scorer)
         batches = scoring.in_batches(
             scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()[:1]
         )
-        found |= next(iter(batches)).heatmaps
-    return found
+        by_name |= next(iter(batches)).heatmaps
+    return by_name
 
 
 def typical(store: SliceStore, anomalous: int, normal: int) -> np.ndarray:
-    """The slice with most anomalous voxels of each of the first test scans, and normal ones."""
+    """Choose the most anomalous slice of each of the first test scans, and normal ones."""
     rows = store.rows("test")
     scans = np.unique(store.scans[rows])[:anomalous]
-    found = []
+    most_anomalous = []
     for scan in scans:
         mine = rows[store.scans[rows] == scan]
-        found.append(mine[np.argmax(store.masks[mine].sum((1, 2)))])
+        most_anomalous.append(mine[np.argmax(store.masks[mine].sum((1, 2)))])
     free = rows[~store.masks[rows].any((1, 2)) & (np.abs(store.position[rows] - 0.5) < 0.2)]
     chosen = free[np.linspace(0, len(free) - 1, min(normal, len(free))).astype(int)]
-    return np.array([*found, *chosen])
+    return np.array([*most_anomalous, *chosen])
 
 
 def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:
-    """Loss curves of each method, first seed."""
+    """Draw loss curves of each method, first seed."""
     for method in config.methods:
         history = read_history(runs.folder(workdir, config.seeds[0], method))
         yield Picture(figures.loss_curves(history), f"{method} training: loss over steps.")
 
 
 def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
-    """Effective rank of the representations and likelihoods of the densities, first seed."""
+    """Show effective rank of the representations and likelihoods of the densities, first seed."""
     for method in config.methods:
         fitted = runs.folder(workdir, config.seeds[0], method) / "densities"
-        found = json.loads((fitted / "diagnostics.json").read_text())
+        measured = json.loads((fitted / "diagnostics.json").read_text())
         yield Picture(
-            figures.spectrum(np.array(found["eigenvalues"]), found["effective_rank"]),
+            figures.spectrum(np.array(measured["eigenvalues"]), measured["effective_rank"]),
             f"{method} spectrum: how many dimensions the representations of normal slices use; a "
             "collapsed representation limits every density.",
         )
@@ -258,7 +257,7 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
             ("density", "training", "validation", "iterations"),
             [
                 (name, f"{nll['train']:.1f}", f"{nll['val']:.1f}", str(nll["iterations"]))
-                for name, nll in found["nll"].items()
+                for name, nll in measured["nll"].items()
             ],
         )
 
@@ -271,7 +270,7 @@ def provenance(config: ConfigDict, workdir: Path, opened: dict[str, SliceStore])
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Write the report and say where it is."""
     print(f"report: {write(config, workdir).resolve().as_uri()}")
 
 

@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 
 def bin_edges(points: OperatingPoints, bins: int = 4096) -> np.ndarray:
-    """At most `bins` ascending edges [K] among the positives' scores; the lowest is always one.
+    """Return at most `bins` ascending edges [K] among the positives' scores, the lowest included.
 
     If positives have no more than `bins` distinct scores, all are edges and the metrics are exact.
     If not, each gap between edges has less than 1/`bins` of the positives. Without any, K is 0.
@@ -91,7 +91,7 @@ def count_by_scan(
 
 
 def draw_weights(seed: int, scans: int, draws: int = 2000) -> np.ndarray:
-    """How often each scan is in each resample: int64 [draws, S], every row's sum is S.
+    """Draw how often each scan is in each resample: int64 [draws, S], every row's sum is S.
 
     The seed alone decides, so that two methods are compared on the same resamples. A single scan
     says nothing about others: it is in no resample, and all metrics are NaN. Intervals from few
@@ -109,7 +109,7 @@ def draw_weights(seed: int, scans: int, draws: int = 2000) -> np.ndarray:
 
 
 def weighted_metrics(counts: ScanCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """AUPRC and AUROC [draws], as `metrics.metrics_at` defines them, of each weighting of scans.
+    """Return AUPRC and AUROC [draws], as `metrics.metrics_at` has them, of each weighting of scans.
 
     Scores in one bin tie. That is exact if every distinct score of a positive is an edge. If not,
     let q be the largest share of a draw's positives in one gap between edges (see `bin_edges`):
@@ -145,7 +145,7 @@ def weighted_metrics(counts: ScanCounts, weights: np.ndarray) -> dict[str, np.nd
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of a metric's draws [draws], without those that are NaN; NaN if all are.
+    """Return the percentile interval of a metric's draws [draws] that are not NaN; NaN if all are.
 
     Efron and Tibshirani, 1993, section 13.3. For a metric averaged over training seeds, average
     the seeds' draws; the interval then speaks of other patients, not of other seeds.
@@ -193,7 +193,7 @@ def _check(scores: np.ndarray, labels: np.ndarray, scan: np.ndarray, scans: int)
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """How many values are in each bin of `ScanCounts`, [2 K + 1], highest first."""
+    """Count the values in each bin of `ScanCounts`, [2 K + 1], highest first."""
     values = np.sort(values, axis=None)
     bounds = [np.searchsorted(values, edges, side) for side in ("left", "right")]
     return np.diff(np.column_stack(bounds).ravel(), prepend=0, append=values.size)[::-1]

@@ -43,7 +43,7 @@ class OperatingPoints(NamedTuple):
 
 
 def binary_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`metrics_at` of scores (higher = more anomalous) and boolean labels of one shape.
+    """Return `metrics_at` of scores (higher = more anomalous) and boolean labels of one shape.
 
     Raises:
         InputError: non-finite scores, another shape of labels, or labels other than 0 and 1.
@@ -52,7 +52,7 @@ def binary_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def metrics_at(points: OperatingPoints) -> dict[str, float]:
-    """Metrics over all thresholds; NaN where there are no positives or no negatives.
+    """Return metrics over all thresholds; NaN where there are no positives or no negatives.
 
     auprc: step-wise area under precision and recall, as scikit-learn's average_precision_score.
     auroc: probability that a positive scores higher than a negative; ties count one half.
@@ -79,7 +79,7 @@ def metrics_at(points: OperatingPoints) -> dict[str, float]:
 
 
 def metrics_above(points: OperatingPoints, threshold: float) -> dict[str, float]:
-    """Metrics of one threshold: what lies above it, and not what equals it, is called anomalous.
+    """Return metrics of one threshold: what lies above it, not what equals it, is called anomalous.
 
     dice: Dice; NaN where there are no positives or no negatives.
     sensitivity: the share of the positives that lies above; NaN where there are none.
@@ -88,14 +88,14 @@ def metrics_above(points: OperatingPoints, threshold: float) -> dict[str, float]
     Raises:
         InputError: `threshold` is none of `points.thresholds`, see `operating_points`.
     """
-    found = np.flatnonzero(points.thresholds == float(threshold))
-    if not found.size:
+    places = np.flatnonzero(points.thresholds == float(threshold))
+    if not places.size:
         raise InputError(
             f"threshold {threshold}: expected one of those counted, found none; give it to "
             "operating_points"
         )
     n_positive, n_negative = int(points.positives.sum()), points.negatives
-    true, false = int(points.positives[: found[0]].sum()), int(points.above[found[0]])
+    true, false = int(points.positives[: places[0]].sum()), int(points.above[places[0]])
     defined = n_positive and n_negative
     return {
         "dice": 2 * true / (n_positive + true + false) if defined else np.nan,
@@ -121,19 +121,19 @@ def operating_points(chunks: Chunks, at: Sequence[float] = ()) -> OperatingPoint
     if counted != total:
         raise InputError(
             f"chunks gave {total} scores at first and {counted} the second time; expected a "
-            "function that starts anew at every call, such as a lambda around a generator function"
+            "function that starts again at every call, such as a lambda around a generator function"
         )
-    ranked = np.cumsum(positives)
+    # Without the positives, which are known one by one, the counts are those of normal ones.
+    positives_up_to = np.cumsum(positives)
     negatives = total - int(positives.sum())
-    up_to -= ranked
-    below -= ranked
-    below += positives
-    columns = (thresholds, positives, up_to - below, negatives - up_to)
-    return OperatingPoints(*(column[::-1] for column in columns), negatives)
+    negatives_up_to = up_to - positives_up_to
+    negatives_below = below - (positives_up_to - positives)
+    tied, above = negatives_up_to - negatives_below, negatives - negatives_up_to
+    return OperatingPoints(thresholds[::-1], positives[::-1], tied[::-1], above[::-1], negatives)
 
 
 def in_memory(scores: np.ndarray, labels: np.ndarray) -> Chunks:
-    """Arrays of one shape as chunks of views for `operating_points`."""
+    """Return arrays of one shape as chunks of views for `operating_points`."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.shape != labels.shape:
         raise InputError(f"scores have shape {scores.shape}, labels {labels.shape}; expected one")
@@ -146,8 +146,8 @@ def in_memory(scores: np.ndarray, labels: np.ndarray) -> Chunks:
 
 
 def _positives(chunks: Chunks, at: Sequence[float]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Distinct scores of positives and `at`, ascending; positives at each; number of all scores."""
-    found, total = [], 0
+    """Return distinct scores of positives and `at`, ascending; positives at each; count of all."""
+    anomalous, total = [], 0
     for scores, labels in chunks():
         scores, labels = np.asarray(scores), np.asarray(labels)
         if scores.shape != labels.shape:
@@ -161,35 +161,35 @@ def _positives(chunks: Chunks, at: Sequence[float]) -> tuple[np.ndarray, np.ndar
             if not np.isin(labels, (0, 1)).all():
                 raise InputError(f"labels hold {np.unique(labels)[:5]}; expected only 0 and 1")
             labels = labels.astype(bool)
-        found.append(scores[labels])
+        anomalous.append(scores[labels])
         total += scores.size
     if not total:
         raise InputError("no scores at all; expected at least one slice or voxel")
-    further = np.unique(np.asarray(at, np.result_type(found[0], 0.0)))
-    thresholds, counts = np.unique(np.concatenate([*found, further]), return_counts=True)
+    further = np.unique(np.asarray(at, np.result_type(anomalous[0], 0.0)))
+    thresholds, counts = np.unique(np.concatenate([*anomalous, further]), return_counts=True)
     counts[np.searchsorted(thresholds, further)] -= 1
     return thresholds, counts, total
 
 
 def _count(chunks: Chunks, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores below, and not above, each ascending threshold; number of all scores."""
+    """Return scores below, and not above, each ascending threshold; number of all scores."""
     below, up_to = np.zeros((2, len(thresholds)), np.int64)
+    pieces, total = (np.ravel(scores) for scores, _ in chunks()), 0
     if not len(thresholds):
-        return below, up_to, sum(np.size(scores) for scores, _ in chunks())
-    scores, counted = (np.ravel(scores) for scores, _ in chunks()), 0
+        return below, up_to, sum(piece.size for piece in pieces)
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        for values in _gathered(scores, thresholds.dtype):
-            counted += values.size
+        for values in _buffered(pieces, thresholds.dtype):
+            total += values.size
             parts = np.array_split(values, workers)
             list(pool.map(np.ndarray.sort, parts))
             count = partial(_count_block, parts, thresholds, below, up_to)
             list(pool.map(count, range(0, len(thresholds), BLOCK)))
-    return below, up_to, counted
+    return below, up_to, total
 
 
-def _gathered(pieces: Iterable[np.ndarray], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The pieces' values, in one reused buffer that is full each time but the last."""
+def _buffered(pieces: Iterable[np.ndarray], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Yield the pieces' values in one reused buffer that is full each time but the last."""
     buffer, used = np.empty(SORTED_AT_ONCE, dtype), 0
     for piece in pieces:
         while piece.size:
@@ -216,13 +216,13 @@ def _count_block(
 
 
 def covariance_spectrum(z: np.ndarray) -> np.ndarray:
-    """Eigenvalues of the covariance of representations [N, D], [D], largest first."""
+    """Return eigenvalues of the covariance of representations [N, D], [D], largest first."""
     covariance = np.cov(np.asarray(z, np.float64), rowvar=False).reshape(z.shape[1], z.shape[1])
     return np.clip(np.linalg.eigvalsh(covariance)[::-1], 0, None)
 
 
 def effective_rank(spectrum: np.ndarray) -> float:
-    """How many dimensions representations really use: between 1 and D, NaN if they are constant.
+    """Return how many dimensions representations use: between 1 and D, NaN if they are constant.
 
     The exponential of the entropy of the normalized eigenvalues [D] of their covariance (Roy and
     Vetterli, "The effective rank", EUSIPCO 2007).

@@ -56,7 +56,7 @@ def write_csv(path: Path, rows: Iterable[Result]) -> None:
 
 
 def read_csv(path: Path) -> list[Result]:
-    """The rows of a results.csv.
+    """Read the rows of a results.csv.
 
     Raises:
         InputError: no file, other columns than those of `Result`, or a seed or value no number.
@@ -84,12 +84,12 @@ def read_csv(path: Path) -> list[Result]:
 
 
 def is_density(score: str) -> bool:
-    """Whether a score is the NLL, or its gradient, of a density on representations."""
+    """Return whether a score is the NLL, or its gradient, of a density on representations."""
     return score == "flow" or re.fullmatch(r"gmm\d+", score) is not None
 
 
 def is_candidate(comparison: str, method: str, score: str) -> bool:
-    """Whether a method may choose a score (Section 4.5).
+    """Return whether a method may choose a score (Section 4.5).
 
     In the comparison "full", CRADL chooses among its densities and any other method among its own
     terms; in "radl" every method chooses among the densities on its representations.
@@ -99,18 +99,19 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
 
 
 def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:
-    """The score of each choice that can be made: the best validation AUPRC, mean over seeds.
+    """Return the score of each choice: the best validation AUPRC, mean over seeds.
 
     Section 4.5: test results take no part. The first of equals wins; scores without a defined
     validation AUPRC cannot win, so that a data set without anomalous validation slices has none.
     """
-    found: dict[Choice, dict[str, list[float]]] = {}
+    candidates: dict[Choice, dict[str, list[float]]] = {}
     for row in rows:
         if row.split == "val" and row.metric == "auprc" and not math.isnan(row.value):
             for comparison in COMPARISONS:
                 if is_candidate(comparison, row.method, row.score):
                     choice = Choice(row.dataset, row.level, comparison, row.method)
-                    found.setdefault(choice, {}).setdefault(row.score, []).append(row.value)
+                    candidates.setdefault(choice, {}).setdefault(row.score, []).append(row.value)
     return {
-        key: max(scores, key=lambda score: fmean(scores[score])) for key, scores in found.items()
+        choice: max(scores, key=lambda score: fmean(scores[score]))
+        for choice, scores in candidates.items()
     }

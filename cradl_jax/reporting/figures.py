@@ -28,7 +28,7 @@ PANELS = {"slice": "Detection (slices)", "voxel": "Localization (voxels)"}
 
 
 class Bar(NamedTuple):
-    """One bar of `comparison_bars`: test AUPRC in [0, 1], NaN for what is not known.
+    """One bar of `comparison_bars`: test AUPRC in [0, 1], NaN where there is none.
 
     Attributes:
         level: "slice" or "voxel".
@@ -52,7 +52,7 @@ class Bar(NamedTuple):
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Training and validation loss over steps, the smallest validation loss marked.
+    """Draw training and validation loss over steps, the smallest validation loss marked.
 
     `history` holds the lines of metrics.jsonl: `step` and `train/loss`, `val/loss` or both.
     """
@@ -73,7 +73,7 @@ def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def score_histogram(scores: np.ndarray, anomalous: np.ndarray, title: str) -> Figure:
-    """How scores [N] are distributed among normal slices and among anomalous ones [N] bool.
+    """Draw how scores [N] are distributed among normal and anomalous slices, [N] bool.
 
     Shares are of each class. The middle 99 % set the range; the outermost bins hold the rest.
     """
@@ -97,7 +97,7 @@ def score_histogram(scores: np.ndarray, anomalous: np.ndarray, title: str) -> Fi
 
 
 def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """ROC and precision-recall curves of several (scores, boolean labels), by their names.
+    """Draw ROC and precision-recall curves of several (scores, boolean labels), by their names.
 
     A curve without positives or without negatives does not exist and is left out.
     """
@@ -127,7 +127,7 @@ def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
 
 def _curves(points: OperatingPoints) -> tuple[tuple, tuple]:
-    """ROC (with a corner wherever negatives lie between positives) and PR, thinned for drawing."""
+    """Return ROC (a corner where negatives lie between positives) and PR, thinned for drawing."""
     last = len(points.positives) - 1
     kept = np.concatenate([np.linspace(0, last, 2000), np.geomspace(1, last + 1, 500) - 1])
     kept = np.unique(kept.astype(int))
@@ -143,7 +143,7 @@ def _curves(points: OperatingPoints) -> tuple[tuple, tuple]:
 
 
 def spectrum(eigenvalues: np.ndarray, rank: float) -> Figure:
-    """The representations' covariance spectrum [D], largest first, and their effective rank."""
+    """Draw the representations' covariance spectrum [D], largest first, and effective rank."""
     figure, (axes,) = _figure(1, width=7.2, height=3.4)
     share = eigenvalues / max(eigenvalues.sum(), np.finfo(np.float64).tiny)
     visible = share > 1e-9
@@ -170,7 +170,7 @@ def spectrum(eigenvalues: np.ndarray, rank: float) -> Figure:
 def comparison_bars(
     bars: Sequence[Bar], prevalence: Mapping[tuple[str, str], float], errors: str = "error bar"
 ) -> Figure:
-    """Figure 2: AUPRC of densities, KL divergence and best own scores, a group a data set.
+    """Draw Figure 2: AUPRC of densities, KL divergence and best own scores by data set.
 
     Args:
         bars: in any order; a panel a level.
@@ -214,7 +214,7 @@ def _bar_groups(
     styles: Sequence[tuple[str, str]],
     shares: Mapping[str, float],
 ) -> None:
-    """Bars in a fixed order of (kind, method), one group for each data set of `shares`."""
+    """Draw bars in a fixed order of (kind, method), one group for each data set of `shares`."""
     width = min(0.84 / max(1, len(styles)), 0.25)
     for group, (dataset, share) in enumerate(shares.items()):
         mine = [bar for bar in bars if bar.dataset == dataset]
@@ -248,13 +248,13 @@ def _bar_style(kind: str, method: str) -> dict:
 
 
 def _figure(panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of `panels` side by side, in inches."""
+    """Return a figure of `panels` side by side, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Titles and axis labels in one style, without frame or chart junk."""
+    """Set titles and axis labels in one style, without frame or chart junk."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(x, fontsize=9.5, color=INK)
     axes.set_ylabel(y, fontsize=9.5, color=INK)
@@ -266,7 +266,7 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _colors(count: int) -> list:
-    """Colors that can be told apart: fixed ones for a few lines, a ramp for many."""
+    """Return colors that can be told apart: fixed ones for a few lines, a ramp for many."""
     if count <= len(LINES):
         return list(LINES[:count])
     return list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))

@@ -23,7 +23,7 @@ def pixel_scores(
     maps: Mapping[str, np.ndarray],
     labels: Sequence[str] = (),
 ) -> Figure:
-    """Figure 1b: a row a slice: image, annotation, then the pixel scores of each method.
+    """Draw Figure 1b: a row a slice: image, annotation, then the pixel scores of each method.
 
     Args:
         images: [n, H, W] in [-1.5, 1.5], background exactly 0.
@@ -58,7 +58,7 @@ def pixel_scores(
 
 
 def anomaly_examples(sets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Figure 4: slices of each data set, and below each the same with its annotation's outline.
+    """Draw Figure 4: slices of each data set, and below each the same with its annotation outlined.
 
     Args:
         sets: by name, images [n, H, W] in [-1.5, 1.5] and masks [n, H, W] bool; the first six of
@@ -87,7 +87,7 @@ def _grid(
     above: float = GAP,
     below: float = GAP,
 ) -> tuple[Figure, np.ndarray, tuple[slice, ...]]:
-    """Axes for slices [rows, columns], and the window [:, y, x] of `images` that holds all brains.
+    """Return axes [rows, columns] and the window [:, y, x] of `images` that holds all brains.
 
     Every `group` rows are set apart from the next; `above` and `below` are inches for text.
     """

@@ -92,12 +92,12 @@ SELECTION: Mapping[tuple[str, str, str, str], str] = {
     for (dataset, method), scores in _TABLE_4.items()
     for (level, comparison), score in zip(_COLUMNS, scores, strict=True)
 }
-"""Table 4: the score of each (dataset, level, comparison, method), as `report.Choice`."""
+"""Table 4: the score of each (dataset, level, comparison, method), as `results.Choice`."""
 
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """All figures of Tables 2, 3 and 5 to 8 that the paper's text gives without doubt."""
+    """Return all figures of Tables 2, 3 and 5 to 8 that the paper's text gives without doubt."""
     with files("cradl_jax.reporting").joinpath("paper_values.csv").open(encoding="utf-8") as file:
         return tuple(
             Row(int(table), *names, float(mean), float(std))
@@ -106,7 +106,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def find(table: int, method: str, score: str, dataset: str, metric: str) -> Row | None:
-    """One figure, `dataset` by the paper's name; None where the paper has none."""
+    """Return one figure, `dataset` by the paper's name; None where the paper has none."""
     return _index().get((table, method, score, dataset, metric))
 
 
@@ -125,12 +125,12 @@ def check_names(names: Mapping[str, str]) -> None:
 
 
 def method_name(method: str) -> str:
-    """'cevae' as the paper prints it: 'ceVAE'; a method that it does not know, unchanged."""
+    """Return 'cevae' as the paper prints it: 'ceVAE'; other methods unchanged."""
     return METHODS.get(method, method)
 
 
 def score_name(score: str) -> str:
-    """'gmm4' as the paper prints it: 'GMM 4'; a score that it does not know, unchanged."""
+    """Return 'gmm4' as the paper prints it: 'GMM 4'; other scores unchanged."""
     if components := re.fullmatch(r"gmm(\d+)", score):
         return f"GMM {components[1]}"
     return SCORES.get(score, score)

@@ -27,7 +27,7 @@ class HeatmapFiles(ExitStack):
     """
 
     def __init__(self, folder: Path):
-        """No file yet."""
+        """Start without files."""
         super().__init__()
         self.folder = folder
         self.named: dict[str, IO[bytes]] = {}
@@ -54,7 +54,7 @@ def score(
     files: HeatmapFiles,
     label: str,
 ) -> dict[str, np.ndarray]:
-    """Scores [n] of the given slices; `files` gets their post-processed heatmaps [n, H, W].
+    """Score slices: return scores [n]; write post-processed heatmaps [n, H, W] to `files`.
 
     All processes call this together, and only in the first one are there files.
 
@@ -75,7 +75,7 @@ def score(
 
 
 def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:
-    """The heatmaps' values [n, H, W] with their labels, block by block, as often as asked."""
+    """Return a function that yields heatmaps [n, H, W] with their labels, block by block."""
 
     def blocks():
         for first in range(0, len(rows), BLOCK):

@@ -33,7 +33,7 @@ from experiments.study.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
 AGAIN = "run python -m experiments.evaluate again"
-Known = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
+LabelFree = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
 
 class Measured(NamedTuple):
@@ -59,7 +59,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     opened = data_sets.agreed_stores(config, workdir)
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
-    known = known_thresholds(config, workdir, method, opened[HEALTHY], made_from)
+    label_free = label_free_thresholds(config, workdir, method, opened[HEALTHY], made_from)
     processes.broadcast_from_first(
         lambda: write_manifest(folder, settings(opened, method), made_from)
     )
@@ -75,7 +75,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
             parts.append(part)
             if processes.broadcast_from_first(part.exists):
                 continue
-            measured = measure(config, part, store, split, scorers, known)
+            measured = measure(config, part, store, split, scorers, label_free)
             if processes.is_first():
                 write(part, measured, config.seed, method, dataset, split)
     processes.broadcast_from_first(lambda: gather(parts, folder))
@@ -89,7 +89,7 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
 
 
 def settings(opened: Mapping[str, SliceStore], method: str) -> dict:
-    """What the evaluation of a method depends on, as plain values."""
+    """Return what the evaluation of a method depends on, as plain values."""
     data = {name: store.manifest["fingerprint"] for name, store in opened.items()}
     return {"method": method, "data": data}
 
@@ -109,9 +109,9 @@ def read_results(
     return results.read_csv(folder / "results.csv")
 
 
-def known_thresholds(
+def label_free_thresholds(
     config: ConfigDict, workdir: Path, method: str, healthy: SliceStore, made_from: str
-) -> Known:
+) -> LabelFree:
     """Read the thresholds of a method on healthy scans.
 
     Raises:
@@ -130,11 +130,11 @@ def measure(
     store: SliceStore,
     split: str,
     scorers: Sequence[tuple[scoring.Scorer, Any]],
-    known: Known,
+    label_free: LabelFree,
 ) -> Measured:
     """Measure each score and heatmap on a split; heatmaps lie beside `part` for as long.
 
-    All processes call this together; the first one measures, the others find no metrics. The
+    All processes call this together; the first one measures, the others return no metrics. The
     bootstrap resamples are the same for every score and method.
     """
     rows = store.rows(split)
@@ -144,7 +144,7 @@ def measure(
     measured = Measured({}, labels, {}, {})
 
     def add(level: str, name: str, chunks: metrics.Chunks) -> None:
-        values, draws = measure_score(chunks, known[level][name], scans, weights)
+        values, draws = measure_score(chunks, label_free[level][name], scans, weights)
         measured.metrics[level, name] = values
         measured.draws.update({f"{level}-{name}-{metric}": draws[metric] for metric in draws})
 
@@ -205,7 +205,7 @@ def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point: the configured methods and the trivial baselines."""
+    """Evaluate the configured methods and the trivial baselines."""
     for method in (*config.methods, results.BASELINE):
         evaluate(config, workdir, method)
 

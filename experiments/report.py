@@ -183,7 +183,7 @@ def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
 def pixel_scores(
     config: ConfigDict, workdir: Path, rows: list[results.Result], opened: dict[str, SliceStore]
 ) -> Iterator[Picture]:
-    """Test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
+    """Show test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
     chosen = results.select_scores(rows)
     first = ConfigDict({**config, "seed": config.seeds[0]})
     scorers = {
@@ -263,7 +263,7 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
 
 
 def provenance(config: ConfigDict, workdir: Path, opened: dict[str, SliceStore]) -> dict[str, str]:
-    """Versions, commit and the data's fingerprints."""
+    """Return commit, versions and the data's fingerprints."""
     manifest = read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
     prints = {f"data set {name}": store.manifest["fingerprint"] for name, store in opened.items()}
     return {"commit": manifest["git_commit"] or "none", **manifest["versions"], **prints}

@@ -1,4 +1,4 @@
-"""Find what is usual among healthy scans: thresholds without labels, percentiles, their looks.
+"""Estimate label-free thresholds and percentiles on healthy validation scans.
 
     python -m experiments.thresholds --config=configs/phantom.py [--workdir=runs/phantom]
 
@@ -60,7 +60,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
 
 
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
-    """What the thresholds of a method depend on, as plain values."""
+    """Return what the thresholds of a method depend on, as plain values."""
     _, first, *_ = data_sets.names(config)
     slicing = data_sets.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
     return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
@@ -73,9 +73,9 @@ def measure(
     params: Any,
     files: HeatmapFiles,
 ) -> tuple[dict[str, thresholds.HealthyScores], dict[str, dict[str, float]]]:
-    """What is usual of each score, and the thresholds of each heatmap, on validation slices.
+    """Summarize each score, and find the thresholds of each heatmap, on validation slices.
 
-    All processes call this together; the first one measures, the others find nothing.
+    All processes call this together; the first one measures, the others return nothing.
     """
     rows = healthy.rows("val")
     scores = score(config, healthy, rows, scorer, params, files, "healthy_val")
@@ -94,7 +94,7 @@ def measure(
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point: the configured methods and the trivial baselines."""
+    """Find the thresholds of the configured methods and the trivial baselines."""
     for method in (*config.methods, BASELINE):
         fit(config, workdir, method)
 

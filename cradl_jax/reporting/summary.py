@@ -151,7 +151,7 @@ def without_choice(rows: Sequence[Result], level: str) -> list[str]:
 def bars(
     rows: Sequence[Result], estimates: Iterable[Estimate] = (), names: Names = NAMELESS
 ) -> list[Bar]:
-    """Return the bars of Figure 2: the test AUPRC of the densities, of KL-Div., of the best own score.
+    """Return Figure 2: the test AUPRC of the densities, of KL-Div., and of the best own score.
 
     Error bars span the intervals of `estimates`, if there are any, and otherwise one standard
     deviation over seeds on either side. What could not be chosen or measured has no bar.

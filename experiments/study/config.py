@@ -38,8 +38,12 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
         )
     files = {"healthy": Path(healthy).absolute()}
     for path in map(Path, anomalous.split(",")):
-        if fault := config_schema.check_name(path.stem):
-            raise InputError(f"{path}: {fault}; rename the file")
+        try:
+            config_schema.fit_name(path.stem)
+        except ValueError as expected:
+            raise InputError(
+                f"{path}: expected {expected}, found {path.stem!r}; rename the file"
+            ) from expected
         if path.stem in files:
             raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
         files[path.stem] = path.absolute()

@@ -1,4 +1,4 @@
-"""What a config says of one method: its settings, its network, and what training minimises.
+"""What a config says of one method: its settings, its network, and what training minimizes.
 
 The methods share encoder, augmentation, training loop and densities; a config's `overrides` hold
 the settings in which one differs from the others.
@@ -8,12 +8,13 @@ from ml_collections import ConfigDict
 
 from cradl_jax import augment, methods, objectives
 from cradl_jax.devices.parallel import AXIS
+from experiments.study.config_schema import Parts
 
-PARTS = ("model", "augment", "train", "loss")  # of a config, that a run depends on
+PARTS = tuple(Parts.model_fields)  # of a config, that a run depends on
 
 
 def of_method(config: ConfigDict, method: str) -> ConfigDict:
-    """The config with the overrides of a method in place.
+    """Return the config with the overrides of a method in place.
 
     Raises:
         InputError: no such method.
@@ -25,24 +26,24 @@ def of_method(config: ConfigDict, method: str) -> ConfigDict:
 
 
 def of_run(config: ConfigDict, method: str) -> dict:
-    """What a trained run depends on, as plain values."""
+    """Return what a trained run depends on, as plain values."""
     own = of_method(config, method)
     parts = {name: own[name].to_dict() for name in PARTS}
     return {"method": method, "seed": config.seed, "size": config.data.size, **parts}
 
 
 def of_densities(config: ConfigDict) -> dict:
-    """What the densities of a run depend on, as plain values."""
+    """Return what the densities of a run depend on, as plain values."""
     return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
 
 
 def network(config: ConfigDict, method: str) -> methods.Network:
-    """The network of `method`."""
+    """Build the network of `method`."""
     return methods.network(method, size=config.data.size, **of_method(config, method).model)
 
 
 def objective(config: ConfigDict, method: str, model: methods.Network) -> objectives.Objective:
-    """What training minimises: NT-Xent (Section 3.1), or equation 7 or 8."""
+    """Build what training minimizes: NT-Xent (Section 3.1), or equation 7 or 8."""
     own = of_method(config, method)
     view, loss = _view(own), own.loss
     if method == "cradl":
@@ -53,7 +54,7 @@ def objective(config: ConfigDict, method: str, model: methods.Network) -> object
 
 
 def _view(config: ConfigDict) -> augment.Transform:
-    """The random transforms of training."""
+    """Build the random transforms of training."""
     values = config.augment
     return augment.views(
         mirroring=values.mirror,

@@ -14,12 +14,13 @@ from ml_collections import config_flags
 
 from cradl_jax.errors import LONGEST
 from experiments.cli import command
-from experiments.study import app
+from experiments.study import app, config_schema
 from tests.helpers import corpus, corpus_settings
 from tests.helpers.refusals import in_time, refusal  # noqa: F401
 from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[3]
+SETTINGS = config_schema.KNOWN  # imported before the time of a message counts
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -155,3 +156,8 @@ def test_commands_print_one_line_and_end_with_status_2(tmp_path):
         assert found.returncode == 2 and not found.stdout
         lines = [line for line in found.stderr.splitlines() if line and "checking" not in line]
         assert len(lines) == 1 and re.search(f"^error: .*{cause}", lines[0]), found.stderr
+
+
+def test_every_setting_of_the_configs_is_declared():
+    assert {"train.epochs", "data.sets.offset", "phantom.spacing_mm"} <= set(SETTINGS)
+    assert len(SETTINGS) == len(set(SETTINGS)) > 50

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
-from cradl_jax.runs import verification
 from experiments.cli import command
 
 RUN = flags.DEFINE_string("run", None, "A working directory, a run's folder, or an exported run.")
@@ -21,7 +19,11 @@ flags.mark_flag_as_required("run")
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the checks and print a line each."""
+    from tqdm import tqdm
+
+    from cradl_jax.runs import verification  # imports JAX
+
     path, wrong, done = Path(RUN.value).expanduser(), 0, 0
     size = verification.n_bytes(path)
     with tqdm(desc="hashing", total=size, unit="B", unit_scale=True, leave=False) as bar:

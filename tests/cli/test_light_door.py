@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = ("jax", "flax", "orbax", "optax", "matplotlib", "scipy", "sklearn", "nibabel", "pandas")
-COMMANDS = ["predict"]
+COMMANDS = ["predict", "verify", "benchmark"]
 REPORT = f"""
 import atexit, sys
 def report():

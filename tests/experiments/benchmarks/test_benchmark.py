@@ -21,6 +21,7 @@ from experiments.benchmarks import (
     densities,
     flops,
     localization,
+    parts,
     table,
     timing,
     training,
@@ -180,7 +181,7 @@ def test_the_command_writes_rows_and_names_what_it_skips(tmp_path, monkeypatch, 
     for name in [name for name in sys.modules if name.startswith("experiments.benchmarks.peers")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    monkeypatch.setattr(benchmark, "ON_CPU", cheap_parts())
+    monkeypatch.setattr(parts, "ON_CPU", cheap_parts())
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(out=str(tmp_path / "out.json"), parts=None):
         benchmark.main()
@@ -202,14 +203,14 @@ def test_an_import_that_fails_for_another_reason_is_no_missing_peer():
         raise ModuleNotFoundError("no module", name="cradl_jax.absent")
 
     with pytest.raises(ModuleNotFoundError):
-        benchmark.run({"part": (broken,)})
+        parts.run({"part": (broken,)})
 
 
 def test_parts_are_chosen_by_name():
-    assert list(benchmark.choose(benchmark.ON_CPU, ["em", "median"])) == ["em", "median"]
-    assert benchmark.choose(benchmark.ON_CPU, None) == benchmark.ON_CPU
+    assert list(parts.choose(parts.ON_CPU, ["em", "median"])) == ["em", "median"]
+    assert parts.choose(parts.ON_CPU, None) == parts.ON_CPU
     with pytest.raises(InputError, match=r"expected some of pretext, .*, found 'simclr'"):
-        benchmark.choose(benchmark.ON_ACCELERATOR, ["simclr"])
+        parts.choose(parts.ON_ACCELERATOR, ["simclr"])
 
 
 def test_an_unknown_part_is_refused_and_the_parts_are_listed(capsys):
@@ -218,7 +219,7 @@ def test_an_unknown_part_is_refused_and_the_parts_are_listed(capsys):
         benchmark.main()
     with flagsaver.flagsaver(parts=["list"]):
         benchmark.main()
-    assert capsys.readouterr().out.split() == list(benchmark.ON_CPU)
+    assert capsys.readouterr().out.split() == list(parts.ON_CPU)
 
 
 def test_a_busy_machine_is_named():

@@ -7,7 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 FORBIDDEN = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml"}
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "load_module"}
-STARTS_PROCESSES = {"cradl_jax/manifest.py"}  # git rev-parse
+STARTS_PROCESSES = {"cradl_jax/storage/manifest.py"}  # git rev-parse
 
 
 def test_no_code_unpickles_or_executes_what_it_reads():

@@ -5,21 +5,21 @@ multiplicative brightness and additive Gaussian noise. A batch is transformed by
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_batching import custom_vmap
 
+from cradl_jax.intensity import CLIP
+from cradl_jax.ops.gather import squares
 from cradl_jax.ops.random import normal
 
 Transform = Callable[[Array, Array], Array]
 
 
 def compose(*transforms: Transform) -> Transform:
-    """One transform that applies `transforms` in turn, each with a key of its own."""
+    """Return one transform that applies `transforms` in turn, each with a key of its own."""
 
     def composed(key: Array, image: Array) -> Array:
         for transform, subkey in zip(
@@ -41,47 +41,17 @@ def affine(image: Array, matrix: Array, shift: Array) -> Array:
     columns = jnp.arange(width) - (width - 1) / 2
 
     def along(axis: int, size: int) -> tuple[Array, Array]:
-        """Number of the pixel before each point, and the way from it to the point."""
+        """Return the pixel before each point, and the distance from it to the point."""
         point = matrix[axis, 0] * rows + matrix[axis, 1] * columns + shift[axis]
         point = jnp.clip(point + (size - 1) / 2, 0, size - 1)
         before = jnp.minimum(point.astype(int), size - 2)
         return before, point - before
 
     (row, down), (column, right) = along(0, height), along(1, width)
-    here, beside, below, across = _squares(image, row * width + column)
+    here, beside, below, across = squares(image, row * width + column)
     top = (1 - right) * here + right * beside
     bottom = (1 - right) * below + right * across
     return (1 - down) * top + down * bottom
-
-
-@custom_vmap
-def _squares(images: Array, index: Array) -> tuple[Array, ...]:
-    """Pixels `index` [..., h, w] of the raveled images [..., H, W], and their neighbors.
-
-    These are to the right, below, and below to the right. All four are read at one index from
-    arrays that begin where they lie: a CPU computes and checks it once. It is one into all images,
-    since pairs (image, pixel) would pass through memory.
-    """
-    *leading, height, width = images.shape
-    first = height * width * jnp.arange(math.prod(leading)).reshape(*leading, 1, 1)
-    last = images.size - width - 1
-
-    def read(offset: int) -> Array:
-        # within the images, as `affine` clips: without checks it is several times as fast
-        at = images.ravel()[offset : offset + last].at[first + index]
-        return at.get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-    return tuple(read(offset) for offset in (0, 1, width, width + 1))
-
-
-@_squares.def_vmap
-def _squares_of_batch(size: int, mapped: list[bool], *arrays: Array):
-    """A batch is one more leading axis."""
-    images, index = (
-        array if is_mapped else jnp.broadcast_to(array, (size, *array.shape))
-        for array, is_mapped in zip(arrays, mapped, strict=True)
-    )
-    return _squares(images, index), (True,) * 4
 
 
 def crop_scale_mirror_rotate(
@@ -90,7 +60,7 @@ def crop_scale_mirror_rotate(
     rotation: float = 0.1,
     mirroring: float = 0.5,
 ) -> Transform:
-    """Random cropping, scaling, mirroring and rotation in one interpolation.
+    """Crop, scale, mirror and rotate at random, in one interpolation.
 
     Args:
         shift: largest displacement along each axis, as a share of the image's side.
@@ -135,7 +105,7 @@ def gaussian_noise(largest: float = 0.05) -> Transform:
     return transform
 
 
-def clip(limit: float = 1.5) -> Transform:
+def clip(limit: float = CLIP) -> Transform:
     """Clip to [-limit, limit], the range of normalised slices (Section 4.1)."""
     return lambda key, image: jnp.clip(image, -limit, limit)
 
@@ -144,7 +114,7 @@ def clip(limit: float = 1.5) -> Transform:
 def views(
     *, mirroring: float, shift: float, scale: tuple[float, float], rotation: float, noise: float
 ) -> Transform:
-    """The transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not.
+    """Compose the transforms of appendix D, in order; SimCLR's views shift (crop), a VAE's do not.
 
     The same arguments give the same function.
     """
@@ -156,7 +126,7 @@ def views(
     )
 
 
-def cut_out(key: Array, image: Array, most: int = 3, limit: float = 1.5) -> Array:
+def cut_out(key: Array, image: Array, most: int = 3, limit: float = CLIP) -> Array:
     """Paint 1 to `most` random rectangles over an image [H, W] (ceVAE's masking, appendix B).
 
     Their sides are up to half the image's, their values uniform in [-limit, limit].

@@ -12,9 +12,9 @@ from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.vae import VAE, Decoder
+from cradl_jax.names import CRADL, METHODS
 from cradl_jax.objectives import Variables
 
-METHODS = ("cradl", "vae", "cevae")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Network = SimCLR | VAE
 
@@ -45,7 +45,7 @@ def network(
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     kind = jnp.dtype(dtype)
-    if method == "cradl":
+    if method == CRADL:
         return SimCLR(Encoder(features, latent, kind, AXIS), tuple(head))
     return VAE(Encoder(features, 2 * latent, kind, AXIS), Decoder(size, features, kind, AXIS))
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cradl_jax import densities
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import metrics
+from cradl_jax.names import components_of, density_names
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.folder import read_model
 from cradl_jax.storage.files import require_space, write_json
@@ -71,7 +72,7 @@ def fit_all(
 
     They take minutes, a hundredth of a training: other processes wait.
     """
-    names = contents.density_names(config.gmm.components)
+    names = density_names(config.gmm.components)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if (folder / f"{name}.npz").exists():
             continue
@@ -109,13 +110,13 @@ def fit_one(
 ) -> tuple[densities.Density, np.ndarray]:
     """One density of the representations [N, latent], and its likelihoods on the way."""
     key, devices = jax.random.key(config.seed), jax.local_devices()
-    if name == "flow":
+    components = components_of(name)
+    if components is None:
         with tqdm(total=config.flow.epochs, desc="flow", unit="epoch", leave=False) as bar:
             density, history = densities.fit_realnvp(
                 key, train, val, devices=devices, progress=lambda _: bar.update(), **config.flow
             )
         return density, history["val"]
-    components = int(name.removeprefix("gmm"))
     how = config.gmm.to_dict() | {"components": components}
     return densities.fit_gmm(jax.random.fold_in(key, components), train, devices=devices, **how)
 

@@ -20,6 +20,7 @@ from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
+from cradl_jax.names import BASELINE
 from cradl_jax.runs.folder import read_thresholds
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.integrity import check, is_complete, write_checksums
@@ -206,7 +207,7 @@ def with_scans(chunks: metrics.Chunks, scans: np.ndarray) -> Iterator[tuple]:
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Evaluate the configured methods and the trivial baselines."""
-    for method in (*config.methods, results.BASELINE):
+    for method in (*config.methods, BASELINE):
         evaluate(config, workdir, method)
 
 

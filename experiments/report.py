@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
-from cradl_jax.evaluation.results import BASELINE, Choice
+from cradl_jax.evaluation.results import Choice
+from cradl_jax.names import BASELINE
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
 from cradl_jax.storage.files import replacing, write_text
@@ -215,7 +217,7 @@ def heatmaps(store: SliceStore, shown: np.ndarray, scorers: list) -> dict[str, n
     by_name = {}
     for scorer, params in scorers:
         scorer = scoring.post_processed(scorer)
-        batches = scoring.in_batches(
+        batches = in_batches(
             scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()[:1]
         )
         by_name |= next(iter(batches)).heatmaps

@@ -17,7 +17,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cradl_jax.devices import processes
-from cradl_jax.evaluation.results import BASELINE
+from cradl_jax.names import BASELINE
 from experiments import density, evaluate, phantom, preprocess, report, thresholds
 from experiments.cli import distributed
 from experiments.study import app, settings, training

@@ -20,7 +20,7 @@ from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import thresholds
-from cradl_jax.evaluation.results import BASELINE
+from cradl_jax.names import BASELINE
 from cradl_jax.runs import reference
 from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.integrity import is_complete, write_checksums

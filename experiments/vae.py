@@ -11,19 +11,18 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cradl_jax.errors import InputError
+from cradl_jax.names import VAES
 from experiments.cli import distributed
 from experiments.study import app
 from experiments.study.training import RESUME, fit
 
-BASELINES = ("vae", "cevae")
-
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Entry point."""
-    chosen = [method for method in config.methods if method in BASELINES]
+    chosen = [method for method in config.methods if method in VAES]
     if not chosen:
         raise InputError(
-            f"config.methods: expected {' or '.join(BASELINES)}, found {config.methods}; "
+            f"config.methods: expected {' or '.join(VAES)}, found {config.methods}; "
             "add --config.methods=vae, or train CRADL with experiments.simclr"
         )
     for method in chosen:

@@ -8,6 +8,7 @@ import pytest
 from configs import cevae, default, phantom, vae
 from cradl_jax import methods
 from cradl_jax.errors import InputError
+from cradl_jax.names import METHODS
 from experiments.study import settings
 
 
@@ -18,7 +19,7 @@ def small(method):
     return config, settings.network(config, method)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_representations_of_every_method_have_the_configured_length(method):
     _, model = small(method)
     encode, images = methods.encoder_of(model), jnp.zeros((3, 16, 16))
@@ -40,7 +41,7 @@ def test_cevae_is_a_vae_with_another_loss():
     assert more.keys() - found.keys() == {"restore"}
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_all_seeds_share_the_functions_of_a_method_which_compile_once(method):
     (config, model), (other, equal) = small(method), small(method)
     other.seed = 1
@@ -77,6 +78,6 @@ def test_unknown_method_is_named():
 
 
 def test_runs_of_two_methods_never_share_settings():
-    found = [settings.of_run(default.get_config(), method) for method in methods.METHODS]
+    found = [settings.of_run(default.get_config(), method) for method in METHODS]
     assert len({run["method"] for run in found}) == 3
     np.testing.assert_equal(found[1] | {"method": "cevae"}, found[2])

@@ -76,36 +76,3 @@ def test_baselines(batch):
     assert np.argmax(scores["position"]) == 3  # the middle of the brain
     np.testing.assert_array_equal(scores["area"], batch.brains.sum((1, 2)))
     np.testing.assert_array_equal(heatmaps["intensity"], np.abs(batch.images))
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-@pytest.mark.parametrize("count", [1, 4])
-def test_batches_and_devices_do_not_change_a_score(batch, vae, batch_size, count):
-    model, variables = vae
-
-    def encode(variables, images):
-        return model.apply(variables, images, method="encode")
-
-    rows = np.array([6, 0, 3, 3, 1])
-    found = scoring.in_batches(
-        encode, variables, batch.images, rows, batch_size=batch_size, devices=jax.devices()[:count]
-    )
-    expected = encode(variables, batch.images)[rows]
-    np.testing.assert_allclose(np.concatenate(list(found)), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_one_item_is_made_ahead_and_a_fault_comes_in_its_place():
-    made = []
-
-    def items():
-        for number in range(3):
-            made.append(number)
-            yield number
-        raise OSError("gone")
-
-    ahead, found = scoring.one_ahead(items()), []
-    with pytest.raises(OSError, match="gone"):
-        for number in ahead:
-            found.append(number)
-            assert max(made) <= number + 1
-    assert found == made == [0, 1, 2]

@@ -2,17 +2,16 @@
 
 import csv
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
+from cradl_jax.names import CRADL, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
-BASELINE = "baseline"
 METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
 LEVELS = {"slice": "detection", "voxel": "localization"}
 COMPARISONS = {"full": "own scores", "radl": "densities"}
@@ -83,18 +82,13 @@ def read_csv(path: Path) -> list[Result]:
     return rows
 
 
-def is_density(score: str) -> bool:
-    """Return whether a score is the NLL, or its gradient, of a density on representations."""
-    return score == "flow" or re.fullmatch(r"gmm\d+", score) is not None
-
-
 def is_candidate(comparison: str, method: str, score: str) -> bool:
     """Return whether a method may choose a score (Section 4.5).
 
     In the comparison "full", CRADL chooses among its densities and any other method among its own
     terms; in "radl" every method chooses among the densities on its representations.
     """
-    densities = comparison == "radl" or method == "cradl"
+    densities = comparison == "radl" or method == CRADL
     return is_density(score) == densities
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.intensity import CLIP
 from cradl_jax.models.encoder import Encoder, levels
 from cradl_jax.models.layers import Expand, NormReLU, Up
 

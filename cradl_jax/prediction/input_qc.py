@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from cradl_jax.data.slices.preprocess import CLIP
 from cradl_jax.data.slices.scan_statistics import BINS, CELLS, DEPTHS_MM, Description
 from cradl_jax.errors import InputError
+from cradl_jax.intensity import CLIP
 from cradl_jax.storage.schema import Count, NotNegative, Numbers, Record, with_names
 
 AXES = ("left-right", "back-front", "bottom-top")

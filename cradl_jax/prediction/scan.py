@@ -14,10 +14,11 @@ from threadpoolctl import threadpool_limits
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.native import slice_heights_mm, to_volume
 from cradl_jax.data.slices.preprocess import SliceGeometry, normalized_slices
+from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import Devices
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
-from cradl_jax.scoring import Batch, Scored, Scorer, in_batches
+from cradl_jax.scoring import Batch, Scored, Scorer
 
 ScoreSlices = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
 """Slices -> their scores [n] and post-processed heatmaps [n, H, W]."""

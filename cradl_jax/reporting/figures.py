@@ -13,11 +13,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from cradl_jax.evaluation.metrics import OperatingPoints, in_memory, metrics_at, operating_points
+from cradl_jax.reporting import paper
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 LINES = ("#3b6ea8", "#d1495b", "#2a9d8f", "#e09f3e", "#7a5195", "#6c757d", "#8d5524", "#00a6d6")
 DASHED = (0, (4, 3))
-METHODS = {"cradl": ("CRADL", "#3b6ea8"), "cevae": ("ceVAE", "#e08a1e"), "vae": ("VAE", "#2a9d8f")}
+COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"}  # of methods, in this order
 KINDS = {
     "density": ("RADL, {}", 1.0, ""),
     "kl": ("KL-Div., {}", 0.4, ""),
@@ -178,7 +179,7 @@ def comparison_bars(
         errors: what the error bars span, for the legend.
     """
     levels = [level for level in PANELS if any(level == at for at, _ in prevalence)]
-    styles = [(kind, method) for kind in KINDS for method in METHODS]
+    styles = [(kind, method) for kind in KINDS for method in COLORS]
     styles = [style for style in styles if any(style == (b.kind, b.method) for b in bars)]
     figure, panels = _figure(max(1, len(levels)), width=11, height=4.4)
     for axes, level in zip(panels, levels, strict=False):
@@ -232,12 +233,12 @@ def _bar_groups(
 
 
 def _bar_label(kind: str, method: str) -> str:
-    name = METHODS[method][0]
+    name = paper.method_name(method)
     return name if method == "cradl" else KINDS[kind][0].format(name)
 
 
 def _bar_style(kind: str, method: str) -> dict:
-    color = METHODS[method][1]
+    color = COLORS[method]
     _, strength, hatch = KINDS[kind]
     return {
         "facecolor": to_rgba(color, strength),

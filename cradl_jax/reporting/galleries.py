@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.intensity import CLIP
 from cradl_jax.reporting.figures import INK
 
 HEAT = colormaps["inferno"]

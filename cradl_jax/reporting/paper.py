@@ -14,13 +14,13 @@ sets several scores of the VAE and of the ceVAE into one cell, and three things 
 """
 
 import csv
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
+from cradl_jax.names import components_of
 
 METHODS = {"cradl": "CRADL", "cevae": "ceVAE", "vae": "VAE", "baseline": "Baseline"}
 SCORES = {
@@ -131,8 +131,8 @@ def method_name(method: str) -> str:
 
 def score_name(score: str) -> str:
     """Return 'gmm4' as the paper prints it: 'GMM 4'; other scores unchanged."""
-    if components := re.fullmatch(r"gmm(\d+)", score):
-        return f"GMM {components[1]}"
+    if components := components_of(score):
+        return f"GMM {components}"
     return SCORES.get(score, score)
 
 

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import NamedTuple
 
-from cradl_jax.evaluation.results import BASELINE, LEVELS, Choice, Result, select_scores
+from cradl_jax.evaluation.results import LEVELS, Choice, Result, select_scores
+from cradl_jax.names import BASELINE
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.figures import Bar
 

@@ -13,15 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from cradl_jax.evaluation.results import (
-    BASELINE,
     COMPARISONS,
     LEVELS,
     METRICS,
     Choice,
     Result,
-    is_density,
     select_scores,
 )
+from cradl_jax.names import BASELINE, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import difference_table, interval_table, threshold_table
 from cradl_jax.reporting.page import Table
@@ -316,12 +315,12 @@ def _labels(level: str, method: str, score: str) -> tuple[str, str]:
     """Return generative model and score as Tables 5 to 8 name them."""
     if is_density(score):
         return paper.score_name(score), "NLL" if level == "slice" else "NLL-grad"
-    return "VAE" if method in ("vae", "cevae") else DASH, paper.score_name(score)
+    return "VAE" if method in VAES else DASH, paper.score_name(score)
 
 
 def _score_rank(score: str) -> tuple[int, int, str]:
     """Return a score's place: mixtures by size, the paper's other scores in its order, others."""
-    if score.startswith("gmm") and is_density(score):
-        return 0, int(score[3:]), score
+    if components := components_of(score):
+        return 0, components, score
     listed = list(paper.SCORES)
     return (1, listed.index(score), score) if score in listed else (2, 0, score)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from cradl_jax import methods, scoring
 from cradl_jax.densities import Density
 from cradl_jax.errors import InputError
+from cradl_jax.names import METHODS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.manifest import fingerprint
@@ -41,7 +42,7 @@ class Loss(Record, extra="ignore"):
 class NetworkSettings(Record, extra="ignore"):
     """Those settings of a run that its network and scores are built from."""
 
-    method: Annotated[str, one_of(methods.METHODS)]
+    method: Annotated[str, one_of(METHODS)]
     seed: Seed
     size: ImageSize
     model: NetworkShape
@@ -119,7 +120,7 @@ def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
 def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
     thresholds, settings = run.thresholds, run.manifest["settings"]
-    has_own = settings["method"] != "cradl"
+    has_own = settings["method"] in VAES
     for what, found, own in (
         ("scores", thresholds.slices, scoring.OWN_SCORES),
         ("heatmaps", thresholds.heatmaps, scoring.OWN_HEATMAPS),
@@ -143,8 +144,3 @@ def scorers(
     if trained.scorer is not None:
         with_params.append((trained.scorer, trained.variables))
     return with_params
-
-
-def density_names(components: Sequence[int]) -> list[str]:
-    """Name the densities of a run with mixtures of so many components: gmm1, gmm2, ..., flow."""
-    return [*(f"gmm{number}" for number in components), "flow"]

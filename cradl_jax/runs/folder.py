@@ -19,6 +19,7 @@ import jax
 from cradl_jax import densities, methods
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
+from cradl_jax.names import components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents, reference
 from cradl_jax.storage.integrity import check
@@ -103,7 +104,7 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
         InputError: one is missing or damaged, or they are of another model.
     """
     place, expected = folder / "densities", read_fingerprint(folder)
-    names = contents.density_names(read_manifest(place)["settings"]["gmm"]["components"])
+    names = density_names(read_manifest(place)["settings"]["gmm"]["components"])
     fitted = {name: densities.load(place / f"{name}.npz") for name in names}
     check(place, AGAIN.format("density"))
     if contents.fingerprint_of(checkpoints.read_fingerprint(folder), fitted) != expected:
@@ -169,5 +170,5 @@ def chosen_score(
         chosen = by_choice.get(results.Choice(dataset, level, "full", method))
         if chosen in names:
             return chosen
-    mixtures = [name for name in names if name.startswith("gmm")]
-    return max(mixtures, key=lambda name: int(name.removeprefix("gmm")), default=names[0])
+    mixtures = {components: name for name in names if (components := components_of(name))}
+    return mixtures[max(mixtures)] if mixtures else names[0]

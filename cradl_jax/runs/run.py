@@ -11,10 +11,10 @@ import numpy as np
 
 from cradl_jax.data.scans.volumes import Volume, read_volume
 from cradl_jax.data.slices.native import to_scan_grid
-from cradl_jax.data.slices.preprocess import CLIP
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.intensity import CLIP
 from cradl_jax.prediction import input_qc
 from cradl_jax.prediction.files import OperatingPoint, write_files
 from cradl_jax.prediction.inputs import InputScan, check_names, scan_name

@@ -16,6 +16,7 @@ from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
+from cradl_jax.names import BASELINE
 from cradl_jax.runs import archive, checkpoints, folder
 from cradl_jax.storage import integrity
 from cradl_jax.storage.integrity import Progress
@@ -186,7 +187,7 @@ def _damaged(path: Path) -> bool:
 
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """The checks of a run: first of all its files, then of what is in them."""
-    trained = place.name != results.BASELINE
+    trained = place.name != BASELINE
     sealed = [place, *(place / part for part in PARTS)]
     sealed = sealed if trained else sealed[2:]  # the baselines learn nothing
     files = [_files(one, progress) for one in sealed]
@@ -212,8 +213,8 @@ def _content(place: Path) -> Iterator[Check]:
 def _baseline(place: Path) -> Iterator[Check]:
     """Thresholds and results of the trivial baselines fit together."""
     data = read_manifest(place / "thresholds")["settings"]["data"]
-    folder.read_thresholds(place, results.BASELINE, data)
-    folder.read_results(place, results.BASELINE, data)
+    folder.read_thresholds(place, BASELINE, data)
+    folder.read_results(place, BASELINE, data)
     yield Check(f"{place}: thresholds and evaluation of the same data", [])
 
 

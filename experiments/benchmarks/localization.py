@@ -7,9 +7,10 @@ import numpy as np
 from scipy import ndimage
 
 from cradl_jax import densities, scoring
+from cradl_jax.devices.batches import in_batches
 from cradl_jax.methods import encoder_of, initial_variables
 from cradl_jax.objectives import Variables
-from cradl_jax.postprocess import median5x5
+from cradl_jax.ops.filters import median5x5
 from cradl_jax.scoring import Scored
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
@@ -74,7 +75,7 @@ def nll_scoring(
     def score() -> Iterator[Scored]:
         params, rows = (variables, {"gmm": density}), np.arange(len(images))
         devices = jax.local_devices()[:1]
-        return scoring.in_batches(scorer, params, arrays, rows, batch, devices)
+        return in_batches(scorer, params, arrays, rows, batch, devices)
 
     return variables, density, score
 
@@ -117,7 +118,7 @@ def median(
     return compare(
         "median",
         f"5x5 on {slices} x {size} x {size}",
-        "postprocess.median5x5",
+        "ops.filters.median5x5",
         lambda: median5x5(data),
         {
             "scipy.ndimage.median_filter": lambda: ndimage.median_filter(

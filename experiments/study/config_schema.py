@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from cradl_jax.data.scans.layouts import LAYOUTS
 from cradl_jax.errors import InputError
-from cradl_jax.methods import DTYPES, METHODS
+from cradl_jax.methods import DTYPES
+from cradl_jax.names import METHODS
 from cradl_jax.storage.schema import (
     BatchSize,
     Count,

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
-from cradl_jax.devices import processes
-from cradl_jax.evaluation.results import BASELINE
+from cradl_jax.devices import batches, processes
+from cradl_jax.names import BASELINE
 from cradl_jax.runs import contents
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.storage.manifest import check_manifest
@@ -68,9 +68,9 @@ def scorers(
 def in_batches(
     config: ConfigDict, function: Callable, params: Any, arrays: Any, rows: np.ndarray, label: str
 ) -> Iterator[Any]:
-    """Run `scoring.in_batches` on the devices of all processes, with a progress bar."""
+    """Run `batches.in_batches` on the devices of all processes, with a progress bar."""
     size = config.score.batch_size
-    results = scoring.in_batches(
+    results = batches.in_batches(
         function, params, arrays, rows, batch_size=size, devices=jax.devices()
     )
     bar = {"desc": label, "total": -(-len(rows) // size), "unit": "batch", "leave": False}

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from cradl_jax import augment, methods, objectives, scoring
+from cradl_jax import augment, methods, objectives
+from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import AXIS, across_processes, any_process, local
 from cradl_jax.evaluation import metrics
 from cradl_jax.training.loop import adam, create_state, train
@@ -39,7 +40,7 @@ def test_devices_train_and_score_as_one(slices, method):
         *_, last = train(state, objective, optimizer, slices[:32], slices[32:], **how)
         assert int(last.state.step) == STEPS
         variables, encode = jax.device_get(last.state.variables), methods.encoder_of(model)
-        z = scoring.in_batches(encode, variables, slices, np.arange(44), 16, devices)
+        z = in_batches(encode, variables, slices, np.arange(44), 16, devices)
         z = np.concatenate(list(z))
         return variables, last.train, last.val, z, metrics.binary_metrics(z[:, 0], labels)
 

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from cradl_jax.data.slices.store import open_store
-from cradl_jax.evaluation.results import BASELINE, Result, is_density, read_csv
+from cradl_jax.evaluation.results import Result, read_csv
+from cradl_jax.names import BASELINE, is_density
 
 TOLERANCES = {"count": 0.0, "mean": 1e-4, "share": 2e-4}  # of the slices
 RESULTS = {"baseline": 2e-3, "terms": 0.02, "mixtures": 0.05, "flows": 0.15}

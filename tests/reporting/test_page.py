@@ -13,11 +13,11 @@ from cradl_jax.evaluation.results import (
     Choice,
     Result,
     is_candidate,
-    is_density,
     read_csv,
     select_scores,
     write_csv,
 )
+from cradl_jax.names import is_density
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim, html_page, markdown_table
 
 HOSTILE = "<script>alert('1')</script> & \"sub|01\""

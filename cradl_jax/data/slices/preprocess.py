@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cradl_jax.errors import InputError
-
-CLIP = 1.5
-"""Normalized intensities lie in [-CLIP, CLIP] (paper, Section 4.1)."""
+from cradl_jax.intensity import CLIP
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 from scipy import ndimage
 
 from cradl_jax.data.scans.volumes import Volume
-from cradl_jax.data.slices.preprocess import CLIP, moments, normalize
+from cradl_jax.data.slices.preprocess import moments, normalize
+from cradl_jax.intensity import CLIP
 
 BINS = 60  # of the histogram, in [-CLIP, CLIP]
 CELLS, CELL_MM = 12, 20.0  # the pattern: a cube of 12 x 12 x 12 cells around the brain's middle

@@ -8,7 +8,7 @@ from monai import transforms
 from monai.data import DataLoader, Dataset
 from numpy.lib.format import open_memmap
 
-from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.intensity import CLIP
 
 
 class Loader:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cradl_jax.data.slices.preprocess import CLIP
+from cradl_jax.intensity import CLIP
 from cradl_jax.models.encoder import levels
 from experiments.benchmarks.timing import cores
 

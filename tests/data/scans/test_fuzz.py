@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from cradl_jax.data.scans.layouts import find_scans
 from cradl_jax.data.scans.volumes import read_origin, read_volume
-from cradl_jax.data.slices.preprocess import CLIP, normalized_slices
+from cradl_jax.data.slices.preprocess import normalized_slices
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError
+from cradl_jax.intensity import CLIP
 from cradl_jax.prediction import inputs
 from tests.helpers import corpus
 from tests.helpers.scans import brain, write

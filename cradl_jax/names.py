@@ -1,0 +1,29 @@
+"""What methods and densities are called in settings, folders and results."""
+
+import re
+from collections.abc import Sequence
+
+CRADL = "cradl"
+VAES = ("vae", "cevae")
+METHODS = (CRADL, *VAES)
+BASELINE = "baseline"  # beside the methods: what any of them must beat
+FLOW = "flow"  # a RealNVP
+
+
+def density_names(components: Sequence[int]) -> list[str]:
+    """Return the names of a run's densities, the mixtures of K components each and the flow.
+
+    They are gmm1, gmm2, ..., flow.
+    """
+    return [*(f"gmm{number}" for number in components), FLOW]
+
+
+def components_of(name: str) -> int | None:
+    """Return K of the mixture called gmm<K>, None where that is no name of a mixture."""
+    match = re.fullmatch(r"gmm(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def is_density(score: str) -> bool:
+    """Return whether a score is the NLL, or its gradient, of a density on representations."""
+    return score == FLOW or components_of(score) is not None

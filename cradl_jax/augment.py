@@ -106,7 +106,7 @@ def gaussian_noise(largest: float = 0.05) -> Transform:
 
 
 def clip(limit: float = CLIP) -> Transform:
-    """Clip to [-limit, limit], the range of normalised slices (Section 4.1)."""
+    """Clip to [-limit, limit], the range of normalized slices (Section 4.1)."""
     return lambda key, image: jnp.clip(image, -limit, limit)
 
 

@@ -10,18 +10,18 @@ LONGEST_CAUSE = 200
 
 
 class InputError(ValueError):
-    """Names the file or setting, what was expected, what was found, and what to do.
+    """An error that names the file or setting, what was expected, what was found, and what to do.
 
     A fault is one line, whatever the names in it hold; several are a list. Entry points print it
     without a traceback and exit with status 2.
     """
 
     def __init__(self, *faults: str):
-        """One fault, or several that were found at once."""
+        """Take one fault, or several that were found at once."""
         super().__init__(*map(_one_line, faults))
 
     def __str__(self) -> str:
-        """The fault, or the list of all."""
+        """Return the fault, or the list of all."""
         if len(self.args) == 1:
             return self.args[0]
         return "\n".join([f"{len(self.args)} faults:", *(f"  - {fault}" for fault in self.args)])
@@ -43,13 +43,13 @@ class Diverged(InputError):
 
 
 def cause(fault: BaseException) -> str:
-    """An exception of another package in one line that fits into a fault."""
+    """Describe an exception of another package in one line that fits into a fault."""
     text = " ".join(f"{type(fault).__name__}: {fault}".split())
     return text if len(text) <= LONGEST_CAUSE else text[: LONGEST_CAUSE - 3] + "..."
 
 
 def _one_line(fault: str) -> str:
-    """The text with what is no printable character escaped, and without its middle if too long."""
+    """Escape what is not printable, and leave out the middle of a text that is too long."""
     half = LONGEST // 2 - 3
     if len(fault) > LONGEST:
         fault = f"{fault[:half]} ... {fault[-half:]}"

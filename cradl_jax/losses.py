@@ -1,4 +1,4 @@
-"""The training losses. Each returns the scalar to minimise and a dictionary of its terms."""
+"""The training losses. Each returns the scalar to minimize and a dictionary of its terms."""
 
 import jax.numpy as jnp
 import optax
@@ -10,13 +10,13 @@ from cradl_jax.models.vae import Posterior
 def nt_xent(
     u: Array, v: Array, temperature: float = 0.5, axis_name: str | None = None
 ) -> tuple[Array, dict[str, Array]]:
-    """NT-Xent (equation 4), the mean over all views of all devices once averaged over them.
+    """Compute NT-Xent (equation 4); its mean over the devices is that over all views.
 
     Each view's positive is the other view of its image; the denominator runs over all 2N - 1
     other views, the positive included.
 
     Args:
-        u: projections of the first views, [n, D]; they need not be normalised.
+        u: projections of the first views, [n, D]; they need not be normalized.
         v: projections of the second views, [n, D].
         temperature: tau.
         axis_name: device axis over which N = devices * n images are contrasted; None: N = n.
@@ -44,18 +44,18 @@ def nt_xent(
 
 
 def _unit(x: Array) -> Array:
-    """Vectors [n, D] of length 1; of 0, which a small projection head gives, 0 with gradient 0."""
+    """Scale vectors [n, D] to length 1; 0, which a small head may give, stays 0 with gradient 0."""
     squared = (x**2).sum(-1, keepdims=True)
     return jnp.where(squared > 0, x / jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
 
 
 def reconstruction(x: Array, x_hat: Array) -> Array:
-    """L_Rec: the L1 distance summed over the pixels of each image [N, H, W], [N]."""
+    """Compute L_Rec, the L1 distance summed over the pixels of each image [N, H, W]: [N]."""
     return jnp.abs(x - x_hat).sum((1, 2))
 
 
 def kl_divergence(posterior: Posterior) -> Array:
-    """D_KL(q(z|x) || N(0, I)) summed over the dimensions, [N]."""
+    """Compute D_KL(q(z|x) || N(0, I)), summed over the dimensions: [N]."""
     mean, log_variance = posterior
     return 0.5 * (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1)
 
@@ -63,6 +63,6 @@ def kl_divergence(posterior: Posterior) -> Array:
 def elbo(
     x: Array, x_hat: Array, posterior: Posterior, beta: float = 1.0
 ) -> tuple[Array, dict[str, Array]]:
-    """L_VAE = L_Rec + beta * D_KL (equation 7), the mean over the batch [N, H, W]."""
+    """Compute L_VAE = L_Rec + beta * D_KL (equation 7), the mean over the batch [N, H, W]."""
     rec, kl = reconstruction(x, x_hat).mean(), kl_divergence(posterior).mean()
     return rec + beta * kl, {"rec": rec, "kl": kl}

@@ -1,4 +1,4 @@
-"""CRADL, VAE and ceVAE: each a network, and the scores of its own beside those of densities."""
+"""CRADL, VAE and ceVAE: each a network, and its own scores beside those of densities."""
 
 import functools
 from collections.abc import Sequence
@@ -28,15 +28,15 @@ def check(method: str) -> None:
 def network(
     method: str, *, size: int, features: int, latent: int, head: Sequence[int], dtype: str
 ) -> Network:
-    """The network of a method (Section 3.1, Table 10); its `encode` gives z = Enc(x).
+    """Build the network of a method (Section 3.1, Table 10); its `encode` gives z = Enc(x).
 
     Args:
-        method: one of `METHODS`; a ceVAE is a VAE that is trained otherwise.
+        method: one of `METHODS`; a ceVAE is a VAE with another training loss.
         size: height and width of the slices in pixels.
         features: nf of Table 10.
         latent: nz of Table 10, length of z.
         head: widths of SimCLR's projection head.
-        dtype: of the products, one of `DTYPES`; "auto" is float32 on CPU, bfloat16 elsewhere.
+        dtype: of the matrix products, one of `DTYPES`; "auto" is float32 on CPU, else bfloat16.
 
     Raises:
         InputError: no such method.
@@ -52,13 +52,13 @@ def network(
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def initial_variables(model: Network, seed: int, size: int) -> Variables:
-    """Fresh `params` and `batch_stats` for slices of `size` x `size` pixels."""
+    """Draw fresh `params` and `batch_stats` for slices of `size` x `size` pixels."""
     return model.init(jax.random.key(seed), jnp.zeros((1, size, size)))
 
 
 @functools.lru_cache
 def encoder_of(model: Network) -> scoring.Encode:
-    """z = Enc(x) as a function `(variables, images [N, H, W]) -> [N, latent]`.
+    """Return z = Enc(x) as a function `(variables, images [N, H, W]) -> [N, latent]`.
 
     Equal networks give the same function.
     """
@@ -70,5 +70,5 @@ def encoder_of(model: Network) -> scoring.Encode:
 
 
 def own_scorer(model: Network, beta: float) -> scoring.Scorer | None:
-    """The terms of a VAE's loss (Table 9), its KL-divergence weighed by `beta`; CRADL has none."""
+    """Return the scorer of a VAE's loss terms (Table 9), D_KL times `beta`; None for CRADL."""
     return scoring.vae(model, beta) if isinstance(model, VAE) else None

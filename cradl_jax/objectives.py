@@ -1,8 +1,8 @@
-"""What each method minimises over a batch of slices: views, model and loss put together.
+"""What each method minimizes over a batch of slices: views, model and loss put together.
 
 An objective is `(variables, images [n, H, W], keys [n], train) -> (loss, (batch_stats, terms))`,
 where `variables` holds `params` and `batch_stats`. It is pure and runs on each device of the axis
-`axis_name`, with one random key per image, so that the devices may share out a batch in any way.
+`axis_name`, with one random key per image, so that the devices may split a batch in any way.
 The same arguments give the same objective, whose training compiles once for all seeds.
 """
 
@@ -23,7 +23,7 @@ Objective = Callable[[Variables, Array, Array, bool], tuple[Array, tuple[Any, di
 
 
 def _apply(model, variables: Variables, train: bool, *inputs: Array):
-    """The model's output and the batch statistics after it."""
+    """Return the model's output and the batch statistics after it."""
     if not train:
         return model.apply(variables, *inputs), variables["batch_stats"]
     output, updated = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
@@ -34,7 +34,7 @@ def _apply(model, variables: Variables, train: bool, *inputs: Array):
 def simclr(
     model: SimCLR, view: Transform, temperature: float, axis_name: str | None = None
 ) -> Objective:
-    """Section 3.1: two random views of each slice, contrasted by NT-Xent.
+    """Contrast two random views of each slice by NT-Xent (Section 3.1).
 
     The views pass one after the other, so that each has batch statistics of its own.
     """
@@ -53,7 +53,7 @@ def simclr(
 
 @functools.lru_cache
 def vae(model: VAE, view: Transform, beta: float) -> Objective:
-    """Appendix B, equation 7: reconstruct a random view of each slice."""
+    """Reconstruct a random view of each slice (appendix B, equation 7)."""
 
     def objective(variables: Variables, images: Array, keys: Array, train: bool):
         view_keys, sample_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
@@ -67,7 +67,7 @@ def vae(model: VAE, view: Transform, beta: float) -> Objective:
 
 @functools.lru_cache
 def cevae(model: VAE, view: Transform, beta: float, gamma: float) -> Objective:
-    """Appendix B, equation 8: a VAE that also restores each view from a masked one."""
+    """Reconstruct a view, and restore it from a masked one (appendix B, equation 8)."""
 
     def objective(variables: Variables, images: Array, keys: Array, train: bool):
         view_keys, sample_keys, mask_keys = jax.vmap(

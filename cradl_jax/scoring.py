@@ -1,6 +1,6 @@
 """Every row of Table 9: anomaly scores of slices and their heatmaps.
 
-A scorer is `(params, Batch) -> Scored`. It is pure, and what it says of a slice depends on no other
+A scorer is `(params, Batch) -> Scored`. It is pure, and the result for a slice depends on no other
 slice of its batch. Higher = more anomalous throughout. The same arguments give the same scorer,
 which compiles once for all data sets and seeds.
 """
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a scorer says of a batch.
+    """A batch's scores and heatmaps.
 
     Attributes:
         scores: by name, [N] each.
@@ -50,11 +50,11 @@ class Scored(NamedTuple):
 
 Scorer = Callable[[Any, Batch], Scored]
 OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
-"""Names of what `vae` gives."""
+"""Names of the scores and heatmaps of `vae`."""
 
 
 def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    """s(x) of each row of `x` [N, ...] and grad_x s(x): [N] and [N, ...]."""
+    """Return s(x) of each row of `x` [N, ...] and grad_x s(x): [N] and [N, ...]."""
     scores, pullback = jax.vjp(score, x)
     (gradient,) = pullback(jnp.ones_like(scores))
     return scores, gradient
@@ -62,7 +62,7 @@ def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Arr
 
 @functools.lru_cache
 def nll(encode: Encode) -> Scorer:
-    """NLL s(x) = -log p(Enc(x)) (equation 2) and nll-grad |grad_x s(x)| under each density.
+    """Score by NLL s(x) = -log p(Enc(x)) (equation 2) and nll-grad |grad_x s(x)| of each density.
 
     Params are (variables, densities by name). The encoder runs once for all of them.
     """
@@ -83,7 +83,9 @@ def nll(encode: Encode) -> Scorer:
 
 @functools.lru_cache
 def vae(model: VAE, beta: float) -> Scorer:
-    """ELBO, KL-Div. and Rec.; Rec., KL-Div.-grad and Combi. Params are the model's variables.
+    """Score by ELBO, KL-Div. and Rec., and map Rec., KL-Div.-grad and Combi.
+
+    Params are the model's variables.
 
     Enc(x) is the posterior's mean, so that the scores are deterministic. Combi is the product of
     the two maps in their own units, never scaled by image or batch.
@@ -105,7 +107,7 @@ def vae(model: VAE, beta: float) -> Scorer:
 
 
 def baseline(_: None, batch: Batch) -> Scored:
-    """What any method must beat: the slice's position and brain area, and |intensity|."""
+    """Score by what any method must beat: the slice's position, its brain area and |intensity|."""
     position = -jnp.abs(batch.position - 0.5)  # anomalies are seldom at the brain's ends
     area = batch.brains.sum((1, 2)).astype(jnp.float32)
     return Scored({"position": position, "area": area}, {"intensity": jnp.abs(batch.images)})
@@ -113,7 +115,7 @@ def baseline(_: None, batch: Batch) -> Scored:
 
 @functools.lru_cache
 def post_processed(scorer: Scorer) -> Scorer:
-    """`scorer` with its heatmaps post-processed as in Section 4.5."""
+    """Return `scorer` with its heatmaps post-processed as in Section 4.5."""
 
     def processed(params: Any, batch: Batch) -> Scored:
         scores, heatmaps = scorer(params, batch)

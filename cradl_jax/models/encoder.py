@@ -8,7 +8,7 @@ from cradl_jax.models.layers import Collapse, Down, NormReLU
 
 
 def levels(size: int) -> int:
-    """Number of stride-2 convolutions that bring an image of `size` pixels to a 4x4 map.
+    """Count the stride-2 convolutions that bring an image of `size` pixels to a 4x4 map.
 
     128 pixels take the five of Table 10, 64 take four.
 
@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         features: nf of Table 10, channels of the first convolution; they double at each.
         latent: nz of Table 10, length of the representation.
         dtype: precision of the products; parameters and statistics stay float32.
-        axis_name: device axis over which the batch statistics are synchronised.
+        axis_name: device axis over which the batch statistics are synchronized.
     """
 
     features: int = 64
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        """Images [N, H, H] or [N, H, H, 1] -> representations [N, latent], float32."""
+        """Map images [N, H, H] or [N, H, H, 1] to representations [N, latent], float32."""
         h = x.reshape(*x.shape[:3], 1)
         for level in range(levels(x.shape[1])):
             h = Down(self.features << level, self.dtype, use_bias=False)(h)

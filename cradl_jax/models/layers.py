@@ -36,7 +36,7 @@ class Down(_Conv):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, H/2, W/2, features]."""
+        """Map [N, H, W, C] to [N, H/2, W/2, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(channels, self.features, 16 * channels)
         return self.biased(convolutions.down(x, kernel))
@@ -47,7 +47,7 @@ class Up(_Conv):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> [N, 2H, 2W, features]."""
+        """Map [N, H, W, C] to [N, 2H, 2W, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(self.features, channels, 4 * channels)
         return self.biased(convolutions.up(x, kernel))
@@ -58,7 +58,7 @@ class Collapse(_Conv):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, 4, 4, C] -> [N, features]."""
+        """Map [N, 4, 4, C] to [N, features]."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         kernel = self.kernel(channels, self.features, 16 * channels)
         return self.biased(x.reshape(len(x), -1) @ kernel.reshape(-1, self.features))
@@ -69,21 +69,21 @@ class Expand(_Conv):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        """[N, D] -> [N, 4, 4, features]."""
+        """Map [N, D] to [N, 4, 4, features]."""
         latent, z = z.shape[-1], z.astype(self.dtype)
         kernel = self.kernel(self.features, latent, latent)
         return self.biased(jnp.einsum("nd,hwfd->nhwf", z, kernel))
 
 
 class NormReLU(nn.Module):
-    """Batch normalization (statistics synchronised over the axis `axis_name`), then ReLU."""
+    """Batch normalization (statistics synchronized over the axis `axis_name`), then ReLU."""
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Same shape as `x`; running averages are updated while training."""
+        """Normalize `x` and keep its shape; running averages are updated while training."""
         norm = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,

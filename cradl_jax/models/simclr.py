@@ -20,14 +20,14 @@ class SimCLR(nn.Module):
     head: Sequence[int] = (512, 256)
 
     def setup(self) -> None:
-        """Hidden layer and output of the projection head."""
+        """Name the hidden layer and the output of the projection head."""
         hidden, output = self.head
         self.hidden, self.output = nn.Dense(hidden), nn.Dense(output)
 
     def encode(self, x: Array, train: bool = False) -> Array:
-        """Images [N, H, H] -> representations z = f(x), [N, latent]."""
+        """Map images [N, H, H] to representations z = f(x), [N, latent]."""
         return self.encoder(x, train)
 
     def __call__(self, x: Array, train: bool = False) -> Array:
-        """Images [N, H, H] -> projections u = g(f(x)), [N, head[-1]]."""
+        """Map images [N, H, H] to projections u = g(f(x)), [N, head[-1]]."""
         return self.output(nn.relu(self.hidden(self.encode(x, train))))

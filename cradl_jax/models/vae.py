@@ -24,7 +24,7 @@ class Posterior(NamedTuple):
     log_variance: Array
 
     def sample(self, keys: Array) -> Array:
-        """One draw a row by reparametrisation, with one key a row: [N, D]."""
+        """Draw one z a row by reparametrization, with one key a row: [N, D]."""
         noise = jax.vmap(lambda key: jax.random.normal(key, self.mean.shape[1:]))(keys)
         return self.mean + jnp.exp(self.log_variance / 2) * noise
 
@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         size: height and width of the images.
         features: nf of Table 10.
         dtype: precision of the products.
-        axis_name: device axis over which the batch statistics are synchronised.
+        axis_name: device axis over which the batch statistics are synchronized.
     """
 
     size: int
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, train: bool = False) -> Array:
-        """[N, D] -> images [N, size, size] in (-1.5, 1.5), float32."""
+        """Map [N, D] to images [N, size, size] in (-1.5, 1.5), float32."""
         doublings = levels(self.size)
         h = Expand(self.features << (doublings - 1), self.dtype, use_bias=False)(z)
         h = NormReLU(self.axis_name, self.dtype)(h, train)
@@ -69,26 +69,26 @@ class VAE(nn.Module):
     decoder: Decoder
 
     def posterior(self, x: Array, train: bool = False) -> Posterior:
-        """Images [N, H, H] -> q(z|x)."""
+        """Map images [N, H, H] to q(z|x)."""
         return Posterior(*jnp.split(self.encoder(x, train), 2, axis=-1))
 
     def encode(self, x: Array, train: bool = False) -> Array:
-        """Enc(x) = E[z] for z ~ q(z|x) (Table 9), [N, D]."""
+        """Return Enc(x) = E[z] for z ~ q(z|x) (Table 9), [N, D]."""
         return self.posterior(x, train).mean
 
     def decode(self, z: Array, train: bool = False) -> Array:
-        """[N, D] -> images [N, H, H]."""
+        """Map [N, D] to images [N, H, H]."""
         return self.decoder(z, train)
 
     def reconstruct(self, x: Array, train: bool = False) -> tuple[Array, Posterior]:
-        """Dec(E[z]) and q(z|x): what the scores and ceVAE's restoration use."""
+        """Return Dec(E[z]) and q(z|x): what the scores and ceVAE's restoration use."""
         posterior = self.posterior(x, train)
         return self.decode(posterior.mean, train), posterior
 
     def __call__(
         self, x: Array, keys: Array | None = None, train: bool = False
     ) -> tuple[Array, Posterior]:
-        """Dec(z) for z ~ q(z|x), one key a row, and q(z|x) (equation 7)."""
+        """Return Dec(z) for z ~ q(z|x), one key a row, and q(z|x) (equation 7)."""
         if keys is None:
             return self.reconstruct(x, train)
         posterior = self.posterior(x, train)

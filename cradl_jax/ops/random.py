@@ -29,14 +29,14 @@ LOG, CENTRAL, TAIL = (np.array(text.split(), np.float32) for text in (LOG, CENTR
 
 
 def normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal float32 of a shape with fewer than 2^32 elements; `key` is of threefry."""
+    """Draw standard normal float32, fewer than 2^32 of them; `key` is of threefry."""
     from_one_to_two = lax.bitcast_convert_type(bits(key, shape) >> 9 | ONE, jnp.float32)
     uniform = jnp.maximum((from_one_to_two - 1) * (1 - LOWEST) + LOWEST, LOWEST)
     return np.float32(2**0.5) * erf_inv(uniform)
 
 
 def erf_inv(x: Array) -> Array:
-    """The inverse error function of float32 in (-1, 1), of any shape.
+    """Return the inverse error function of float32 in (-1, 1), of any shape.
 
     (Giles, "Approximating the erfinv function", GPU Computing Gems, 2011, in single precision.)
     """
@@ -45,7 +45,7 @@ def erf_inv(x: Array) -> Array:
 
 
 def log(x: Array) -> Array:
-    """The logarithm of positive, normal float32, to 1e-7 (absolute, or relative above 1).
+    """Return the logarithm of positive, normal float32, to 1e-7 (absolute, or relative above 1).
 
     Of x = 2^e (1 + m) with 1 + m from sqrt(1/2) to sqrt(2); log(1 + m) / m is a polynomial, the
     minimax fit.
@@ -57,7 +57,7 @@ def log(x: Array) -> Array:
 
 
 def bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random uint32, as `jax.random.bits`: Threefry-2x32 of each element's number, 20 rounds.
+    """Draw uint32, as `jax.random.bits`: Threefry-2x32 of each element's number, 20 rounds.
 
     (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.)
     """

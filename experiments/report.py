@@ -33,7 +33,6 @@ from experiments.study.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
 EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
-OWN_MAPS = ("rec", "kl_grad", "combi")  # of the VAEs, in Figure 1b
 SUMMARY = (
     "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
     "score a slice by the negative log-likelihood of its representation and a voxel by the "
@@ -199,7 +198,7 @@ def pixel_scores(
         for method in config.methods:
             mine = heatmaps(store, shown, scorers[method])
             selected = chosen.get(Choice(dataset, "voxel", "full", method))
-            for name in (selected,) if method == "cradl" else OWN_MAPS:
+            for name in (selected,) if method == "cradl" else scoring.OWN_HEATMAPS:
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
         images, masks = store.images[shown], store.masks[shown]

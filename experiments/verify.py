@@ -1,10 +1,10 @@
-"""Check again that a study is whole, unchanged, and that its parts belong together.
+"""Verify that a study is complete and unchanged, and that its parts belong together.
 
     python -m experiments.verify --run=RUN
 
 RUN is a study's working directory, the folder of a run, or a file that experiments.export wrote.
-Prints a line a check: ok, or wrong with the files and what to do. Exit status 0 if all is well, 1
-if something is wrong. Nothing is written.
+Prints a line for each check: ok, or wrong with the files and what to do. The exit status is 0 if
+all checks passed, else 1. Nothing is written.
 """
 
 import sys
@@ -34,9 +34,9 @@ def main() -> None:
             for fault in check.faults:
                 tqdm.write(f"      {fault}")
     if wrong:
-        print(f"{wrong} of {done} checks found faults; what rests on these parts was not checked")
+        print(f"{wrong} of {done} checks failed; what rests on these parts was not checked")
         sys.exit(1)
-    print(f"all {done} checks are well")
+    print(f"all {done} checks passed")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Check again all that a study, a run or an exported run consists of; nothing is written."""
+"""Verify a study, a run or an exported run: checksums, fingerprints, finite weights.
+
+Nothing is written. Checksums say that no file of a finished folder has changed, fingerprints that
+the folders belong together.
+"""
 
 import gzip
 import json
@@ -42,7 +46,7 @@ class Check(NamedTuple):
 
 
 def checks(path: Path, progress: Progress | None = None) -> Iterator[Check]:
-    """All checks of an exported run, a run's folder, or a study's working directory.
+    """Make all checks of an exported run, a run's folder, or a study's working directory.
 
     What rests on something that is wrong is not checked.
 
@@ -68,7 +72,7 @@ def checks(path: Path, progress: Progress | None = None) -> Iterator[Check]:
 
 
 def n_bytes(path: Path) -> int:
-    """Number of bytes that `checks` hashes."""
+    """Return the number of bytes that `checks` hashes."""
     total = 0
     for sums in path.rglob(integrity.SUMS):
         try:
@@ -92,7 +96,7 @@ def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
             wrong |= bool(check.faults)
             yield check
         if not wrong:
-            yield from _until_fault(str(place), _belongs(place, stores))
+            yield from _until_fault(str(place), _data(place, stores))
     place = path / "training_scans.json"
     if place.exists():
         yield from _until_fault(str(place), _training_scans(place, {} if wrong else stores))
@@ -103,7 +107,7 @@ def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
 
 
 def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
-    """The checks up to the first that finds a fault; one that cannot be made is one."""
+    """Yield checks up to the first that finds a fault; one that cannot be made has one."""
     try:
         for check in found:
             yield check
@@ -115,8 +119,8 @@ def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
 
 
 def _files(place: Path, progress: Progress | None) -> Check:
-    """The files of a finished folder are as they were written."""
-    what = f"{place}: files as they were written"
+    """Check the files of a finished folder against their checksums."""
+    what = f"{place}: checksums match"
     if not integrity.is_complete(place):
         return Check(what, [f"{place}: no {integrity.SUMS}; {FINISH}"])
     again = AGAIN.format(place)
@@ -128,29 +132,28 @@ def _files(place: Path, progress: Progress | None) -> Check:
 
 
 def _leftovers(path: Path) -> Check:
-    found = sorted({left for pattern in TEMPORARY for left in path.rglob(pattern)})
-    return Check(f"{path}: nothing half written", [f"{left}: {LEFT_OVER}" for left in found])
+    paths = sorted({left for pattern in TEMPORARY for left in path.rglob(pattern)})
+    return Check(f"{path}: no unfinished files", [f"{left}: {LEFT_OVER}" for left in paths])
 
 
 def _store(
     place: Path, stores: dict[str, SliceStore], progress: Progress | None
 ) -> Iterator[Check]:
-    """The checks of a slice store, which is added to `stores`."""
+    """Check a slice store, and add it to `stores`."""
     yield _files(place, progress)
     store = open_store(place)
-    contents = [
-        (r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in store.records
-    ]
-    found = fingerprint.of_contents(contents, store.manifest["settings"])
-    known = store.manifest["fingerprint"]
-    other = f"{place}: expected scans of fingerprint {known}, found {found}; preprocess again"
-    yield Check(f"{place}: is of its scans and settings", [other] if found != known else [])
+    scans = [(r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in store.records]
+    found = fingerprint.of_contents(scans, store.manifest["settings"])
+    expected = store.manifest["fingerprint"]
+    other = f"{place}: expected scans of fingerprint {expected}, found {found}; preprocess again"
+    what = f"{place}: fingerprint matches scans and settings"
+    yield Check(what, [other] if found != expected else [])
     stores[place.name] = store
-    yield Check(f"{place}: scans are as they were sliced", list(_sources(store)))
+    yield Check(f"{place}: scans unchanged since they were sliced", list(_sources(store)))
 
 
 def _sources(store: SliceStore) -> Iterator[str]:
-    """What is wrong with the scans of a store; nothing where none of them is here any more."""
+    """Say what is wrong with the scans of a store; nothing where none of them is here any more."""
     files = [
         (store.path / record[what], record[f"{what}_digest"])
         for record in store.records
@@ -163,17 +166,17 @@ def _sources(store: SliceStore) -> Iterator[str]:
 
 
 def _source(file: tuple[Path, str]) -> str | None:
-    """What is wrong with a file, given its digest when it was sliced."""
+    """Say what is wrong with a file, given its digest when it was sliced."""
     path, digest = file
     if not path.exists():
-        return f"{path.resolve()}: moved or removed; bring it back, or preprocess anew"
+        return f"{path.resolve()}: moved or removed; bring it back, or preprocess again"
     if fingerprint.content_of(path) != digest or _damaged(path):
-        return f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess anew"
+        return f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess again"
     return None
 
 
 def _damaged(path: Path) -> bool:
-    """Whether a packed file's content is not that of its checksum."""
+    """Return whether a packed file's content is not that of its checksum."""
     if path.suffix not in PACKED:
         return False
     try:
@@ -186,59 +189,54 @@ def _damaged(path: Path) -> bool:
 
 
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
-    """The checks of a run: first of all its files, then of what is in them."""
+    """Check a run: first all its files, then what is in them."""
     trained = place.name != BASELINE
     sealed = [place, *(place / part for part in PARTS)]
     sealed = sealed if trained else sealed[2:]  # the baselines learn nothing
     files = [_files(one, progress) for one in sealed]
     yield from files
     if not any(check.faults for check in files):
-        yield from _until_fault(str(place), _content(place) if trained else _baseline(place))
+        yield from _until_fault(str(place), _content(place, trained))
 
 
-def _content(place: Path) -> Iterator[Check]:
-    """Manifests, checkpoints, densities, thresholds and results of a run fit together."""
-    manifest = read_manifest(place)
-    states = checkpoints.read_all(place, folder.template(manifest["settings"]))
-    yield _finite(f"{place / 'checkpoints'}: of this run, finite", place, states)
-    fitted = folder.read_densities(place)
-    yield _finite(f"{place / 'densities'}: of this network, finite", place / "densities", fitted)
-    made_from, data = folder.read_fingerprint(place), manifest["made_from"]
+def _content(place: Path, trained: bool) -> Iterator[Check]:
+    """Check that checkpoints, densities, thresholds and results of a run belong together."""
+    if trained:
+        manifest = read_manifest(place)
+        states = checkpoints.read_all(place, folder.template(manifest["settings"]))
+        yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
+        fitted = folder.read_densities(place)
+        yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
+        made_from, data = folder.read_fingerprint(place), manifest["made_from"]
+    else:
+        made_from = BASELINE
+        data = read_manifest(place / "thresholds")["settings"]["data"]
     folder.read_thresholds(place, made_from, data)
-    yield Check(f"{place / 'thresholds'}: of these densities and data", [])
     folder.read_results(place, made_from, data)
-    yield Check(f"{place / 'evaluation'}: of these densities and data", [])
-
-
-def _baseline(place: Path) -> Iterator[Check]:
-    """Thresholds and results of the trivial baselines fit together."""
-    data = read_manifest(place / "thresholds")["settings"]["data"]
-    folder.read_thresholds(place, BASELINE, data)
-    folder.read_results(place, BASELINE, data)
-    yield Check(f"{place}: thresholds and evaluation of the same data", [])
+    yield Check(f"{place}: thresholds and results belong to this run and its data", [])
 
 
 def _exported(path: Path) -> Iterator[Check]:
     run = archive.read(path)
-    yield _finite(f"{path}: as it was exported, finite", path, [run.variables, run.densities])
+    yield _finite(f"{path}: unchanged since export", path, [run.variables, run.densities])
 
 
 def _finite(what: str, place: Path, tree: Any) -> Check:
     broken = sum(not np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tree)))
     fault = f"{place}: expected finite numbers, found {broken} arrays with others; train again"
-    return Check(what, [fault] if broken else [])
+    return Check(f"{what}, all values finite", [fault] if broken else [])
 
 
-def _belongs(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
-    """A run's data are those of the stores beside it."""
-    known = read_manifest(place / "evaluation")["settings"]["data"]
+def _data(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
+    """Check that a run's data are those of the stores beside it."""
+    prints = read_manifest(place / "evaluation")["settings"]["data"]
     faults = [
         f"{place}: expected the data of {store.path} ({store.manifest['fingerprint']}), found "
-        f"others ({known.get(name)}); bring back the store, or run the study anew"
+        f"others ({prints.get(name)}); bring back the store, or run the study again"
         for name, store in stores.items()
-        if known.get(name) != store.manifest["fingerprint"]
+        if prints.get(name) != store.manifest["fingerprint"]
     ]
-    yield Check(f"{place}: of the slices of this study", faults)
+    yield Check(f"{place}: made from the slices of this study", faults)
 
 
 def _training_scans(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
@@ -254,12 +252,12 @@ def _training_scans(place: Path, stores: dict[str, SliceStore]) -> Iterator[Chec
 
 
 def _results(path: Path) -> Iterator[Check]:
-    """The study's results are those of its runs."""
+    """Check that the study's results are those of its runs."""
     place = path / "results.csv"
     rows = results.read_csv(place)
     runs = dict.fromkeys((row.seed, row.method) for row in rows)
     parts = [path / f"seed{seed}" / method / "evaluation" for seed, method in runs]
-    found = [row for part in parts for row in results.read_csv(part / "results.csv")]
+    evaluated = [row for part in parts for row in results.read_csv(part / "results.csv")]
     other = f"{place}: expected the results of {', '.join(map(str, parts))}, found others; report"
-    same = list(map(repr, rows)) == list(map(repr, found))  # NaN is not equal to itself
-    yield Check(f"{place}: the results of its runs", [] if same else [f"{other} again"])
+    same = list(map(repr, rows)) == list(map(repr, evaluated))  # NaN is not equal to itself
+    yield Check(f"{place}: matches the results of the runs", [] if same else [f"{other} again"])

@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends without an error.
+    """Yield a path to write to, which becomes `path` when the block ends without an error.
 
     It has the same ending, and folders are made. What was at `path` stays until then, also if the
     process is killed or the machine loses power: what is left aside then is a hidden file
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system that do not say which file they are about, as a full disk's, say so."""
+    """Let errors of the system that name no file, as a full disk's do not, name this one."""
     try:
         yield
     except OSError as fault:
@@ -75,7 +75,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def no_space(fault: BaseException) -> str | None:
-    """What to say of a disk that was full or a quota that was used up, None of other faults."""
+    """Say that a disk was full or a quota used up; None of other faults."""
     if not isinstance(fault, OSError) or fault.errno not in FULL:
         return None
     return (
@@ -85,5 +85,5 @@ def no_space(fault: BaseException) -> str | None:
 
 
 def in_words(size: float) -> str:
-    """A number of bytes as people read it, at least a megabyte's tenth."""
+    """Return a number of bytes as people read it, to a tenth of a megabyte or gigabyte."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,7 +1,7 @@
-"""Hashes of finished files, so that none changes unseen.
+"""Checksums of finished files, so that none changes unseen.
 
-A finished folder holds `SHA256SUMS`, a line a file, which `sha256sum -c SHA256SUMS` checks as well.
-Its first line is the hash of the others. A JSON file that stands alone carries its own hash.
+A finished folder holds `SHA256SUMS`, a line for each file, which `sha256sum -c SHA256SUMS` checks
+as well. Its first line is the checksum of the others. Lines of a journal carry their own.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Fault(NamedTuple):
 
 
 def write_checksums(folder: Path, *parts: str, progress: Progress | None = None) -> None:
-    """Write the hashes of finished files: those of `parts` of the folder, or all that lie in it.
+    """Write the checksums of finished files: of `parts` of the folder, or of all that lie in it.
 
     Args:
         folder: where `SHA256SUMS` is written, and where names start.
@@ -49,12 +49,12 @@ def write_checksums(folder: Path, *parts: str, progress: Progress | None = None)
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder is finished: its hashes are written last."""
+    """Return whether the folder is finished: its checksums are written last."""
     return (folder / SUMS).exists()
 
 
 def sha256(path: Path, progress: Progress | None = None) -> str:
-    """Hexadecimal SHA-256 of a file's content, read block by block."""
+    """Return the hexadecimal SHA-256 of a file's content, read block by block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -65,7 +65,7 @@ def sha256(path: Path, progress: Progress | None = None) -> str:
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """The hashes of a sealed folder's files by name.
+    """Read the checksums of a finished folder's files, by name.
 
     Raises:
         InputError: there are none, or they are damaged.
@@ -79,7 +79,7 @@ def sums(folder: Path) -> dict[str, str]:
         return {name: digest for digest, name in pairs}
     except (OSError, ValueError) as fault:
         raise InputError(
-            f"{path}: expected the hashes of a finished folder, found {fault}; run the command "
+            f"{path}: expected the checksums of a finished folder, found {fault}; run the command "
             "that makes it again"
         ) from fault
 
@@ -87,23 +87,23 @@ def sums(folder: Path) -> dict[str, str]:
 def faults(
     folder: Path, names: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Iterator[Fault]:
-    """The files of a sealed folder that are not as they were written.
+    """Yield the files of a finished folder that are not as they were written.
 
     Args:
-        folder: a sealed folder.
+        folder: a finished folder.
         names: of the files to check; None: all.
         progress: see `Progress`.
 
     Raises:
-        InputError: its hashes are missing or damaged.
+        InputError: its checksums are missing or damaged.
     """
-    known = sums(folder)
-    for name in known if names is None else names:
+    checksums = sums(folder)
+    for name in checksums if names is None else names:
         path = folder / name
         try:
-            if name not in known:
-                yield Fault(path, "a file without a hash")
-            elif sha256(path, progress) != known[name]:
+            if name not in checksums:
+                yield Fault(path, "a file without a checksum")
+            elif sha256(path, progress) != checksums[name]:
                 yield Fault(path, "another content (SHA-256)")
         except OSError as fault:
             yield Fault(path, fault.strerror or str(fault))
@@ -113,8 +113,8 @@ def check(folder: Path, again: str, names: Iterable[str] | None = None) -> None:
     """Raise an InputError that names the first file that is not as it was written.
 
     Args:
-        folder: a sealed folder.
-        again: what to do to have it made anew.
+        folder: a finished folder.
+        again: what to do to have it made again.
         names: see `faults`.
     """
     for path, found in faults(folder, names):
@@ -125,12 +125,12 @@ def check(folder: Path, again: str, names: Iterable[str] | None = None) -> None:
 
 
 def with_hash(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of a JSON file together with their own hash."""
+    """Return plain values together with their own checksum."""
     return {**content, OWN: _json_hash(content)}
 
 
 def without_hash(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that `with_hash` was given.
+    """Return the values that `with_hash` was given.
 
     Raises:
         ValueError: they are others, or no mapping.
@@ -144,6 +144,6 @@ def without_hash(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json_hash(content: Mapping[str, Any]) -> str:
-    """SHA-256 of values in one spelling: that of what is read back from a JSON file."""
+    """Return the SHA-256 of values as they are read back from a JSON file."""
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

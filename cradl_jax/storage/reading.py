@@ -22,7 +22,7 @@ MISSING = "no such path"
 
 
 def kind_of(path: Path) -> str:
-    """What lies at `path`, in words: a file, a folder, a pipe or a device, or `MISSING`."""
+    """Say what lies at `path`: a file, a folder, a pipe or a device, or `MISSING`."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as fault:  # ValueError: a null byte in the name
@@ -35,13 +35,13 @@ def kind_of(path: Path) -> str:
 
 
 def no_file(path: Path) -> str | None:
-    """What lies at `path` if that is no file, in words; only a file can be read to its end."""
+    """Say what lies at `path` if that is no file; only a file can be read to its end."""
     kind = kind_of(path)
     return None if kind == "a file" else "no such file" if kind == MISSING else kind
 
 
 def is_entry(path: Path) -> bool:
-    """Whether a folder offers `path` to be read: no hidden file, and no folder, pipe or device.
+    """Return whether a folder offers `path` to be read: no hidden file, folder, pipe or device.
 
     A link counts wherever it leads: one to a file that was not fetched is a fault, not an absence.
     """
@@ -69,7 +69,7 @@ def check_file(path: Path, expected: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Raises:
         OSError, ValueError: it cannot be read, is no JSON, or is nested too deeply.
@@ -81,7 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_arrays(path: Path, expected: str, remedy: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file that `numpy.savez` wrote: plain numbers and text, not compressed.
+    """Read the arrays of an .npz file that `numpy.savez` wrote: numbers and text, not compressed.
 
     Raises:
         InputError: it is missing or damaged, or holds anything else, such as pickled objects. The

@@ -218,7 +218,7 @@ def test_the_command_prints_a_line_a_check_and_exits_with_a_status(copied):
     assert good.returncode == 0, good.stderr
     lines = good.stdout.splitlines()
     assert all(line.startswith("ok    ") for line in lines[:-1])
-    assert lines[-1] == f"all {len(lines) - 1} checks are well"
+    assert lines[-1] == f"all {len(lines) - 1} checks passed"
     flip(run / "thresholds" / "thresholds.json")
     bad = verify(run)
     assert bad.returncode == 1 and bad.stdout.count("wrong ") == 1

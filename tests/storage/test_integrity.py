@@ -38,7 +38,7 @@ def test_sums_are_those_of_sha256sum_and_name_what_changed(folder):
     integrity.check(folder, "again", ["a.txt"])
     with pytest.raises(InputError, match=r"b  c\.txt: .*or remove .* and make it"):
         integrity.check(folder, "make it")
-    with pytest.raises(InputError, match=r"new\.txt: .*without a hash"):
+    with pytest.raises(InputError, match=r"new\.txt: .*without a checksum"):
         integrity.check(folder, "make it", ["new.txt"])
 
 

@@ -7,7 +7,7 @@ scan, not a verdict; no warning is no proof that the scan is fit.
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -28,7 +28,7 @@ ONE_SCAN = {"contrast": 0.5, "appearance": 1.0, "shape": 0.6, "layers": 0.5}
 """Limits that a single training scan would set; see `summarize`."""
 
 
-def _of_length(n: int) -> Field:
+def _of_length(n: int) -> Any:
     """Declare a list of n values."""
     return Field(min_length=n, max_length=n)
 
@@ -106,7 +106,7 @@ def summarize(descriptions: Sequence[Description]) -> Reference:
         ranges[name] = [end.round(3).tolist() for end in ends]
     means = {name: (total / n).round(5).tolist() for name, total in sums.items()}
     limits = {name: round(float(limit), 4) for name, limit in limits.items()}
-    return Reference(n=n, means=means, limits=limits, ranges=ranges)
+    return Reference.model_validate({"n": n, "means": means, "limits": limits, "ranges": ranges})
 
 
 def warnings(scan: Description, reference: Reference) -> list[str]:
@@ -131,16 +131,16 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     beyond = {name: distances[name] > limit for name, limit in reference.limits.items()}
     misplaced = [_size(scan, reference), _axes(scan, reference)]
     beyond["appearance"] &= not any(misplaced)
-    found = [
+    sentences = [
         *misplaced,
         None if scan.oriented else UNSTATED,
         _grid(scan, reference),
         _contrast(distances, beyond, reference.limits),
         SKULL if beyond["layers"] and not _inverted(distances, beyond) else None,
     ]
-    if not any(found) and beyond["shape"]:
-        found = [SHAPE]
-    return [sentence for sentence in found if sentence]
+    if not any(sentences) and beyond["shape"]:
+        sentences = [SHAPE]
+    return [sentence for sentence in sentences if sentence]
 
 
 UNSTATED = (
@@ -165,8 +165,8 @@ def _size(scan: Description, reference: Reference) -> str | None:
     head_ml = (liters * 1000 for liters in HEAD_LITERS)
     bounds = [(scan.brain_ml, low, high, *head_ml)]
     bounds += [
-        (mm, *usual, *head)
-        for mm, *usual, head in zip(scan.extent_mm, shortest, longest, HEAD_MM, strict=True)
+        (mm, *ends, *head)
+        for mm, *ends, head in zip(scan.extent_mm, shortest, longest, HEAD_MM, strict=True)
     ]
     if filled > FULLEST or not all(min(a, c) <= x <= max(b, d) for x, a, b, c, d in bounds):
         return (
@@ -189,9 +189,9 @@ def _size(scan: Description, reference: Reference) -> str | None:
 
 
 def _axes(scan: Description, reference: Reference) -> str | None:
-    usual = _cubes(reference.means["pattern"])
+    mean = _cubes(reference.means["pattern"])
     own, *others = (
-        (float(np.abs(turned - usual).sum()), order, flipped)
+        (float(np.abs(turned - mean).sum()), order, flipped)
         for turned, order, flipped in _turned(_cubes(scan.pattern))
     )
     distance, order, flipped = min(others)
@@ -247,18 +247,18 @@ def _lengths(values: Sequence[float]) -> str:
     return " x ".join(f"{value:.3g}" for value in values)
 
 
-def _distances(scan: Mapping, usual: Mapping) -> dict[str, float]:
-    """Of a scan's histogram, pattern and layers from the usual ones; see `warnings`."""
-    moved = np.cumsum(np.subtract(scan["histogram"], usual["histogram"]))
-    layers = np.subtract(scan["layers"], usual["layers"])
-    (brain, light), (usual_brain, usual_light) = (_cubes(x["pattern"]) for x in (scan, usual))
-    inside = (brain > 0.5) & (usual_brain > 0.5)
-    here, there = light[inside] / brain[inside], usual_light[inside] / usual_brain[inside]
+def _distances(scan: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, float]:
+    """Return how far a scan's histogram, pattern and layers are from means; see `warnings`."""
+    moved = np.cumsum(np.subtract(scan["histogram"], means["histogram"]))
+    layers = np.subtract(scan["layers"], means["layers"])
+    (brain, light), (mean_brain, mean_light) = (_cubes(x["pattern"]) for x in (scan, means))
+    inside = (brain > 0.5) & (mean_brain > 0.5)
+    here, there = light[inside] / brain[inside], mean_light[inside] / mean_brain[inside]
     defined = len(here) > 1 and here.std() > 0 and there.std() > 0
     return {
         "contrast": float(np.abs(moved).sum()) * 2 * CLIP / BINS,
         "appearance": 1 - float(np.corrcoef(here, there)[0, 1]) if defined else 1.0,
-        "shape": float(np.abs(brain - usual_brain).sum() / max(usual_brain.sum(), 1e-6)),
+        "shape": float(np.abs(brain - mean_brain).sum() / max(mean_brain.sum(), 1e-6)),
         "layers": float(np.abs(layers).max()),
     }
 
@@ -274,4 +274,4 @@ def _turned(cubes: np.ndarray) -> Iterator[tuple[np.ndarray, tuple, tuple]]:
         for back, down in itertools.product((False, True), repeat=2):
             axes = [axis + 1 for axis, flip in ((1, back), (2, down)) if flip]
             turned = cubes.transpose(0, *(axis + 1 for axis in order))
-            yield np.flip(turned, axes), order, (False, back, down)
+            yield np.flip(turned, tuple(axes)), order, (False, back, down)

@@ -140,7 +140,9 @@ def scorers(
     trained: Model, densities: Mapping[str, Density]
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
     """Return every scorer of a method with its parameters: the densities, and then its own."""
-    with_params = [(scoring.nll(trained.encode), (trained.variables, dict(densities)))]
+    with_params: list[tuple[scoring.Scorer, Any]] = [
+        (scoring.nll(trained.encode), (trained.variables, dict(densities)))
+    ]
     if trained.scorer is not None:
         with_params.append((trained.scorer, trained.variables))
     return with_params

@@ -168,7 +168,7 @@ def chosen_score(
     by_choice = results.select_scores(rows)
     for dataset in dict.fromkeys(row.dataset for row in rows):
         chosen = by_choice.get(results.Choice(dataset, level, "full", method))
-        if chosen in names:
+        if chosen and chosen in names:
             return chosen
     mixtures = {components: name for name in names if (components := components_of(name))}
     return mixtures[max(mixtures)] if mixtures else names[0]

@@ -28,7 +28,7 @@ def kind_of(path: Path) -> str:
     except (OSError, ValueError) as fault:  # ValueError: a null byte in the name
         if not isinstance(fault, OSError) or fault.errno in (errno.ENOENT, errno.ENOTDIR):
             return MISSING
-        return f"none ({os.strerror(fault.errno).lower()})"
+        return f"none ({os.strerror(fault.errno or 0).lower()})"
     if stat.S_ISREG(mode):
         return "a file"
     return "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"

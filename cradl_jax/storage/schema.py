@@ -45,7 +45,10 @@ R = TypeVar("R", bound=Record)
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
-    """Refuse what is none of `names`: `Annotated[str, one_of(METHODS)]`."""
+    """Refuse what is none of `names`.
+
+    A field is declared as `Annotated[str, one_of(METHODS)]`.
+    """
     known = tuple(names)
     return BeforeValidator(_require(lambda name: name in known, f"one of {', '.join(known)}"))
 
@@ -180,8 +183,7 @@ def parse(kind: type[R], content: object) -> R:
 
 def _shown(value: object) -> str:
     """Return a value as a fault shows it: of a mapping its names, and never more than a line."""
-    names = isinstance(value, dict) and value
-    text = ", ".join(map(str, value)) if names else repr(value)
+    text = ", ".join(map(str, value)) if isinstance(value, dict) and value else repr(value)
     return text if len(text) <= LONGEST_FOUND else text[: LONGEST_FOUND - 3] + "..."
 
 

@@ -57,7 +57,7 @@ def training(heads):
 @pytest.fixture(scope="module")
 def reference(training):
     """As it comes back from the file of a run."""
-    return Reference(**json.loads(json.dumps(summarize(training)._asdict())))
+    return Reference(**json.loads(json.dumps(summarize(training).model_dump())))
 
 
 def distance_mm(shape, spacing):
@@ -121,7 +121,7 @@ def test_any_volume_can_be_described_and_compared(shape, spacing, share, seed):
     again = Description(**json.loads(json.dumps(found._asdict(), allow_nan=False)))
     assert again == found
     own = summarize([found])
-    json.dumps(own._asdict(), allow_nan=False)
+    json.dumps(own.model_dump(), allow_nan=False)
     assert all(isinstance(sentence, str) for sentence in warnings(again, own))
 
 

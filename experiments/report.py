@@ -4,9 +4,10 @@ python -m experiments.report --config=configs/phantom.py [--workdir=runs/phantom
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -161,7 +162,7 @@ def curves(
             file = read_arrays(evaluation / f"{dataset}_test_slices.npz", *EVALUATED)
             pairs[name] = file[score], file["labels"]
             if method != BASELINE:
-                figure = figures.score_histogram(*pairs[name], name)
+                figure = figures.score_histogram(file[score], file["labels"], name)
                 yield Picture(
                     figure, f"{dataset} {method} scores: distribution of {name} over test slices."
                 )
@@ -210,7 +211,9 @@ def pixel_scores(
         )
 
 
-def heatmaps(store: SliceStore, shown: np.ndarray, scorers: list) -> dict[str, np.ndarray]:
+def heatmaps(
+    store: SliceStore, shown: np.ndarray, scorers: Sequence[tuple[scoring.Scorer, Any]]
+) -> dict[str, np.ndarray]:
     """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
     arrays = scoring.Batch(store.images, store.brains, store.position)
     by_name = {}

@@ -73,7 +73,7 @@ def read_csv(path: Path) -> list[Result]:
         for cells in reader:
             try:
                 seed, *names, value = cells
-                rows.append(Result(int(seed), *names, float(value)))
+                rows.append(Result._make((int(seed), *names, float(value))))
             except (ValueError, TypeError):
                 raise InputError(
                     f"{path}, line {reader.line_num}: expected {len(header)} cells with a whole "

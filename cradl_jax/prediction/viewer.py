@@ -8,11 +8,12 @@ import math
 import re
 import warnings as python_warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
+from nibabel import affines
 from scipy import ndimage
 
 from cradl_jax.data.scans.volumes import Volume
@@ -98,7 +99,7 @@ def profile_figure(profile: Profile) -> Figure:
     heights, scores = np.asarray(profile.heights_mm)[order], np.asarray(profile.scores)[order]
     if profile.healthy_range is not None:
         low, high = (np.broadcast_to(ends, scores.shape)[order] for ends in profile.healthy_range)
-        style = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
+        style: dict[str, Any] = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
         axes.fill_between(heights, low, high, label=profile.range_label, **style)
     axes.plot(heights, scores, ".-", color=NORMAL, linewidth=1.2, markersize=4, label="this scan")
     if profile.threshold is not None:
@@ -132,13 +133,13 @@ def _profile_caption(profile: Profile) -> str:
 def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[Frame, str]:
     """Return nilearn's viewer of the brain and the map above a threshold, and its caption."""
     (box,) = ndimage.find_objects(((scan.data != 0) | (heat > threshold)).view(np.uint8))
-    shift = nib.affines.from_matvec(np.eye(3), [side.start for side in box])
+    shift = affines.from_matvec(np.eye(3), [side.start for side in box])
     native, cut = scan.affine @ shift, heat[box]
     affine, shape, step = _display_grid(cut.shape, native)
     top, scale = float(cut.max()), 1.0
     if top > 0 and not 0.01 <= top < 1e5:  # nilearn writes three decimals
         scale = 10.0 ** -math.floor(math.log10(top))
-    peak = nib.affines.apply_affine(native, np.unravel_index(cut.argmax(), cut.shape))
+    peak = affines.apply_affine(native, np.unravel_index(cut.argmax(), cut.shape))
     document = _nilearn_page(
         overlay=_resampled(cut, native, affine, shape) * np.float32(scale),
         background=_resampled(_windowed(scan.data[box]), native, affine, shape),
@@ -226,9 +227,9 @@ def _display_grid(
 
     They cover the given voxels, are as fine as those, and at most about `MOST_VOXELS`.
     """
-    corners = nib.affines.apply_affine(affine, np.array([*np.ndindex(2, 2, 2)]) * shape - 0.5)
+    corners = affines.apply_affine(affine, np.array([*np.ndindex(2, 2, 2)]) * shape - 0.5)
     low, high = corners.min(0), corners.max(0)
-    finest = float(nib.affines.voxel_sizes(affine).min())
+    finest = float(affines.voxel_sizes(affine).min())
     step = max(finest, float(np.prod(high - low + 2 * MARGIN_MM) / MOST_VOXELS) ** (1 / 3))
     margin = math.ceil(MARGIN_MM / step)  # whole cubes, so that they may coincide with voxels
     grid = np.diag([step, step, step, 1.0])
@@ -240,14 +241,19 @@ def _resampled(
     data: np.ndarray, affine: np.ndarray, target: np.ndarray, shape: np.ndarray
 ) -> np.ndarray:
     """Resample `data` [X, Y, Z] to another affine's voxels, float32: block means, then linear."""
-    block = np.maximum(1, (target[0, 0] / nib.affines.voxel_sizes(affine)).astype(int))
+    block = np.maximum(1, (target[0, 0] / affines.voxel_sizes(affine)).astype(int))
     padding = [(0, -n % b) for n, b in zip(data.shape, block, strict=True)]
     padded = np.pad(data, padding).astype(np.float32)
     folded = padded.reshape(
         [x for n, b in zip(padded.shape, block, strict=True) for x in (n // b, b)]
     )
-    coarse = affine @ nib.affines.from_matvec(np.diag(block), (block - 1) / 2)
+    coarse = affine @ affines.from_matvec(np.diag(block), (block - 1) / 2)
     matrix = np.linalg.inv(coarse) @ target
     return ndimage.affine_transform(
-        folded.mean((1, 3, 5)), matrix[:3, :3], matrix[:3, 3], tuple(shape), np.float32, order=1
+        folded.mean((1, 3, 5)),
+        matrix[:3, :3],
+        matrix[:3, 3],  # pyright: ignore[reportArgumentType], scipy takes arrays
+        tuple(shape),
+        np.float32,
+        order=1,
     )

@@ -1,10 +1,11 @@
 """The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -24,7 +25,14 @@ KINDS = {
     "kl": ("KL-Div., {}", 0.4, ""),
     "best": ("best {}", 0.15, "////"),
 }
-CITED = {"marker": "D", "color": "white", "markeredgecolor": INK, "markersize": 4.5, "ls": ""}
+CITED: dict[str, Any] = {
+    "marker": "D",
+    "color": "white",
+    "markeredgecolor": INK,
+    "markersize": 4.5,
+    "ls": "",
+}
+Curve = tuple[np.ndarray, np.ndarray]  # x and y
 PANELS = {"slice": "Detection (slices)", "voxel": "Localization (voxels)"}
 
 
@@ -111,11 +119,11 @@ def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         if np.isnan(metrics["auroc"]):
             continue
         roc_points, pr_points = _curves(points)
-        style = {"color": color, "linewidth": 1.5, "solid_joinstyle": "bevel"}
+        style: dict[str, Any] = {"color": color, "linewidth": 1.5, "solid_joinstyle": "bevel"}
         label = f"{name}\nAUROC {metrics['auroc']:.3f}, AUPRC {metrics['auprc']:.3f}"
         roc.plot(*roc_points, label=label, **style)
         pr.plot(*pr_points, drawstyle="steps-pre", **style)
-    chance = {"color": FAINT, "linewidth": 1, "linestyle": DASHED}
+    chance: dict[str, Any] = {"color": FAINT, "linewidth": 1, "linestyle": DASHED}
     label = f"chance\nAUROC 0.500, AUPRC {prevalence:.3f}"
     roc.plot((0, 1), (0, 1), label=label, **chance)
     pr.plot((0, 1), (prevalence, prevalence), **chance)
@@ -127,7 +135,7 @@ def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     return figure
 
 
-def _curves(points: OperatingPoints) -> tuple[tuple, tuple]:
+def _curves(points: OperatingPoints) -> tuple[Curve, Curve]:
     """Return ROC (a corner where negatives lie between positives) and PR, thinned for drawing."""
     last = len(points.positives) - 1
     kept = np.concatenate([np.linspace(0, last, 2000), np.geomspace(1, last + 1, 500) - 1])
@@ -190,7 +198,9 @@ def comparison_bars(
         axes.tick_params(axis="x", length=0)
         axes.set(xlim=(-0.55, len(shares) - 0.45), ylim=(0, None))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    handles = [Patch(label=_bar_label(*style), **_bar_style(*style)) for style in styles]
+    handles: list[Artist] = [
+        Patch(label=_bar_label(*style), **_bar_style(*style)) for style in styles
+    ]
     chance = Line2D([], [], color=INK, linewidth=1.2, linestyle=DASHED)
     chance.set_label("prevalence (chance)")
     handles.insert(1, chance)
@@ -228,7 +238,7 @@ def _bar_groups(
         span = (group - 0.46, group + 0.46)
         axes.hlines(share, *span, color=INK, linewidth=1.2, linestyle=DASHED)
         if not mine:
-            at = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+            at: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
             axes.annotate("no score chosen", (group, share), color=FAINT, fontsize=9, **at)
 
 
@@ -237,7 +247,7 @@ def _bar_label(kind: str, method: str) -> str:
     return name if method == "cradl" else KINDS[kind][0].format(name)
 
 
-def _bar_style(kind: str, method: str) -> dict:
+def _bar_style(kind: str, method: str) -> dict[str, Any]:
     color = COLORS[method]
     _, strength, hatch = KINDS[kind]
     return {
@@ -266,7 +276,7 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _colors(count: int) -> list:
+def _colors(count: int) -> list[Any]:
     """Return colors that can be told apart: fixed ones for a few lines, a ramp for many."""
     if count <= len(LINES):
         return list(LINES[:count])

@@ -46,11 +46,13 @@ def pixel_scores(
     inches = figure.get_figheight()
     for column, heat in zip(grid.T[2:], maps.values(), strict=True):
         top = max(float(np.percentile(heat, CLAMP)), float(np.finfo(np.float32).tiny))
-        for axes, one in zip(column, heat[window], strict=True):
-            shown = axes.imshow(one, cmap=HEAT, vmin=0, vmax=top)
+        shown = [
+            axes.imshow(one, cmap=HEAT, vmin=0, vmax=top)
+            for axes, one in zip(column, heat[window], strict=True)
+        ]
         left, _, width, _ = column[0].get_position().bounds
         place = left + 0.1 * width, (strip - 0.14) / inches, 0.8 * width, 0.06 / inches
-        bar = figure.colorbar(shown, cax=figure.add_axes(place), orientation="horizontal")
+        bar = figure.colorbar(shown[0], cax=figure.add_axes(place), orientation="horizontal")
         bar.outline.set_visible(False)
         bar.set_ticks((0, top), labels=("0", f"{top:.2g}"))
         bar.ax.tick_params(labelsize=8, colors=INK, length=0)

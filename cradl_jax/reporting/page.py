@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import jinja2
@@ -93,27 +93,25 @@ def html_page(title: str, sections: Sequence[Section]) -> str:
 
     Its policy forbids the browser to load anything, and to run scripts unless it has a `Frame`.
     """
-    framed = any(isinstance(part, Frame) for section in sections for part in section.parts)
-    return _template().render(title=title, sections=sections, framed=framed)
+    return _template().render(
+        title=title,
+        sections=sections,
+        framed=any(isinstance(part, Frame) for section in sections for part in section.parts),
+        kind=lambda part: type(part).__name__,
+        numeric_columns=_numeric_columns,
+        png=_png,
+    )
 
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+    """Return the page's template; every value in it is escaped."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("cradl_jax.reporting", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-    )
-    for kind in (Table, Picture, Frame, Verbatim):
-        environment.tests[kind.__name__.lower()] = partial(_is_instance, kind)
-    environment.filters["png"] = _png
-    environment.globals["numeric_columns"] = _numeric_columns
-    return environment.get_template("page.html.j2")
-
-
-def _is_instance(kind: type, part: object) -> bool:
-    return isinstance(part, kind)
+    ).get_template("page.html.j2")
 
 
 def _png(figure: Figure) -> str:

@@ -100,7 +100,7 @@ def rows() -> tuple[Row, ...]:
     """Return all figures of Tables 2, 3 and 5 to 8 that the paper's text gives without doubt."""
     with files("cradl_jax.reporting").joinpath("paper_values.csv").open(encoding="utf-8") as file:
         return tuple(
-            Row(int(table), *names, float(mean), float(std))
+            Row._make((int(table), *names, float(mean), float(std)))
             for table, *names, mean, std in list(csv.reader(file))[1:]
         )
 

@@ -199,6 +199,6 @@ def _reason(rows: Iterable[Result], dataset: str, level: str, split: str) -> str
         return f"there are no {SPLITS[split]} results"
     shares = {row.value for row in here if row.metric == "prevalence"}
     slices = f"its {SPLITS[split]} {level}s"
-    return {0: f"none of {slices} is anomalous", 1: f"all of {slices} are anomalous"}.get(
-        shares.pop() if len(shares) == 1 else None, ""
-    )
+    if shares == {0}:
+        return f"none of {slices} is anomalous"
+    return f"all of {slices} are anomalous" if shares == {1} else ""

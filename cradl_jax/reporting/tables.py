@@ -8,7 +8,7 @@ in italics then quote the paper.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def data_table(rows: Iterable[Result], sizes: Sizes = UNKNOWN, names: Names = NA
         ("Data set", *(f"{of}, {split}" for of in columns for split in ("test", "val."))),
         [(dataset,) for dataset in ours],
         [_data_cells(dataset, sizes, shares) for dataset in ours],
-        [_data_cells(names.get(dataset), paper.DATA, theirs) for dataset in ours],
+        [_data_cells(names.get(dataset, ""), paper.DATA, theirs) for dataset in ours],
         number=1,
         names=names,
     )
@@ -149,7 +149,7 @@ def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
     """Return Table 4: the score that each method chose on each data set, in both comparisons."""
     chosen = select_scores(rows)
 
-    def scores(selection: Mapping[tuple, str], dataset: str, method: str) -> list[str]:
+    def scores(selection: Mapping[Any, str], dataset: str, method: str) -> list[str]:
         keys = [(dataset, *which, method) for which in SECTIONS]
         return [paper.score_name(selection.get(key, DASH)) for key in keys]
 
@@ -256,7 +256,7 @@ def layout(
     *,
     number: int,
     names: Names,
-    bold: Sequence | np.ndarray = (),
+    bold: Sequence[Sequence[bool]] | np.ndarray = (),
     notes: Iterable[str] = (),
 ) -> Table:
     """Return a table of our rows, each followed by the paper's, where it has one.
@@ -293,7 +293,9 @@ def layout(
 
 
 def _data_cells(
-    dataset: str | None, sizes: Mapping, shares: Mapping[tuple[str | None, str, str], float]
+    dataset: str,
+    sizes: Mapping[tuple[str, str], Size | paper.Data],
+    shares: Mapping[tuple[str, str, str], float],
 ) -> list[str]:
     """Return scans, slices, and shares of anomalous slices and voxels, each on test and val."""
     counts = [sizes.get((dataset, split)) for split in SPLITS]

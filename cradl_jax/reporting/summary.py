@@ -4,7 +4,7 @@ What `tables` prints and Figure 2 of the paper draws (Lüth et al. 2023).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -21,8 +21,10 @@ SPLITS = {"test": "test", "val": "validation"}
 DASH = "–"
 UNDEFINED = (math.nan, math.nan)
 
-Spreads = Mapping[tuple[str, str, str, str], tuple[float, float]]
-"""Mean and sample standard deviation over seeds by data set, method, score and metric."""
+Key = tuple[str, str, str, str]
+"""Data set, method, score and metric."""
+Spreads = Mapping[Key, tuple[float, float]]
+"""Mean and sample standard deviation over seeds."""
 
 _BARS = (
     *(("density", method) for method in ("cradl", "cevae", "vae")),
@@ -78,7 +80,7 @@ def measured(rows: Iterable[Result], level: str, split: str) -> Spreads:
 
     Values that are NaN do not count; a single value has no deviation.
     """
-    values: dict[tuple[str, str, str, str], list[float]] = {}
+    values: dict[Key, list[float]] = {}
     for row in rows:
         if (row.level, row.split) == (level, split) and not math.isnan(row.value):
             key = row.dataset, row.method, row.score, row.metric
@@ -94,6 +96,13 @@ def cited(table: int, names: Names) -> Spreads:
         for row in paper.rows()
         if (row.table, row.dataset) == (table, theirs)
     }
+
+
+def cells(
+    spreads: Spreads, keys: Iterable[Iterable[Key]], written: Callable[[float, float], str]
+) -> list[list[str]]:
+    """Return the figures of a table as `percent` or `fraction` writes them."""
+    return [[written(*spreads.get(key, UNDEFINED)) for key in row] for row in keys]
 
 
 def percent(mean: float, std: float = math.nan) -> str:

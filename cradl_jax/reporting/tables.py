@@ -5,7 +5,7 @@ hold. `names` maps those data sets that are the paper's to "HCP Synth.", "ISLES"
 in italics then quote the paper.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,8 +31,9 @@ from cradl_jax.reporting.summary import (
     UNDEFINED,
     Comparison,
     Estimate,
+    Key,
     Names,
-    Spreads,
+    cells,
     cited,
     datasets,
     fraction,
@@ -117,28 +118,22 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
     methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
     spreads, chosen = measured(rows, level, "test"), select_scores(rows)
-    quotes = cited(number, names)
 
-    def figure(method: str, dataset: str, metric: str) -> tuple[float, float]:
-        score = chosen.get(Choice(dataset, level, "full", method), "")
-        return spreads.get((dataset, method, score, metric), UNDEFINED)
+    def key(method: str, dataset: str, metric: str) -> Key:
+        return dataset, method, chosen.get(Choice(dataset, level, "full", method), ""), metric
 
-    means = np.array([[figure(method, *column)[0] for column in columns] for method in methods])
+    keys = [[key(method, *column) for column in columns] for method in methods]
+    means = np.array([[spreads.get(key, UNDEFINED)[0] for key in row] for row in keys])
     best = np.max(means, axis=0, initial=-1, where=~np.isnan(means))
+    quoted = [[(dataset, method, "", metric) for dataset, metric in columns] for method in methods]
     return layout(
         f"{title(rows, level, 'test')}, in % (as Table {number}): each method at the score that "
         "it chose on validation. Bold: the best of a column.",
         ("Method", *_headings(columns)),
         [(paper.method_name(method),) for method in methods],
-        [[percent(*figure(method, *column)) for column in columns] for method in methods],
-        [
-            [
-                percent(*quotes.get((name, method, "", metric), UNDEFINED))
-                for name, metric in columns
-            ]
-            for method in methods
-        ],
-        bold=means == best,
+        cells(spreads, keys, percent),
+        cells(cited(number, names), quoted, percent),
+        bold=np.argwhere(means == best),
         number=number,
         names=names,
         notes=undefined(rows, level, "test") + without_choice(rows, level),
@@ -209,38 +204,21 @@ def every_score(
 ) -> Table:
     """Return some metrics of every score, chosen ones bold, in the layout of Tables 5 to 8."""
     number, columns = paper.BY_SCORE[level, split], list(product(datasets(rows, level), metrics))
-    spreads, quotes = measured(rows, level, split), cited(number, names)
-    pairs = {(row.method, row.score) for row in rows if (row.level, row.split) == (level, split)}
+    found = {(row.method, row.score) for row in rows if (row.level, row.split) == (level, split)}
     pairs = [
         (method, score)
-        for method in in_order((method for method, _ in pairs), "vae cevae cradl")
-        for score in sorted((score for m, score in pairs if m == method), key=_score_rank)
+        for method in in_order((method for method, _ in found), "vae cevae cradl")
+        for score in sorted((score for m, score in found if m == method), key=_score_rank)
     ]
-
-    def cells(figures: Spreads) -> list[list[str]]:
-        return [
-            [
-                written(*figures.get((dataset, *pair, metric), UNDEFINED))
-                for dataset, metric in columns
-            ]
-            for pair in pairs
-        ]
-
-    ours = cells(spreads)
+    keys = [[(dataset, *pair, metric) for dataset, metric in columns] for pair in pairs]
     chosen = {(c.dataset, c.method, s) for c, s in select_scores(rows).items() if c.level == level}
     return layout(
         caption,
         ("Pre-text", "Gen. model", "Score", *_headings(columns)),
         [(paper.method_name(method), *_labels(level, method, score)) for method, score in pairs],
-        ours,
-        cells(quotes),
-        bold=[
-            [
-                (dataset, *pair) in chosen and cell != DASH
-                for (dataset, _), cell in zip(columns, row, strict=True)
-            ]
-            for pair, row in zip(pairs, ours, strict=True)
-        ],
+        cells(measured(rows, level, split), keys, written),
+        cells(cited(number, names), keys, written),
+        bold=np.argwhere([[key[:3] in chosen for key in row] for row in keys]),
         number=number,
         names=names,
         notes=undefined(rows, level, split) + without_choice(rows, level),
@@ -256,7 +234,7 @@ def layout(
     *,
     number: int,
     names: Names,
-    bold: Sequence[Sequence[bool]] | np.ndarray = (),
+    bold: Collection[Sequence[int]] | np.ndarray = (),
     notes: Iterable[str] = (),
 ) -> Table:
     """Return a table of our rows, each followed by the paper's, where it has one.
@@ -269,15 +247,14 @@ def layout(
         theirs: [rows][columns] those of the paper.
         number: of the paper's table.
         names: see the module.
-        bold: [rows][columns] whether to emphasize a cell of ours; none if empty.
+        bold: (row, column) of our cells to emphasize, where they are defined.
         notes: sentences under the table.
     """
     rows, emphasized, quoted = [], set(), set()
-    for place, (label, cells, quote) in enumerate(zip(labels, ours, theirs, strict=True)):
-        if len(bold):
-            strong = np.flatnonzero(bold[place]) + len(label)
-            emphasized |= {(len(rows), int(column)) for column in strong}
-        rows.append((*label, *cells))
+    for place, (label, own, quote) in enumerate(zip(labels, ours, theirs, strict=True)):
+        strong = [column for row, column in bold if row == place and own[column] != DASH]
+        emphasized |= {(len(rows), len(label) + column) for column in strong}
+        rows.append((*label, *own))
         if any(cell != DASH for cell in quote):
             quoted.add(len(rows))
             rows.append((*[""] * (len(label) - 1), "paper", *quote))

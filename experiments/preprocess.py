@@ -17,14 +17,17 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from cradl_jax.data.scans.checks import scan_faults
+from cradl_jax.data.scans.checks import Annotated, missing_masks, scan_faults
 from cradl_jax.data.scans.layouts import Scan, raise_faults
-from cradl_jax.data.scans.splits import (
-    write_splits,
+from cradl_jax.data.scans.splits import write_splits
+from cradl_jax.data.slices.building import (
+    complete_store,
+    finished_store,
+    plan_job,
+    slice_scans,
 )
-from cradl_jax.data.slices.building import build_store
 from cradl_jax.data.slices.journal import Shard, sliced
-from cradl_jax.data.slices.store import SliceStore, anomalous, find_store
+from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
@@ -41,30 +44,44 @@ from experiments.study.data_sets import (
 
 
 def main(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
-    """Build the slice store of every data set, after all scans were found to be sound.
+    """Build the slice store of every data set, each scan being read once.
 
-    Of a shard only its share of the scans is read.
+    All faults of all data sets are listed at once, and then no store is completed. Of a shard only
+    its share of the scans is read.
     """
     workers = config.data.workers or os.cpu_count() or 1
     found, faults = find_data_sets(config, workdir)
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
     faults += missing_splits(data_sets) + leaks(config, found)
-    raise_faults(faults + faults_of(config, workdir, data_sets, workers, shard))
+    stores = {
+        name: finished_store(store_path(workdir, name), scans, slicing(config, name))
+        for name, scans in data_sets.items()
+    }
+    unfinished = {n: scans for n, scans in data_sets.items() if scans and stores[n] is None}
+    jobs = {}
+    for name, scans in unfinished.items():
+        path, demand = store_path(workdir, name), annotated(config, name)
+        faults += missing_masks(scans, demand)
+        try:
+            jobs[name] = plan_job(path, scans, slicing(config, name), workers, demand)
+        except InputError as fault:
+            faults += fault.args
+    if faults:
+        faults += faults_of(config, workdir, unfinished, workers, shard or Shard())
+        raise_faults(dict.fromkeys(faults))
     with exclusive("lists of splits", workdir):
         for name, scans in found.items():
             write_splits(workdir / "splits" / f"{name}.csv", scans)
         write_checksums(workdir / "splits")
     with exclusive("preprocessing" if shard is None else f"preprocessing, shard {shard}", workdir):
-        for name, scans in data_sets.items():
-            how = slicing(config, name)
-            print_store(
-                name,
-                build_store(store_path(workdir, name), scans, **how, workers=workers, shard=shard),
-            )
+        raise_faults([x for job in jobs.values() for x in slice_scans(job, shard, workers)])
+        stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
+    for name, store in stores.items():
+        print_store(name, store)
 
 
 def print_store(name: str, store: SliceStore | None) -> None:
-    """Say what is in a store, or that other shards have to end."""
+    """Print what is in a store, or that other shards have to end."""
     if store is None:
         print(f"{name}: this shard is done; the last one completes the store")
         return
@@ -77,7 +94,7 @@ def print_store(name: str, store: SliceStore | None) -> None:
 
 
 def shard_named(text: str | None) -> Shard | None:
-    """The shard that --shard names, such as 3/8; None for the whole.
+    """Return the shard that --shard names, such as 3/8; None for the whole.
 
     Raises:
         InputError: it is no number of 1 to the count, and the count.
@@ -94,30 +111,28 @@ def shard_named(text: str | None) -> Shard | None:
     return Shard(int(number), int(count))
 
 
+def annotated(config: ConfigDict, name: str) -> Annotated:
+    """Return which scans of a data set need a mask."""
+    if name == HEALTHY:
+        return "none"
+    return "some" if config.data.sets[name].layout == "csv" else "all"
+
+
 def faults_of(
     config: ConfigDict,
     workdir: Path,
     data_sets: dict[str, list[Scan]],
     workers: int,
-    shard: Shard | None = None,
+    shard: Shard,
 ) -> list[str]:
-    """All that is wrong with the scans; those whose slices are there already are not read again."""
+    """Read a shard's scans that are not sliced yet, and return all that is wrong with them."""
     faults = []
     for name, scans in data_sets.items():
-        how, path = slicing(config, name), store_path(workdir, name)
-        if scans and find_store(path, scans, **how) is None:
-            done = sliced(path, scans, how)
-            numbers = (shard or Shard()).share(len(scans))
-            annotated = "some" if config.data.sets[name].layout == "csv" else "all"
-            faults += scan_faults(
-                scans,
-                workers,
-                annotated="none" if name == HEALTHY else annotated,
-                offset=how["offset"],
-                slice_spacing_mm=how["slice_spacing_mm"],
-                label=f"checking {name}",
-                read=[scans[number] for number in numbers if number not in done],
-            )
+        settings = slicing(config, name)
+        done = sliced(store_path(workdir, name), scans, settings)
+        todo = [scans[number] for number in shard.share(len(scans)) if number not in done]
+        label = f"checking {name}"
+        faults += scan_faults(todo, settings, annotated(config, name), workers, label)
     return faults
 
 

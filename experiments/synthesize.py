@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cradl_jax.data.scans import bids
-from cradl_jax.data.scans.checks import scan_faults
+from cradl_jax.data.scans.checks import read_scan
 from cradl_jax.data.scans.fingerprint import fingerprint
 from cradl_jax.data.scans.layouts import HELD_OUT, Scan, raise_faults
 from cradl_jax.data.scans.splits import bare
@@ -45,29 +45,37 @@ def main(config: ConfigDict, workdir: Path) -> None:
 
 
 def synthesize(config: ConfigDict, workdir: Path, name: str) -> None:
-    """Write the data set `name`."""
+    """Write the data set `name`, reading each scan once.
+
+    Raises:
+        InputError: sources cannot be used; all are named, and the others are written.
+    """
     workers = config.data.workers or min(os.cpu_count() or 1, AT_ONCE)
     sources = held_out(config, workdir, name)
     root = claim(config, workdir, name, sources)
     splits = {bare(scan.subject): scan.split for scan in sources}
     missing = [s for s in sources if not bids.scan_path(root, bare(s.subject)).exists()]
-    if missing:
-        label = f"checking scans for {name}"
-        raise_faults(scan_faults(missing, workers, annotated="none", label=label))
     bids.write_data_set(root, config.data.sets[name].get("paper", name), splits)
 
-    def write(scan: Scan) -> None:
+    def write(scan: Scan) -> tuple[str, ...]:
         subject = bare(scan.subject)
-        write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
+        try:
+            if scan.mask is not None:
+                read_scan(scan, {"size": 1, "offset": 0}, "none")
+            write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
+        except InputError as fault:
+            return fault.args
+        return ()
 
     if missing:
-        list(map_scans(write, missing, workers, f"writing {name}"))
+        results = map_scans(write, missing, workers, f"writing {name}")
+        raise_faults([fault for faults in results for fault in faults])
     counts = sorted(Counter(splits.values()).items())
     print(f"{root}: {', '.join(f'{count} {split}' for split, count in counts)}")
 
 
 def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
-    """The scans that the data set `name` is made from, with their splits in it.
+    """Find the scans that the data set `name` is made from, with their splits in it.
 
     Raises:
         InputError: the scans are missing, too few, or cannot be named as BIDS does.
@@ -96,7 +104,7 @@ def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
 
 
 def claim(config: ConfigDict, workdir: Path, name: str, sources: list[Scan]) -> Path:
-    """The folder of the data set, its manifest written, or checked where it is there already.
+    """Return the data set's folder, its manifest written, or checked where it is there already.
 
     Raises:
         InputError: the folder was made from other scans or with another seed, or not by this.
@@ -118,7 +126,7 @@ def claim(config: ConfigDict, workdir: Path, name: str, sources: list[Scan]) -> 
 
 
 def subject_key(seed: int, subject: str) -> jax.Array:
-    """The key of a subject's object, which does not depend on the other subjects."""
+    """Return the key of a subject's object, which does not depend on the other subjects."""
     number = int.from_bytes(blake2b(subject.encode(), digest_size=4).digest(), "big")
     return jax.random.fold_in(jax.random.key(seed), number)
 

@@ -17,10 +17,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cradl_jax import scoring
+from cradl_jax.data.slices.scan_statistics import read_descriptions
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import thresholds
 from cradl_jax.names import BASELINE
+from cradl_jax.prediction import input_qc
 from cradl_jax.runs import reference
 from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.integrity import is_complete, write_checksums
@@ -29,7 +31,6 @@ from experiments.cli import distributed
 from experiments.cli.locking import exclusive
 from experiments.study import app, data_sets, runs
 from experiments.study.scores import HeatmapFiles, score, voxels
-from experiments.study.training_scans import reference as training_reference
 
 
 @exclusive("thresholds of {}, seed {seed}")
@@ -49,7 +50,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
 
     def write() -> None:
-        training = training_reference(config, workdir, healthy)
+        training = input_qc.summarize(read_descriptions(healthy.path))
         values = Thresholds(
             slicing=about["slicing"], slices=slices, heatmaps=heatmaps, training=training
         )

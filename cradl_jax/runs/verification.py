@@ -5,7 +5,6 @@ the folders belong together.
 """
 
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -97,9 +96,6 @@ def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
             yield check
         if not wrong:
             yield from _until_fault(str(place), _data(place, stores))
-    place = path / "training_scans.json"
-    if place.exists():
-        yield from _until_fault(str(place), _training_scans(place, {} if wrong else stores))
     yield (written := _files(path, progress))
     if not (wrong or written.faults):
         yield from _until_fault(str(path / "results.csv"), _results(path))
@@ -142,8 +138,7 @@ def _store(
     """Check a slice store, and add it to `stores`."""
     yield _files(place, progress)
     store = open_store(place)
-    scans = [(r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in store.records]
-    found = fingerprint.of_contents(scans, store.manifest["settings"])
+    found = fingerprint.fingerprint_of_records(store.records, store.manifest["settings"])
     expected = store.manifest["fingerprint"]
     other = f"{place}: expected scans of fingerprint {expected}, found {found}; preprocess again"
     what = f"{place}: fingerprint matches scans and settings"
@@ -155,7 +150,7 @@ def _store(
 def _sources(store: SliceStore) -> Iterator[str]:
     """Say what is wrong with the scans of a store; nothing where none of them is here any more."""
     files = [
-        (store.path / record[what], record[f"{what}_digest"])
+        (store.path / record[what], record[f"{what}_fingerprint"])
         for record in store.records
         for what in ("image", "mask")
         if record[what] is not None
@@ -166,11 +161,11 @@ def _sources(store: SliceStore) -> Iterator[str]:
 
 
 def _source(file: tuple[Path, str]) -> str | None:
-    """Say what is wrong with a file, given its digest when it was sliced."""
-    path, digest = file
+    """Say what is wrong with a file, given its fingerprint when it was sliced."""
+    path, expected = file
     if not path.exists():
         return f"{path.resolve()}: moved or removed; bring it back, or preprocess again"
-    if fingerprint.content_of(path) != digest or _damaged(path):
+    if fingerprint.file_fingerprint(path) != expected or _damaged(path):
         return f"{path.resolve()}: changed since it was sliced; bring it back, or preprocess again"
     return None
 
@@ -237,18 +232,6 @@ def _data(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
         if prints.get(name) != store.manifest["fingerprint"]
     ]
     yield Check(f"{place}: made from the slices of this study", faults)
-
-
-def _training_scans(place: Path, stores: dict[str, SliceStore]) -> Iterator[Check]:
-    """What the training scans look like is as it was written, and of one of the stores, if any."""
-    try:
-        known = integrity.without_hash(json.loads(place.read_text(encoding="utf-8")))
-    except ValueError as fault:
-        raise InputError(f"{place}: found {fault}; {AGAIN.format('it')}") from fault
-    prints = {store.manifest["fingerprint"] for store in stores.values()}
-    foreign = bool(stores) and known["data"] not in prints
-    other = f"{place}: expected training scans of this study, found others; remove it"
-    yield Check(f"{place}: as it was written", [other] if foreign else [])
 
 
 def _results(path: Path) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from cradl_jax.data.scans.checks import scan_faults
 from cradl_jax.data.scans.layouts import Scan, find_scans, raise_faults
 from cradl_jax.data.scans.splits import listed_splits, subject_faults
 from cradl_jax.data.scans.volumes import read_origin, read_volume
+from cradl_jax.data.slices.building import complete_store, plan_job, slice_scans
 from cradl_jax.data.slices.preprocess import normalized_slices
 from cradl_jax.prediction import inputs
 from tests.helpers import corpus, corpus_settings, oddities
@@ -79,9 +80,20 @@ def test_scan_that_may_not_be_read():
 
 
 def study(tmp_path, mask=None):
-    """The faults of a data set of one scan."""
+    """The faults of a data set of one scan, as experiments.preprocess finds them."""
     image = write(tmp_path / "image.nii", brain(), corpus.AFFINE)
-    return lambda annotated: scan_faults([Scan("a", image, mask, "val")], 1, annotated=annotated)
+    scans, settings = [Scan("a", image, mask, "val")], HOW | {"slice_spacing_mm": None}
+
+    def faults(annotated):
+        job = plan_job(tmp_path / annotated, scans, settings, 1, annotated)
+        sliced = slice_scans(job, None, 1)
+        assert sliced or complete_store(job, None) is not None
+        assert scan_faults(scans, settings, annotated, 1, "") in (sliced, []), (
+            "read without slicing"
+        )
+        return sliced
+
+    return faults
 
 
 @pytest.mark.parametrize("name", corpus.MASKS)

@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from nibabel import arrayproxy
 
+from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.slices.scan_statistics import describe, read_descriptions
 from cradl_jax.errors import InputError
 from experiments.preprocess import main
 from experiments.study.data_sets import stores
@@ -59,6 +62,59 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
         stores(config, tmp_path / "run")
     main(config, tmp_path / "run")
     assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """An entry for every time that nibabel reads the voxels of a file."""
+    reads, read = [], arrayproxy.array_from_file
+
+    def counted(*args, **kwargs):
+        reads.append(args)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(arrayproxy, "array_from_file", counted)
+    return reads
+
+
+def test_every_scan_is_read_once_also_for_thresholds(config, tmp_path, reads):
+    main(config, tmp_path / "run")
+    assert len(reads) == 4 + 4 + 4, "images, and masks of the lesions"
+    opened = stores(config, tmp_path / "run")
+    kept = read_descriptions(opened["healthy"].path)
+    assert len(reads) == 12
+    assert kept == [describe(read_volume(tmp_path / f"h{i}.nii")) for i in range(3)], "of training"
+    assert read_descriptions(opened["lesion"].path) == []
+    reads.clear()
+    main(config, tmp_path / "run")
+    assert not reads
+
+
+def test_a_fault_completes_no_store_and_only_its_scan_is_read_again(config, tmp_path, reads):
+    good = (tmp_path / "h1.nii").read_bytes()
+    write(tmp_path / "h1.nii", brain() + 1)
+    with pytest.raises(InputError, match=r"h1\.nii: .*brain-extracted"):
+        main(config, tmp_path / "run")
+    folders = [path.name for path in (tmp_path / "run" / "slices").iterdir()]
+    assert sorted(folders) == ["healthy.partial", "lesion.partial"]
+    (tmp_path / "h1.nii").write_bytes(good)
+    reads.clear()
+    main(config, tmp_path / "run")
+    assert len(reads) == 1
+    main(config, tmp_path / "whole")
+    for path in (tmp_path / "whole" / "slices").rglob("*.npy"):
+        assert (
+            path.read_bytes()
+            == (tmp_path / "run" / path.relative_to(tmp_path / "whole")).read_bytes()
+        )
+
+
+def test_masks_without_an_anomaly_in_a_whole_data_set_are_a_fault(config, tmp_path):
+    for mask in (tmp_path / "lesion" / "derivatives").rglob("*.nii.gz"):
+        write(mask, np.zeros_like(LESION))
+    with pytest.raises(InputError, match=r"the other 3 scans of its data set.*found none in any"):
+        main(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "slices" / "lesion").exists()
 
 
 def test_lists_of_splits_are_written_and_used(config, tmp_path):

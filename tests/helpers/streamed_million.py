@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from cradl_jax.data.slices.store import ARRAYS, TABLES, open_store
+from cradl_jax.data.slices.store import ARRAYS, FORMAT, TABLES, open_store
 from cradl_jax.data.slices.subset import SliceSubset
 from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.training.loop import adam, create_state, train
@@ -42,7 +42,7 @@ def write_store(folder: Path) -> None:
             height = SLICES // SCANS
             writer.writerows([scan, f"s{scan}", split, z, z / height] for z in range(height))
     (folder / "scans.json").write_text(json.dumps([{}] * SCANS))
-    manifest = {"settings": {"size": SIZE}, "slices": SLICES, "fingerprint": ""}
+    manifest = {"format": FORMAT, "settings": {"size": SIZE}, "slices": SLICES, "fingerprint": ""}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     write_checksums(folder, *TABLES)
 

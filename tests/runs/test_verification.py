@@ -53,7 +53,6 @@ def copied(study, tmp_path):
     """A copy of the study, to be damaged; its scans are where they were."""
     for part in ("slices", "splits", "seed0", "seed1"):
         shutil.copytree(study / part, tmp_path / part)
-    shutil.copy(study / "training_scans.json", tmp_path)
     (tmp_path / "data").symlink_to(study / "data")
     return tmp_path
 

@@ -1,9 +1,10 @@
-"""A digest of the scans and settings that a slice store was made from."""
+"""The fingerprint of the scans and settings that a slice store was made from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.errors import InputError
@@ -13,33 +14,37 @@ PREPROCESSING = 1
 TAIL_BYTES = 1 << 16
 
 
-def fingerprint(scans: Sequence[Scan], settings: Mapping[str, object]) -> str:
-    """Hexadecimal digest of contents, subjects, splits and settings.
+def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
+    """Return a hexadecimal hash of contents, subjects, splits and settings.
 
     It does not change when files are touched, moved or copied.
 
     Raises:
         InputError: If a file cannot be read.
     """
-    contents = [(scan.subject, scan.split, *contents_of(scan)) for scan in scans]
-    return of_contents(contents, settings)
+    return _combined(
+        ((scan.subject, scan.split, *file_fingerprints(scan)) for scan in scans), settings
+    )
 
 
-def of_contents(
-    contents: Sequence[tuple[str, str, str, str | None]], settings: Mapping[str, object]
-) -> str:
-    """The fingerprint of scans from their subject, split, and digests of image and mask."""
-    facts = json.dumps([PREPROCESSING, dict(settings), contents], sort_keys=True)
+def fingerprint_of_records(records: Sequence[Mapping], settings: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the scans that a store keeps these records of."""
+    names = ("subject", "split", "image_fingerprint", "mask_fingerprint")
+    return _combined((tuple(record[name] for name in names) for record in records), settings)
+
+
+def _combined(scans: Iterable[tuple[str | None, ...]], settings: Mapping[str, Any]) -> str:
+    facts = json.dumps([PREPROCESSING, dict(settings), list(scans)], sort_keys=True)
     return blake2b(facts.encode(), digest_size=16).hexdigest()
 
 
-def contents_of(scan: Scan) -> tuple[str, str | None]:
-    """Digests of a scan's image and mask; see `content_of`, also for what is raised."""
-    return content_of(scan.image), scan.mask and content_of(scan.mask)
+def file_fingerprints(scan: Scan) -> tuple[str, str | None]:
+    """Return the fingerprints of a scan's image and mask, see `file_fingerprint`."""
+    return file_fingerprint(scan.image), scan.mask and file_fingerprint(scan.mask)
 
 
-def content_of(path: Path) -> str:
-    """Digest of a file (and of its other half for .hdr/.img).
+def file_fingerprint(path: Path) -> str:
+    """Return the hash of a file's content (with that of its other half for .hdr/.img).
 
     A gzip file ends in a checksum and the length of its content, so that its tail is enough.
 
@@ -62,7 +67,7 @@ def content_of(path: Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or both halves of a pair .hdr/.img."""
+    """Return the file itself, or both halves of a pair .hdr/.img."""
     if path.suffix in (".hdr", ".img"):
         return [path.with_suffix(".hdr"), path.with_suffix(".img")]
     return [path]

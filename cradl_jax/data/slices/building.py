@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax.data.scans.fingerprint import contents_of, of_contents
-from cradl_jax.data.scans.layouts import Scan
-from cradl_jax.data.scans.volumes import read_mask, read_origin, read_volume
+from cradl_jax.data.scans.checks import Annotated, empty_masks, read_scan
+from cradl_jax.data.scans.fingerprint import file_fingerprints, fingerprint_of_records
+from cradl_jax.data.scans.layouts import Scan, raise_faults
+from cradl_jax.data.scans.volumes import read_origin
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices import journal
 from cradl_jax.data.slices.journal import Shard, relative
@@ -38,11 +39,25 @@ from cradl_jax.data.slices.preprocess import (
     normalized_slices,
     slice_geometry,
 )
-from cradl_jax.data.slices.store import ARRAYS, FILES, WORK, SliceStore, find_store, open_store
+from cradl_jax.data.slices.scan_statistics import describe
+from cradl_jax.data.slices.store import (
+    ARRAYS,
+    DESCRIPTIONS,
+    FILES,
+    FORMAT,
+    WORK,
+    SliceStore,
+    find_store,
+    open_store,
+)
 from cradl_jax.errors import InputError
 from cradl_jax.storage import locks
 from cradl_jax.storage.files import require_space
 from cradl_jax.storage.integrity import write_checksums
+
+
+class Faults(tuple[str, ...]):
+    """What is wrong with a scan."""
 
 
 class Job(NamedTuple):
@@ -52,18 +67,20 @@ class Job(NamedTuple):
         path: of the finished store.
         scans: of the data set.
         settings: see `slice_geometry`.
+        annotated: which scans need a mask, see `checks.Annotated`; None makes no demand.
         geometries: of the scans' slices.
     """
 
     path: Path
     scans: Sequence[Scan]
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
+    annotated: Annotated | None
     geometries: Sequence[SliceGeometry]
 
     @property
-    def stops(self) -> np.ndarray:
-        """[scans] int: the row after the last one of each scan."""
-        return np.cumsum([geometry.n_slices for geometry in self.geometries])
+    def starts(self) -> np.ndarray:
+        """[scans + 1] int: the first row of each scan, and the number of all rows."""
+        return np.cumsum([0, *(geometry.n_slices for geometry in self.geometries)])
 
     @property
     def partial(self) -> Path:
@@ -71,7 +88,7 @@ class Job(NamedTuple):
         return journal.partial(self.path)
 
     def lock(self) -> AbstractContextManager:
-        """Held while the folder is made, and while it becomes the store."""
+        """Return the lock to be held while the folder is made, and while it becomes the store."""
         return locks.held(
             self.path.with_name(f".{self.path.name}.lock"), f"the store {self.path.name}"
         )
@@ -87,7 +104,7 @@ def build_store(
     workers: int,
     shard: Shard | None = None,
 ) -> SliceStore | None:
-    """The slice store at `path`, made from the scans unless it is there already.
+    """Return the slice store at `path`, made from the scans unless it is there already.
 
     It is written to `<path>.partial` and renamed when it is complete. What is sliced already, by
     this process or by shards, is kept if it is of the same scans and settings.
@@ -110,33 +127,78 @@ def build_store(
             shard's scans are missing, or shards have begun with other scans or settings.
     """
     settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
+    store = finished_store(path, scans, settings)
+    if store is not None:
+        return store
+    job = plan_job(path, scans, settings, workers)
+    raise_faults(slice_scans(job, shard, workers))
+    return complete_store(job, shard)
+
+
+def finished_store(
+    path: Path, scans: Sequence[Scan], settings: Mapping[str, Any]
+) -> SliceStore | None:
+    """Return the store at `path` if it is complete and of these scans and settings."""
     store = find_store(path, scans, **settings)
     if store is not None:
         shutil.rmtree(path / WORK, ignore_errors=True)  # a process was killed before it did so
-        return store
+    return store
+
+
+def plan_job(
+    path: Path,
+    scans: Sequence[Scan],
+    settings: Mapping[str, Any],
+    workers: int,
+    annotated: Annotated | None = None,
+) -> Job:
+    """Find where the slices of each scan will lie, from the headers alone; nothing is written.
+
+    Raises:
+        InputError: If `path` is another folder, or headers are at fault. All faults are named.
+    """
     if path.exists() and not (path.is_dir() and {f.name for f in path.iterdir()} <= FILES):
         raise InputError(
             f"{path}: expected a slice store or nothing, found other files; choose another folder"
         )
-    geometry = partial(_geometry, settings=settings)
-    headers = map_scans(geometry, scans, workers, f"headers of {path.name}")
-    job = Job(path, scans, settings, list(headers))
-    with job.lock():
-        _prepare(job)
-        merging = shard is None and journal.shards_begun(path) > 1
-        notes = journal.begin(path, shard or Shard())
-    if not merging:
-        _slice(job, shard or Shard(), notes, workers)
-    with job.lock():
-        return _finish(job, shard or Shard())
+    read = partial(_geometry, settings=settings)
+    results = list(map_scans(read, scans, workers, f"headers of {path.name}"))
+    raise_faults(fault for result in results if isinstance(result, Faults) for fault in result)
+    geometries = [result for result in results if isinstance(result, SliceGeometry)]
+    return Job(path, scans, settings, annotated, geometries)
 
 
-def _geometry(scan: Scan, settings: dict) -> SliceGeometry:
-    origin = read_origin(scan.image)
+def _geometry(scan: Scan, settings: Mapping[str, Any]) -> SliceGeometry | Faults:
+    try:
+        origin = read_origin(scan.image)
+    except InputError as fault:
+        return Faults(fault.args)
     try:
         return slice_geometry(origin.ras_shape, origin.spacing_mm, **settings)
     except InputError as fault:
-        raise InputError(f"{scan.image}: {fault}") from fault
+        return Faults([f"{scan.image}: {fault}"])
+
+
+def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
+    """Slice what is not sliced yet of a job, or of a shard's share of it, each scan read once.
+
+    Scans at fault are passed over, so that all are named and the others are not sliced again.
+
+    Returns:
+        The faults.
+
+    Raises:
+        InputError: If the disk is too small, or shards have begun with other scans or settings.
+    """
+    with job.lock():
+        if finished_store(job.path, job.scans, job.settings) is not None:
+            return []
+        _prepare(job)
+        merging = shard is None and journal.shards_begun(job.path) > 1
+        notes = journal.begin(job.path, shard or Shard())
+    if merging:
+        return _unmarked(job)
+    return _slice(job, shard or Shard(), notes, workers)
 
 
 def _prepare(job: Job) -> None:
@@ -159,86 +221,130 @@ def _prepare(job: Job) -> None:
     journal.work(job.path).mkdir(parents=True)
     for name, dtype in ARRAYS.items():
         shape = (sum(n_slices), size, size)
-        open_memmap(job.partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
+        npy.open_memmap(job.partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
     journal.write_plan(job.path, plan)
 
 
-def _slice(job: Job, shard: Shard, notes: Path, workers: int) -> None:
-    """Slice a shard's scans that no journal names, and note each in its own."""
+def _slice(job: Job, shard: Shard, notes: Path, workers: int) -> list[str]:
+    """Slice a shard's scans that no journal names, and note each in its own; return the faults."""
     done = journal.lines(job.path, job.scans)
     todo = [number for number in shard.share(len(job.scans)) if number not in done]
     label = f"slicing {job.path.name}" + (f", shard {shard}" if shard.count > 1 else "")
-    journal.write_lines(notes, map_scans(partial(_write_scan, job), todo, workers, label))
+    faults = []
+
+    def sliced() -> Iterator[journal.Line]:
+        for result in map_scans(partial(_write_scan, job), todo, workers, label):
+            if isinstance(result, Faults):
+                faults.extend(result)
+            else:
+                yield result
+
+    journal.write_lines(notes, sliced())
+    return faults or _unmarked(job)
 
 
-def _write_scan(job: Job, number: int) -> journal.Line:
-    """Slice a scan into the arrays; returns its line for the journal."""
-    scan, geometry = job.scans[number], job.geometries[number]
-    files = journal.marks(scan)
-    slices, facts = _slice_scan(scan, job.settings)
-    _write_rows(job.partial, slices, int(job.stops[-1] - job.stops[number]) + geometry.n_slices)
-    names = {what: relative(getattr(scan, what), job.path) for what in ("image", "mask")}
-    names |= dict(zip(("image_digest", "mask_digest"), contents_of(scan), strict=True))
-    record = {"subject": scan.subject, "split": scan.split, **names, **facts, **asdict(geometry)}
+def _unmarked(job: Job) -> list[str]:
+    """Return the fault of a sliced data set that needs anomalies, if no mask has any."""
+    if job.annotated in (None, "none"):
+        return []
+    lines = journal.lines(job.path, job.scans)
+    whole = len(lines) == len(job.scans)
+    return (
+        [empty_masks(job.scans)] if whole and not any(x["marked"] for x in lines.values()) else []
+    )
+
+
+def _write_scan(job: Job, number: int) -> journal.Line | Faults:
+    """Slice a scan into the arrays; return its line for the journal, or what is wrong with it."""
+    scan = job.scans[number]
+    stamps = journal.stamps(scan)
+    try:
+        volume, mask = read_scan(scan, job.settings, job.annotated)
+    except InputError as fault:
+        return Faults(fault.args)
+    slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **job.settings)
+    _write_rows(job.partial, slices, job.starts[number])
+    image, mask_file = (relative(file, job.path) for file in (scan.image, scan.mask))
+    image_fingerprint, mask_fingerprint = file_fingerprints(scan)
+    record = {
+        "subject": scan.subject,
+        "split": scan.split,
+        "image": image,
+        "mask": mask_file,
+        "image_fingerprint": image_fingerprint,
+        "mask_fingerprint": mask_fingerprint,
+        "mean": mean,
+        "std": std,
+        "affine": volume.affine.tolist(),
+        **asdict(job.geometries[number]),
+    }
     index = [[int(z), float(p)] for z, p in zip(slices.z_index, slices.position, strict=True)]
-    return {"scan": number, "files": files, "record": record, "index": index}
+    return {
+        "scan": number,
+        "stamps": stamps,
+        "record": record,
+        "index": index,
+        "marked": 0 if mask is None else int(np.count_nonzero(mask)),
+        "description": describe(volume)._asdict() if scan.split == "train" else None,
+    }
 
 
-def _slice_scan(scan: Scan, settings: dict) -> tuple[Slices, dict]:
-    """The slices of one scan, and its affine and the moments of its intensity."""
-    volume = read_volume(scan.image)
-    mask = None if scan.mask is None else read_mask(scan.mask, volume)
-    slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **settings)
-    return slices, {"mean": mean, "std": std, "affine": volume.affine.tolist()}
-
-
-def _write_rows(folder: Path, slices: Slices, from_end: int) -> None:
-    """Write a scan's slices to the arrays, `from_end` rows before their end, and to the disk."""
+def _write_rows(folder: Path, slices: Slices, first: int) -> None:
+    """Write a scan's slices to the arrays, from the row `first`, and to the disk."""
     for name, dtype in ARRAYS.items():
-        rows = np.ascontiguousarray(getattr(slices, name), dtype)
-        with (folder / f"{name}.npy").open("r+b") as file:
-            file.seek(-from_end * rows[0].nbytes, os.SEEK_END)
+        rows, path = np.ascontiguousarray(getattr(slices, name), dtype), folder / f"{name}.npy"
+        with path.open("rb") as file:
+            npy.read_magic(file)
+            npy.read_array_header_1_0(file)
+            start = file.tell()
+        with path.open("r+b") as file:
+            file.seek(start + int(first) * rows[0].nbytes)
             file.write(rows.data)
             file.flush()
             os.fsync(file.fileno())
 
 
-def _finish(job: Job, shard: Shard) -> SliceStore | None:
-    """Complete the store if all scans are sliced; see `build_store`."""
-    if not job.partial.exists():  # another process was faster
+def complete_store(job: Job, shard: Shard | None) -> SliceStore | None:
+    """Make a store of the slices if all are there; for a shard return None if some are not.
+
+    Raises:
+        InputError: If shards have not sliced all scans.
+    """
+    with job.lock():
+        if not job.partial.exists():  # another process was faster
+            return open_store(job.path)
+        lines = journal.lines(job.path, job.scans)
+        missing = set(range(len(job.scans))) - lines.keys()
+        if missing and shard is not None and shard.count > 1:
+            return None
+        if missing:
+            raise InputError(_unfinished(job, missing))
+        _complete(job, [lines[number] for number in range(len(job.scans))])
+        if job.path.exists():
+            shutil.rmtree(job.path)
+        job.partial.rename(job.path)
+        shutil.rmtree(job.path / WORK)
         return open_store(job.path)
-    lines = journal.lines(job.path, job.scans)
-    missing = set(range(len(job.scans))) - lines.keys()
-    if missing and shard.count > 1:
-        return None
-    if missing:
-        raise InputError(_unfinished(job, missing))
-    _complete(job, [lines[number] for number in range(len(job.scans))])
-    if job.path.exists():
-        shutil.rmtree(job.path)
-    job.partial.rename(job.path)
-    shutil.rmtree(job.path / WORK)
-    return open_store(job.path)
 
 
 def _unfinished(job: Job, missing: Collection[int]) -> str:
-    """Which shards are not done, in words."""
-    count, said = journal.shards_begun(job.path), []
+    """Return the fault that some shards are not done, which names them."""
+    count, shards = journal.shards_begun(job.path), []
     for shard in (Shard(number, count) for number in range(1, count + 1)):
         mine = [number for number in shard.share(len(job.scans)) if number in missing]
         if mine:
-            said.append(
+            shards.append(
                 f"shard {shard}: {len(mine)} scans not sliced, e.g. {job.scans[mine[0]].image}; "
                 f"run --shard={shard}"
             )
     return (
         f"{job.partial}: expected the slices of {count} shards, found that some are missing "
-        f"({'; '.join(said)}), or wait for those at work, or remove that folder to slice anew"
+        f"({'; '.join(shards)}), or wait for those at work, or remove that folder to slice again"
     )
 
 
 def _complete(job: Job, lines: Sequence[journal.Line]) -> None:
-    """Write what a store has beside its arrays, the hashes last."""
+    """Write what a store has beside its arrays, the checksums last."""
     with (job.partial / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["scan", "subject", "split", "z", "position"])
@@ -247,19 +353,21 @@ def _complete(job: Job, lines: Sequence[journal.Line]) -> None:
                 writer.writerow([number, scan.subject, scan.split, z, np.float32(position)])
     records = [line["record"] for line in lines]
     (job.partial / "scans.json").write_text(json.dumps(records, indent=1))
+    descriptions = [line["description"] for line in lines if line["description"] is not None]
+    (job.partial / DESCRIPTIONS).write_text(json.dumps(descriptions))
     manifest = json.dumps(_manifest(job, records), indent=1)
     (job.partial / "manifest.json").write_text(manifest)
-    with tqdm(desc=f"hashing {job.path.name}", unit="B", unit_scale=True) as bar:
+    with tqdm(desc=f"checksums of {job.path.name}", unit="B", unit_scale=True) as bar:
         write_checksums(job.partial, progress=bar.update)
 
 
 def _manifest(job: Job, records: Sequence[dict]) -> dict:
-    contents = [(r["subject"], r["split"], r["image_digest"], r["mask_digest"]) for r in records]
     return {
-        "fingerprint": of_contents(contents, job.settings),
-        "settings": job.settings,
+        "format": FORMAT,
+        "fingerprint": fingerprint_of_records(records, job.settings),
+        "settings": dict(job.settings),
         "scans": dict(Counter(str(scan.split) for scan in job.scans)),
-        "slices": int(job.stops[-1]),
+        "slices": int(job.starts[-1]),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -6,18 +6,18 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cradl_jax.data.scans.fingerprint import PREPROCESSING, files_of
 from cradl_jax.data.scans.layouts import Scan
-from cradl_jax.data.slices.store import WORK
+from cradl_jax.data.slices.store import FORMAT, WORK
 from cradl_jax.storage.files import write_json
 from cradl_jax.storage.integrity import with_hash, without_hash
 
 Line = dict[str, Any]
-"""What is written of a sliced scan: `scan`, its number; `files`, see `marks`; and more."""
+"""What is written of a sliced scan: `scan`, its number; `stamps`, see there; and more."""
 
 
 class Shard(NamedTuple):
@@ -27,34 +27,34 @@ class Shard(NamedTuple):
     count: int = 1
 
     def __str__(self) -> str:
-        """As in --shard=3/8."""
+        """Return the shard as in --shard=3/8."""
         return f"{self.number}/{self.count}"
 
     def share(self, n: int) -> range:
-        """The numbers of its scans among n."""
+        """Return the numbers of its scans among n."""
         return range(self.number - 1, n, self.count)
 
 
 def work(path: Path) -> Path:
-    """The folder of plan and journals of the unfinished store of `path`."""
+    """Return the folder of plan and journals of the unfinished store of `path`."""
     return partial(path) / WORK
 
 
 def partial(path: Path) -> Path:
-    """The folder of the unfinished store of `path`."""
+    """Return the folder of the unfinished store of `path`."""
     return path.with_name(path.name + ".partial")
 
 
 def plan(
-    path: Path, scans: Sequence[Scan], settings: dict[str, Any], n_slices: Sequence[int] = ()
+    path: Path, scans: Sequence[Scan], settings: Mapping[str, Any], n_slices: Sequence[int] = ()
 ) -> list:
-    """What the arrays of an unfinished store are of; the last entry is each scan's slices."""
+    """Return what an unfinished store is made from; the last entry is each scan's slices."""
     files = [[s.subject, s.split, *(relative(f, path) for f in (s.image, s.mask))] for s in scans]
-    return [PREPROCESSING, settings, files, list(n_slices)]
+    return [FORMAT, PREPROCESSING, dict(settings), files, list(n_slices)]
 
 
 def read_plan(path: Path) -> list:
-    """The plan of an unfinished store, empty if there is none."""
+    """Read the plan of an unfinished store, empty if there is none."""
     try:
         return list(json.loads((work(path) / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -67,13 +67,13 @@ def write_plan(path: Path, content: list) -> None:
 
 
 def shards_begun(path: Path) -> int:
-    """The number of shards that slice for a store, 1 for a process alone, 0 if none has begun."""
+    """Count the shards that slice for a store: 1 for a process alone, 0 if none has begun."""
     journals = work(path).glob("*-of-*.jsonl")
     return max((int(journal.stem.split("-")[-1]) for journal in journals), default=0)
 
 
 def begin(path: Path, shard: Shard) -> Path:
-    """The journal of a shard, made if it is not there."""
+    """Return the journal of a shard, made if it is not there."""
     journal = work(path) / f"{shard.number}-of-{shard.count}.jsonl"
     journal.touch()
     return journal
@@ -90,8 +90,8 @@ def write_lines(journal: Path, lines: Iterator[Line]) -> None:
 
 
 def lines(path: Path, scans: Sequence[Scan]) -> dict[int, Line]:
-    """The lines of all journals, of scans whose files were not changed since, by the number."""
-    found = {}
+    """Read the lines of all journals by number, of scans whose files did not change since."""
+    results = {}
     for journal in sorted(work(path).glob("*-of-*.jsonl")):
         for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -99,24 +99,24 @@ def lines(path: Path, scans: Sequence[Scan]) -> dict[int, Line]:
             except ValueError:  # cut by a kill
                 continue
             number = line["scan"]
-            if number < len(scans) and line["files"] == marks(scans[number]):
-                found[number] = line
-    return found
+            if number < len(scans) and line.get("stamps") == stamps(scans[number]):
+                results[number] = line
+    return results
 
 
-def sliced(path: Path, scans: Sequence[Scan], settings: dict[str, Any]) -> set[int]:
-    """The numbers of the scans that are sliced already in the unfinished store of `path`."""
+def sliced(path: Path, scans: Sequence[Scan], settings: Mapping[str, Any]) -> set[int]:
+    """Return the numbers of the scans that are sliced in the unfinished store of `path`."""
     same = read_plan(path)[:-1] == plan(path, scans, settings)[:-1]
     return set(lines(path, scans)) if same else set()
 
 
-def marks(scan: Scan) -> list[list[int]]:
-    """Sizes and times of a scan's files; others mean that it has to be sliced again."""
+def stamps(scan: Scan) -> list[list[int]]:
+    """Return sizes and times of a scan's files; others mean that it has to be sliced again."""
     halves = [half for file in (scan.image, scan.mask) if file for half in files_of(file)]
     stats = [half.stat() for half in halves if half.exists()]
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
 def relative(file: Path | None, store: Path) -> str | None:
-    """Path of a scan's file seen from the store, so that both can be moved together."""
+    """Return a scan's file as seen from the store, so that both can be moved together."""
     return None if file is None else os.path.relpath(file.absolute(), store.resolve())

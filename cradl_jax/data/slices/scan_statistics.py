@@ -1,6 +1,8 @@
 """What tells one scan from another: its brightness, size, shape and grid, in plain values."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,9 @@ from scipy import ndimage
 
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.preprocess import moments, normalize
+from cradl_jax.data.slices.store import DESCRIPTIONS
 from cradl_jax.intensity import CLIP
+from cradl_jax.storage.integrity import check
 
 BINS = 60  # of the histogram, in [-CLIP, CLIP]
 CELLS, CELL_MM = 12, 20.0  # the pattern: a cube of 12 x 12 x 12 cells around the brain's middle
@@ -42,6 +46,17 @@ class Description(NamedTuple):
     oriented: bool
 
 
+def read_descriptions(store: Path) -> list[Description]:
+    """Read the descriptions of the training scans of the slice store at this path.
+
+    Raises:
+        InputError: If the file was changed since it was written, or is missing.
+    """
+    check(store, "build the store again", (DESCRIPTIONS,))
+    content = json.loads((store / DESCRIPTIONS).read_text(encoding="utf-8"))
+    return [Description(**description) for description in content]
+
+
 def describe(volume: Volume) -> Description:
     """Describe a scan, from `volumes.read_volume`; voxels that are not 0 count as brain."""
     spacing = volume.spacing_mm
@@ -66,7 +81,7 @@ def describe(volume: Volume) -> Description:
 
 
 def _ends(brain: np.ndarray, axis: int, spacing: float) -> tuple[float, float]:
-    """Where the brain begins and ends along an axis, without `TAILS`, in mm from the first edge."""
+    """Find the brain's ends along an axis, without `TAILS`, in mm from the first edge."""
     others = tuple(other for other in range(3) if other != axis)
     share = np.concatenate([[0], np.cumsum(brain.sum(axis=others))]) / np.count_nonzero(brain)
     return tuple(np.interp((TAILS, 1 - TAILS), share, np.arange(len(share)) * spacing))
@@ -75,7 +90,7 @@ def _ends(brain: np.ndarray, axis: int, spacing: float) -> tuple[float, float]:
 def _pattern(
     brain: np.ndarray, score: np.ndarray, spacing: Sequence[float], middle: Sequence[float]
 ) -> np.ndarray:
-    """[2, CELLS, CELLS, CELLS]: share of brain in each cell and mean of `score` over it."""
+    """Return [2, CELLS, CELLS, CELLS]: share of brain in each cell, mean of `score` over it."""
     shares = []
     for n, step, center in zip(brain.shape, spacing, middle, strict=True):
         voxel = np.arange(n + 1) * step
@@ -88,7 +103,7 @@ def _pattern(
 
 
 def _layers(brain: np.ndarray, score: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """[len(DEPTHS_MM) - 1]: mean of `score` by depth below the surface, 0 for a missing depth."""
+    """Return [len(DEPTHS_MM) - 1]: mean of `score` by depth below the surface, 0 if missing."""
     every = [max(1, round(LAYER_VOXEL_MM / step)) for step in spacing]
     kept = tuple(slice(None, None, step) for step in every)
     inside, light = np.pad(brain[kept], 1), np.pad(score[kept], 1)

@@ -2,7 +2,9 @@
 
 A folder with `images.npy` float32, `brains.npy` and `masks.npy` bool, each [N, H, W]; `index.csv`
 with a row a slice; `scans.json` with files, affine, geometry and intensity moments of each scan;
-`manifest.json` with the fingerprint of what it was made from; `SHA256SUMS`, see `integrity`.
+`descriptions.json`, what each training scan looks like, see `scan_statistics`, in a file of its own
+since only thresholds need it; `manifest.json` with the fingerprint of what it was made from;
+`SHA256SUMS`, see `integrity`.
 """
 
 import csv
@@ -20,11 +22,14 @@ from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.integrity import SUMS, check
 from cradl_jax.storage.reading import DAMAGED_ARRAYS
 
+FORMAT = 3
+"""Of stores, finished or not; this version cannot read those of another number."""
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)
 TABLES = ("index.csv", "scans.json", "manifest.json")
 WORK = "work"  # of a store that is being built, see `building`
-FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, SUMS, WORK}
+DESCRIPTIONS = "descriptions.json"
+FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, DESCRIPTIONS, SUMS, WORK}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class SliceStore:
     position: np.ndarray
     """[N] float32 in [0, 1], height of the slice within its brain."""
     records: list[dict]
-    """For each scan: subject, split, image and mask (relative to `path`) and their digests, mean
+    """For each scan: subject, split, image and mask (relative to `path`), their fingerprints, mean
     and standard deviation of its brain, affine in RAS orientation, and the fields of
     `SliceGeometry`."""
     manifest: dict
@@ -88,7 +93,7 @@ def find_store(
     offset: int,
     slice_spacing_mm: float | None = None,
 ) -> SliceStore | None:
-    """The slice store at `path` if it is complete and was made from these scans and settings."""
+    """Open the store at `path` if it is complete and was made from these scans and settings."""
     try:
         store = open_store(path)
     except InputError:
@@ -135,4 +140,9 @@ def open_store(path: Path) -> SliceStore:
             f"{path}: expected a complete slice store, found none or a damaged one "
             f"({cause(fault)}); build it again"
         ) from fault
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: expected a slice store of format {FORMAT}, found {manifest.get('format')!r} "
+            "of another version of cradl_jax; build it again"
+        )
     return store

@@ -87,7 +87,7 @@ def test_missing_shards_are_named_at_the_merge_and_then_it_merges(tmp_path, scan
     )
     with pytest.raises(InputError, match=pattern):
         build_store(path, scans, **HOW, workers=1)
-    job = building.Job(path, scans, FULL, [building._geometry(scan, FULL) for scan in scans])
+    job = building.plan_job(path, scans, FULL, 1)
     for number in (2, 4):  # they are killed before the merge
         shard = Shard(number, 4)
         building._slice(job, shard, journal.begin(path, shard), 1)
@@ -110,8 +110,7 @@ def test_shards_of_other_scans_or_settings_are_refused_and_those_of_one_process_
             ):
                 build_store(path, other, **how, workers=1, shard=shard)
     shutil.rmtree(path.with_name("set.partial"))
-    job = building.Job(path, scans, {**FULL, "offset": 1}, [])
-    job = job._replace(geometries=[building._geometry(scan, job.settings) for scan in scans])
+    job = building.plan_job(path, scans, {**FULL, "offset": 1}, 1)
     building._prepare(job)
     building._slice(job, Shard(), journal.begin(path, Shard()), 1)
     build_store(path, scans, **HOW, workers=1)
@@ -144,14 +143,14 @@ def test_killed_shards_resume_where_they_were(tmp_path, scans, whole):
     script = f"""
 import json, sys, time
 from pathlib import Path
-from cradl_jax.data import building
-from cradl_jax.data.layouts import Scan
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.data.slices import building
 scans = [Scan(a, Path(b), c and Path(c), d) for a, b, c, d in json.loads(sys.argv[2])]
-slices = building._slice_scan
+read = building.read_scan
 def slow(*arguments):
     time.sleep(0.3)
-    return slices(*arguments)
-building._slice_scan = slow
+    return read(*arguments)
+building.read_scan = slow
 building.build_store(
     Path({str(path)!r}), scans, size=12, offset=2, workers=1,
     shard=building.Shard(int(sys.argv[1]), 2),
@@ -173,13 +172,13 @@ building.build_store(
     done = journal.sliced(path, scans, FULL)
     assert 3 <= len(done) < 7
     sliced = []
-    original = building._slice_scan
+    original = building.read_scan
     try:
-        building._slice_scan = lambda scan, how: sliced.append(scan) or original(scan, how)
+        building.read_scan = lambda scan, *more: sliced.append(scan) or original(scan, *more)
         for number in (2, 1):
             build_store(path, scans, **HOW, workers=1, shard=Shard(number, 2))
     finally:
-        building._slice_scan = original
+        building.read_scan = original
     assert len(sliced) == 7 - len(done), "only what was not done is sliced again"
     assert_same(path, whole)
 

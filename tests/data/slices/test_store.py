@@ -145,6 +145,19 @@ def test_a_damaged_store_is_refused_and_built_again(tmp_path, scans, damage):
     np.testing.assert_array_equal(build_store(path, scans, **HOW, workers=1).images, whole)
 
 
+def test_a_store_of_another_version_is_refused_in_one_sentence_and_built_again(tmp_path, scans):
+    path = tmp_path / "set"
+    build_store(path, scans, **HOW, workers=1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    write_checksums(path)
+    with pytest.raises(
+        InputError, match=r"set: expected a slice store of format 3, found 2.*again"
+    ):
+        open_store(path)
+    assert build_store(path, scans, **HOW, workers=1).manifest == manifest
+
+
 def test_a_bad_scan_leaves_the_former_store_and_what_is_sliced(tmp_path, scans):
     path = tmp_path / "slices" / "set"
     build_store(path, scans, **HOW, workers=1)

@@ -2,7 +2,6 @@
 
     density, history = fit_gmm(key, z, components=8)       or  fit_realnvp(key, z, z_val)
     log_prob(density, z) -> [N]
-    save(path, density);  density = load(path)
 
 A `Density` standardizes z per dimension and adds the constant log-determinant, so that its
 likelihood is one of z itself and likelihoods of different densities compare. It is a pytree of
@@ -11,26 +10,20 @@ arrays: an argument of `jax.jit`, and `jax.grad` goes through it to z.
 
 from cradl_jax.densities.density import (
     Density,
-    arrays,
-    byte_size,
     fit_gmm,
     fit_realnvp,
     from_arrays,
-    load,
     log_prob,
-    save,
+    to_arrays,
 )
 from cradl_jax.densities.em import Collapsed
 
 __all__ = [
     "Collapsed",
     "Density",
-    "arrays",
-    "byte_size",
     "fit_gmm",
     "fit_realnvp",
     "from_arrays",
-    "load",
     "log_prob",
-    "save",
+    "to_arrays",
 ]

@@ -27,19 +27,23 @@ class GMM(NamedTuple):
 
 @jax.jit
 def log_prob(gmm: GMM, z: Array) -> Array:
-    """log p(z) of points [N, D], [N]; finite with finite gradients far from the data."""
+    """Return log p(z) of points [N, D], [N]; finite with finite gradients far from the data."""
     return jax.nn.logsumexp(component_log_prob(gmm, z), axis=1)
 
 
 def component_log_prob(gmm: GMM, z: Array) -> Array:
-    """log pi_k N(z; mu_k, Sigma_k) of points [N, D], [N, K]."""
-    return lax.map(partial(_of_point, gmm), z, batch_size=block(len(z)))
+    """Return log pi_k N(z; mu_k, Sigma_k) of points [N, D], [N, K]."""
+
+    def of_point(point: Array) -> Array:
+        return lax.map(partial(_log_joint, point), gmm)
+
+    return lax.map(of_point, z, batch_size=block_size(len(z)))
 
 
-def block(points: int) -> int:
-    """How many of so many points are worked on at once, in equal blocks.
+def block_size(points: int) -> int:
+    """Return how many of so many points to work on at once, in blocks of equal size.
 
-    As many as fit a CPU's cache, or as keep a GPU busy.
+    A block fits a CPU's cache, or keeps a GPU busy.
     """
     largest = 1024 if _on_cpu() else 16384
     return -(-points // max(-(-points // largest), 1))
@@ -49,22 +53,22 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _of_point(gmm: GMM, point: Array) -> Array:
-    """log pi_k N(z; mu_k, Sigma_k) of one point [D], [K].
+def _log_joint(point: Array, component: GMM) -> Array:
+    """Return log pi N(z; mu, Sigma) of one point [D]; the arrays of `component` lack the axis K."""
+    log_weight, mean, factor = component
+    whitened = _whiten(point - mean, factor)
+    log_determinant = jnp.log(jnp.diagonal(factor)).sum()
+    constant = log_weight + log_determinant - len(point) / 2 * jnp.log(2 * jnp.pi)
+    return constant - jnp.square(whitened).sum() / 2
 
-    On a CPU the zeros below four diagonal blocks of a precision factor are not multiplied.
+
+def _whiten(centered: Array, factor: Array) -> Array:
+    """Return U^T (z - mu), [D], of a centered point [D] and the upper triangular U [D, D].
+
+    A CPU goes by four panels of columns and leaves out the zeros below each.
     """
-    size, panels = len(point), 4 if _on_cpu() else 1
+    size, panels = len(centered), 4 if _on_cpu() else 1
     edges = [size * i // panels for i in range(panels + 1)]
-
-    def of_component(component: GMM) -> Array:
-        log_weight, mean, factor = component
-        centered = point - mean
-        whitened = jnp.concatenate(
-            [matmul(centered[:last], factor[:last, first:last]) for first, last in pairwise(edges)]
-        )
-        log_determinant = jnp.log(jnp.diagonal(factor)).sum()
-        constant = log_weight + log_determinant - size / 2 * jnp.log(2 * jnp.pi)
-        return constant - jnp.square(whitened).sum() / 2
-
-    return lax.map(of_component, gmm)
+    return jnp.concatenate(
+        [matmul(centered[:last], factor[:last, first:last]) for first, last in pairwise(edges)]
+    )

@@ -54,7 +54,7 @@ def write(path: Path, run: contents.RunContents) -> None:
         "densities": {name: type(one.model).__name__ for name, one in run.densities.items()},
         "thresholds": run.thresholds.model_dump(),
     }
-    fitted = {name: densities.arrays(density) for name, density in run.densities.items()}
+    fitted = {name: densities.to_arrays(density) for name, density in run.densities.items()}
     flat = flatten_dict(jax.device_get({NETWORK: run.variables, DENSITIES: fitted}), sep="/")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     metadata = {ABOUT: json.dumps({**about, "checksum": checksum(about, tensors)})}

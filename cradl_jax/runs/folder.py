@@ -22,6 +22,7 @@ from cradl_jax.evaluation import results
 from cradl_jax.names import components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents, reference
+from cradl_jax.runs.densities import read_density
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, read_manifest
 
@@ -105,7 +106,7 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
     """
     place, expected = folder / "densities", read_fingerprint(folder)
     names = density_names(read_manifest(place)["settings"]["gmm"]["components"])
-    fitted = {name: densities.load(place / f"{name}.npz") for name in names}
+    fitted = {name: read_density(place / f"{name}.npz") for name in names}
     check(place, AGAIN.format("density"))
     if contents.fingerprint_of(checkpoints.read_fingerprint(folder), fitted) != expected:
         raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from cradl_jax.densities import em, gmm, realnvp
+from cradl_jax.densities import em, gmm, realnvp, realnvp_fit
 from experiments.benchmarks import flops
 from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products, reports
@@ -114,7 +114,7 @@ def flow(
     return compare(
         "flow",
         f"a RealNVP step of {batch} x {size}, {blocks} blocks, {hidden} hidden",
-        "densities.realnvp.fit",
+        "densities.realnvp_fit",
         lambda: next(epochs),
         {"FrEIA, AffineCouplingOneSided": lambda: [peer.step(batch) for batch in batches]},
         work="The same blocks in float32, noise, gradient clipping, Adam with L2 decay. From the "
@@ -127,8 +127,8 @@ def flow(
 
 
 def realnvp_epochs(z: np.ndarray, epochs: int, **settings: Any) -> Iterator[dict[str, float]]:
-    """Yield the losses of `realnvp.fit`, an epoch at each `next`."""
+    """Yield the losses of `realnvp_fit.fit`, an epoch at each `next`."""
     key = jax.random.key(0)
     return reports(
-        lambda report: realnvp.fit(key, z, z[:1], epochs=epochs, progress=report, **settings)
+        lambda report: realnvp_fit.fit(key, z, z[:1], epochs=epochs, progress=report, **settings)
     )

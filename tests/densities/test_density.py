@@ -50,40 +50,6 @@ def test_gradient_through_jit_equals_finite_differences(z, fitted, kind):
         np.testing.assert_allclose(actual, slope, atol=0.03)
 
 
-@pytest.mark.parametrize("kind", ["GMM", "RealNVP"])
-def test_file_round_trip(z, fitted, kind, tmp_path):
-    density, _ = fitted[kind]
-    path = tmp_path / "new" / "density.npz"
-    densities.save(path, density)
-    again = densities.load(path)
-    assert type(again.model) is type(density.model)
-    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(density), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    expected = densities.log_prob(density, z)
-    np.testing.assert_array_equal(densities.log_prob(again, z), expected)
-    assert [file.name for file in path.parent.iterdir()] == ["density.npz"]
-
-
-def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
-    density, _ = fitted["GMM"]
-    densities.save(tmp_path / "whole.npz", density)
-    whole = (tmp_path / "whole.npz").read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:300] + bytes([whole[300] ^ 255]) + whole[301:]
-    files = {"cut": whole[:middle], "empty": b"", "text": b"not a density", "flipped": flipped}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    np.savez(tmp_path / "foreign.npz", images=np.zeros(3))
-    arrays = dict(np.load(tmp_path / "whole.npz"))
-    np.savez(tmp_path / "kind.npz", **arrays | {"kind": "VAE"})
-    np.savez(tmp_path / "sizes.npz", **arrays | {"mean": np.zeros(7)})
-    np.savez(tmp_path / "object.npz", **arrays | {"mean": np.array([{}], object)})
-    names = [*files, "foreign.npz", "kind.npz", "sizes.npz", "object.npz", "missing.npz"]
-    for name in names:
-        with pytest.raises(InputError, match=name):
-            densities.load(tmp_path / name)
-
-
 def test_representations_that_are_not_finite_are_named(z):
     broken = z.copy()
     broken[:3, 1] = np.nan

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import cradl_jax
-from cradl_jax import densities
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.store import open_store
 from cradl_jax.errors import LONGEST, InputError
 from cradl_jax.prediction import inputs
 from cradl_jax.runs import archive
+from cradl_jax.runs.densities import read_density
 from cradl_jax.storage import reading
 from tests.helpers import corpus
 from tests.helpers.exported import packed, raw, unpacked, with_checksum
@@ -74,7 +74,7 @@ def test_pickled_arrays_are_not_unpickled(study, marker, tmp_path):
     with zipfile.ZipFile(tmp_path / "raw.npz", "w") as packed:
         packed.writestr("mean.npy", objects(marker).dumps())
     for name in ("x.npz", "raw.npz"):
-        assert name in refusal(densities.load, tmp_path / name)
+        assert name in refusal(read_density, tmp_path / name)
         assert name in refusal(reading.read_arrays, tmp_path / name, "scores", "score again")
     for name in ("images", "brains", "masks"):
         store = Path(shutil.copytree(study / "slices" / "lesion", tmp_path / name))
@@ -158,10 +158,10 @@ def test_arrays_that_lie_take_no_memory(tmp_path):
 
     for shape in ((10**14,), (10**6, 10**6, 10**6), (-5,), (2**63,)):
         path = zipped(tmp_path / "x.npz", {"mean.npy": lying(shape)})
-        assert "x.npz" in refusal(densities.load, path)
+        assert "x.npz" in refusal(read_density, path)
     compressed = tmp_path / "compressed.npz"
     np.savez_compressed(compressed, mean=np.zeros(10**6, np.float32))
-    assert "compressed members" in refusal(densities.load, compressed)
+    assert "compressed members" in refusal(read_density, compressed)
 
 
 NESTED = b"[" * 100_000 + b"]" * 100_000

@@ -12,7 +12,7 @@ from cradl_jax.densities import realnvp
 
 
 class Flow:
-    """A flow with its optimizer; settings are those of `realnvp.fit`."""
+    """A flow with its optimizer; settings are those of `realnvp_fit.fit`."""
 
     def __init__(
         self,

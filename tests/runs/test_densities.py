@@ -1,0 +1,68 @@
+import jax
+import numpy as np
+import pytest
+
+from cradl_jax import densities
+from cradl_jax.errors import InputError
+from cradl_jax.runs.densities import byte_size, read_density, write_density
+
+
+@pytest.fixture(scope="module")
+def z():
+    return np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted(z):
+    key, size = jax.random.key(0), {"blocks": 2, "hidden": 8, "epochs": 2, "batch_size": 64}
+    gmm, _ = densities.fit_gmm(key, z, components=1)
+    flow, _ = densities.fit_realnvp(key, z, z[:100], **size)
+    return {"GMM": gmm, "RealNVP": flow}
+
+
+@pytest.mark.parametrize("kind", ["GMM", "RealNVP"])
+def test_file_round_trip(z, fitted, kind, tmp_path):
+    density = fitted[kind]
+    path = tmp_path / "new" / "density.npz"
+    write_density(path, density)
+    again = read_density(path)
+    assert type(again.model) is type(density.model)
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(density), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    expected = densities.log_prob(density, z)
+    np.testing.assert_array_equal(densities.log_prob(again, z), expected)
+    assert [file.name for file in path.parent.iterdir()] == ["density.npz"]
+
+
+def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
+    write_density(tmp_path / "whole.npz", fitted["GMM"])
+    whole = (tmp_path / "whole.npz").read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:300] + bytes([whole[300] ^ 255]) + whole[301:]
+    files = {"cut": whole[:middle], "empty": b"", "text": b"not a density", "flipped": flipped}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    np.savez(tmp_path / "foreign.npz", images=np.zeros(3))
+    arrays = dict(np.load(tmp_path / "whole.npz"))
+    np.savez(tmp_path / "kind.npz", **arrays | {"kind": "VAE"})
+    np.savez(tmp_path / "sizes.npz", **arrays | {"mean": np.zeros(7)})
+    np.savez(tmp_path / "object.npz", **arrays | {"mean": np.array([{}], object)})
+    names = [*files, "foreign.npz", "kind.npz", "sizes.npz", "object.npz", "missing.npz"]
+    for name in names:
+        with pytest.raises(InputError, match=name):
+            read_density(tmp_path / name)
+
+
+def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):
+    z = np.random.default_rng(0).normal(size=(400, 32)).astype(np.float32)
+    key, shape = jax.random.key(0), {"blocks": 4, "hidden": 64}
+    for components in (2, 3):
+        write_density(
+            tmp_path / f"gmm{components}.npz",
+            densities.fit_gmm(key, z, components=components, max_iterations=1)[0],
+        )
+    write_density(
+        tmp_path / "flow.npz", densities.fit_realnvp(key, z, z[:50], **shape, epochs=1)[0]
+    )
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert byte_size(32, components=(2, 3), **shape) == pytest.approx(size, rel=0.1)

@@ -1,5 +1,6 @@
 """The exceptions for faults in what a user gave: a file, a setting, a run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ class Diverged(InputError):
     """Training met a number that is not finite.
 
     Attributes:
-        step: number of the step that failed, from 1.
-        rows: the training slices of its batch, [B]; empty where the validation loss failed.
+        steps: number of the step that failed, from 1; several where it is unknown which one did.
+        rows: the training slices of their batches, [B]; empty where the validation loss failed.
     """
 
-    def __init__(self, step: int, rows: "np.ndarray", found: str):
-        """Say what was found at a step."""
-        super().__init__(f"step {step}: expected finite numbers, found {found}")
-        self.step = step
+    def __init__(self, steps: Sequence[int], rows: "np.ndarray", problem: str):
+        """Say what was found at a step, or at one of several."""
+        which = f"step {steps[0]}" if len(steps) == 1 else f"one of steps {steps[0]} to {steps[-1]}"
+        super().__init__(f"{which}: expected finite numbers, found {problem}")
+        self.steps = steps
         self.rows = rows
 
 

@@ -16,7 +16,7 @@ from experiments.study.training import RESUME, fit
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Train CRADL's encoder."""
     fit(config, workdir, "cradl", RESUME.value)
 
 

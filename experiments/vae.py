@@ -18,7 +18,7 @@ from experiments.study.training import RESUME, fit
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Train every baseline among the config's methods."""
     chosen = [method for method in config.methods if method in VAES]
     if not chosen:
         raise InputError(

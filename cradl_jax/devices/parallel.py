@@ -22,7 +22,7 @@ Devices = Sequence[jax.Device]
 def over_devices(
     function: Callable, devices: Devices, in_axes: tuple[int | None, ...], out_axes: int | None
 ) -> Callable:
-    """`function` on every device: axis 0 is shared out, axis None is the same everywhere.
+    """Run `function` on every device: axis 0 is split, axis None is the same on all.
 
     A result with axis None must have been synchronised over `AXIS` by `function`. The same
     arguments give the same compiled function.
@@ -36,17 +36,17 @@ def _compiled(function, devices, in_axes, out_axes):
 
 
 def local(devices: Devices) -> list[jax.Device]:
-    """Those of `devices` that belong to this process."""
+    """Return those of `devices` that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
 def replicate(tree, devices: Devices):
-    """`tree`, the same on every device, laid out as `over_devices` returns what has axis None."""
+    """Copy a tree to every device, placed as `over_devices` returns what has axis None."""
     return jax.device_put(tree, _sharding(local(devices), PartitionSpec()))
 
 
 def across_processes(tree):
-    """What is the same on every device of each process, as arrays of all processes together."""
+    """Join what is the same on every device of each process into arrays of all processes."""
     if jax.process_count() == 1:
         return tree
     sharding = _sharding(jax.devices(), PartitionSpec())
@@ -59,12 +59,12 @@ def across_processes(tree):
 
 
 def copy_to_each(array: np.ndarray, devices: Devices) -> Array:
-    """`array` [...] copied to every device of this process once: [devices, ...], a row on each."""
+    """Copy an array [...] to each device of this process: [devices, ...], a row on each."""
     return shard([array] * len(local(devices)), devices)
 
 
 def shard(parts: Sequence[np.ndarray], devices: Devices) -> Array:
-    """An array [...] for each device of this process, put there: [devices, ...], a row on each."""
+    """Put an array [...] for each device of this process there: [devices, ...], a row on each."""
     here = local(devices)
     rows = [jax.device_put(part[None], device) for part, device in zip(parts, here, strict=True)]
     shape = (len(here), *rows[0].shape[1:])
@@ -78,7 +78,7 @@ def _sharding(devices: Devices, spec: PartitionSpec) -> NamedSharding:
 
 
 def split_batch(batches: np.ndarray, devices: Devices) -> np.ndarray:
-    """Global batches [S, B, ...] -> the parts of this process's devices, [devices, S, n, ...].
+    """Split global batches [S, B, ...] for this process's devices: [devices, S, n, ...].
 
     n is B over the number of all devices; the parts lie in the order of the devices.
 
@@ -92,7 +92,7 @@ def split_batch(batches: np.ndarray, devices: Devices) -> np.ndarray:
 
 
 def share(batch: int, devices: Devices) -> int:
-    """How much of a batch each device has.
+    """Return how much of a batch each device has.
 
     Raises:
         InputError: it does not divide by the number of devices.
@@ -107,7 +107,7 @@ def share(batch: int, devices: Devices) -> int:
 
 
 def any_process(*facts: bool) -> list[bool]:
-    """Whether each fact holds in any process, known to all at the same time."""
+    """Tell all processes, at the same time, whether each fact holds in any of them."""
     if jax.process_count() == 1:
         return list(facts)
     here = np.tile(np.array(facts), (jax.local_device_count(), 1))

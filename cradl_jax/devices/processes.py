@@ -1,10 +1,10 @@
 """Several processes that work as one, on one machine or many, over JAX's distributed runtime.
 
-All run the same command on a working directory that all see. The devices of all share out every
-batch (`cradl_jax.devices.parallel`); the first process alone writes, and what it finds there the
-others are told. What is said goes through the coordinator, a part of the first process, and not
-through the devices: a process may wait as long as the first one works, and all end when one of them
-ends. A single process takes the same path and talks to nobody.
+All run the same command on a working directory that all see. Every batch is split over the devices
+of all (`cradl_jax.devices.parallel`); the first process alone writes, and tells the others what it
+finds there. Messages go through the coordinator, a part of the first process, and not through the
+devices: a process may wait as long as the first one works, and all end when one of them ends. A
+single process takes the same path and talks to nobody.
 """
 
 import inspect
@@ -47,8 +47,8 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
         "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
     }
-    known = inspect.signature(jax.distributed.initialize).parameters  # early versions lack the last
-    timeouts = {name: value for name, value in timeouts.items() if name in known}
+    accepted = inspect.signature(jax.distributed.initialize).parameters  # the last one is new
+    timeouts = {name: value for name, value in timeouts.items() if name in accepted}
 
     def join() -> None:
         try:
@@ -75,21 +75,21 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
 
 
 def is_first() -> bool:
-    """Whether this process writes."""
+    """Tell whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
 def all_gather(value: Any) -> list:
-    """The plain `value` of every process, in their order, on each of them."""
+    """Return the plain `value` of every process, in their order, on each of them."""
     if jax.process_count() == 1:
         return [value]
     turn = next(_turns)
     _client().key_value_set(f"cradl/{turn}/{jax.process_index()}", json.dumps(value))
-    return [json.loads(_awaited(f"cradl/{turn}/{i}")) for i in range(jax.process_count())]
+    return [json.loads(_await(f"cradl/{turn}/{i}")) for i in range(jax.process_count())]
 
 
 def broadcast_from_first(work: Callable[[], Any]) -> Any:
-    """What `work` returns in the first process, a plain value; the others wait for it.
+    """Return what `work` returns in the first process, a plain value; the others wait for it.
 
     Raises:
         InputError: `work` raised it; then in all processes.
@@ -103,7 +103,7 @@ def broadcast_from_first(work: Callable[[], Any]) -> Any:
         except InputError as fault:
             outcome = {"faults": fault.args}
         _client().key_value_set(key, json.dumps(outcome))
-    outcome = json.loads(_awaited(key))
+    outcome = json.loads(_await(key))
     if "faults" in outcome:
         raise InputError(*outcome["faults"])
     return outcome["value"]
@@ -132,7 +132,7 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _awaited(key: str) -> str:
+def _await(key: str) -> str:
     while True:
         try:
             return _client().blocking_key_value_get(key, POLL_MS)

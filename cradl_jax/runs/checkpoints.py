@@ -21,7 +21,7 @@ from cradl_jax.objectives import Variables
 from cradl_jax.storage.files import naming, require_space
 from cradl_jax.storage.integrity import check, is_complete, sums
 from cradl_jax.storage.manifest import MANIFEST, differences, fingerprint, read_manifest
-from cradl_jax.training.loop import TrainState
+from cradl_jax.training.steps import TrainState
 
 
 def byte_size(tree) -> int:

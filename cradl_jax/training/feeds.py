@@ -4,7 +4,7 @@ A feed places slices once, and then gives the chunks of a plan: `data` [devices,
 `rows` [devices, S, n] of this process's devices, so that a device's share of a chunk's s-th batch
 is `data[rows[s]]`. Where the slices fit, all of them lie on every device (`resident`), since a
 global shuffle may hand any slice to any device, and nothing but rows comes from the host; otherwise
-a chunk brings its own (`streaming`), of which a process reads only its devices' share.
+a chunk brings its own (`streamed`), of which a process reads only its devices' share.
 Both give the same batches in the same order.
 """
 
@@ -17,10 +17,11 @@ import numpy as np
 import psutil
 from jax import Array
 
-from cradl_jax.devices.parallel import Devices, copy_to_each, local, split_batch
+from cradl_jax.devices.parallel import Devices, copy_to_each, local, shard, split_batch
 
 Plan = Sequence[np.ndarray]  # rows of the batches of each chunk, [S, B]
 SHARE = 0.5  # of a device's free memory that slices may take; a step needs the rest
+AHEAD = 2  # chunks read and on the devices while one is worked on
 
 
 class Feed(NamedTuple):
@@ -60,7 +61,7 @@ class Schedule(Sequence):
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Return the number of steps of an epoch."""
         return self.slices // self.batch_size
 
     @property
@@ -73,11 +74,11 @@ class Schedule(Sequence):
         return epoch * self._chunks + step // self.length
 
     def __len__(self) -> int:
-        """Number of chunks."""
+        """Return the number of chunks."""
         return max(self._chunks * self.epochs - self._first, 0)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """[S, B]: rows of the chunk's batches."""
+        """Return the rows of a chunk's batches, [S, B]."""
         if not 0 <= index < len(self):
             raise IndexError(f"chunk {index} of {len(self)}")
         epoch, chunk = divmod(self._first + index, self._chunks)
@@ -92,13 +93,38 @@ def _order(slices: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def resident(images: np.ndarray, devices: Devices) -> Feed:
-    """All of `images` [N, H, W] on every device."""
+    """Place all of `images` [N, H, W] on every device."""
     data = copy_to_each(images[:], devices)
     return Feed(lambda plan: ((data, split_batch(batches, devices)) for batches in plan), 0)
 
 
+def streamed(images: np.ndarray, devices: Devices) -> Feed:
+    """Let each chunk bring its slices of `images` [N, H, W], which may be memory-mapped.
+
+    Threads read chunks and put them on the devices while those before are worked on. A process
+    reads only the slices of its own devices, each time that they are due.
+    """
+    import grain  # which takes a second
+
+    def chunk(batches: np.ndarray) -> tuple[Array, np.ndarray]:
+        parts = split_batch(batches, devices)
+        rows = np.arange(parts[0].size).reshape(parts[0].shape)
+        data = shard([images[part.reshape(-1)] for part in parts], devices)
+        return data, np.tile(rows, (len(parts), 1, 1))
+
+    def chunks(plan: Plan) -> Iterator[tuple[Array, np.ndarray]]:
+        options = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
+        read = iter(grain.MapDataset.source(plan).map(chunk).to_iter_dataset(options))
+        try:
+            yield from read
+        finally:
+            read.close()
+
+    return Feed(chunks, images[:1].nbytes)
+
+
 def room(devices: Devices) -> int:
-    """Bytes that slices may take on each of this process's devices."""
+    """Return the bytes that slices may take on each of this process's devices."""
     here = local(devices)
     stats = [device.memory_stats() for device in here]
     if all(stats):

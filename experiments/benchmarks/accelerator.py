@@ -8,7 +8,8 @@ import numpy as np
 
 from cradl_jax import densities
 from cradl_jax.methods import initial_variables
-from cradl_jax.training.loop import adam, steps_per_epoch
+from cradl_jax.training.loop import steps_per_epoch
+from cradl_jax.training.steps import adam
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
 from experiments.benchmarks.localization import brain_like, nll_scoring

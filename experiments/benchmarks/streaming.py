@@ -10,9 +10,9 @@ import numpy as np
 
 from cradl_jax.data.slices.subset import SliceSubset
 from cradl_jax.methods import initial_variables
-from cradl_jax.training.feeds import resident
-from cradl_jax.training.loop import Progress, adam, create_state, train
-from cradl_jax.training.streaming import streamed
+from cradl_jax.training.feeds import resident, streamed
+from cradl_jax.training.loop import Progress, train
+from cradl_jax.training.steps import adam, create_state
 from experiments.benchmarks.rows import Row, compare
 from experiments.benchmarks.timing import REPETITIONS
 from experiments.benchmarks.training import CHUNKS, PHANTOM, Network, config_of, random_slices
@@ -61,7 +61,7 @@ def streaming(
         row = compare(
             "streaming",
             str(network),
-            "streaming.streamed",
+            "feeds.streamed",
             lambda: next(from_disk),
             {"feeds.resident": lambda: next(on_device)},
             work="The same training, to the bit; the slices are in the system's file cache.",

@@ -15,7 +15,8 @@ from cradl_jax import augment, objectives
 from cradl_jax.devices.parallel import AXIS, over_devices, replicate
 from cradl_jax.methods import initial_variables
 from cradl_jax.objectives import Objective, Variables
-from cradl_jax.training.loop import Progress, adam, create_state, train, train_step
+from cradl_jax.training.loop import Progress, train
+from cradl_jax.training.steps import adam, create_state, train_step
 from experiments.benchmarks import flops
 from experiments.benchmarks.rows import Limit, Row, compare
 from experiments.benchmarks.timing import REPETITIONS, matrix_products

@@ -12,7 +12,7 @@ from cradl_jax.storage.files import naming, write_text
 
 
 class Log:
-    """Scalars to `metrics.jsonl` and to TensorBoard.
+    """Writes scalars to `metrics.jsonl` and to TensorBoard.
 
     Both are written by the thread that calls, so that a full disk is an error and not a thread
     that is gone.
@@ -52,7 +52,7 @@ class Log:
 
 
 def read_history(run: Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """Read the lines of a run's `metrics.jsonl`, but for a last one that a kill cut short."""
     path = run / "metrics.jsonl"
     history = []
     for line in path.read_text().splitlines() if path.exists() else []:

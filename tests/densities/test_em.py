@@ -147,11 +147,11 @@ def test_a_component_that_collapses_is_seeded_again_in_the_heaviest_one(devices)
         np.float32([np.eye(3)] * 3) / [[[6]], [[1]], [[1]]],
     )
     start = jax.tree.map(jnp.float32, start)
-    with pytest.warns(em.Collapsed, match="component 2 of 3 .* iteration 0 of") as said:
+    with pytest.warns(em.Collapsed, match="component 2 of 3 .* iteration 0 of") as caught:
         mixture, history = em.run(
             jnp.float32(z), start, 1e-4, REGULARIZATION, 100, jax.devices()[:devices]
         )
-    assert len(said) == 1
+    assert len(caught) == 1
     order = np.lexsort(np.round(np.asarray(mixture.means)).T[::-1])
     np.testing.assert_allclose(mixture.means[order], centers[[0, 2, 1]], atol=0.3)
     np.testing.assert_allclose(np.exp(mixture.log_weights)[order], [0.4, 0.2, 0.4], atol=0.01)

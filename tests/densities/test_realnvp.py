@@ -62,12 +62,12 @@ def test_finite_far_from_the_data_and_farther_is_less_likely():
         jax.random.key(0), z[:500], z[500:], hidden=32, epochs=10, batch_size=50, decay_epochs=8
     )
     directions = rng.normal(size=(20, 24)).astype(np.float32)
-    found = []
+    values = []
     for distance in np.float32([1e3, 1e6, 1e9, 1e12, 1e15]):
         points = distance * directions
         value, pullback = jax.vjp(lambda z: realnvp.log_prob(flow, z), points)
         (gradient,) = pullback(np.ones(20, np.float32))
         assert np.isfinite(value).all() and np.isfinite(gradient).all()
         assert (np.abs(gradient).max(1) > 0).all()
-        found.append(np.asarray(value))
-    assert (np.diff(found, axis=0) < 0).all()
+        values.append(np.asarray(value))
+    assert (np.diff(values, axis=0) < 0).all()

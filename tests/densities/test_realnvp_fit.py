@@ -40,15 +40,15 @@ def test_trained_flow_beats_a_gaussian_and_integrates_to_one(trained):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_devices_fit_as_one(count):
-    how = {"hidden": 16, "blocks": 2, "epochs": 2, "batch_size": 64, "noise": 0.1}
+    settings = {"hidden": 16, "blocks": 2, "epochs": 2, "batch_size": 64, "noise": 0.1}
     train, val = banana(0, 200), banana(1, 50)
-    (expected, losses), (found, found_losses) = (
-        realnvp_fit.fit(jax.random.key(0), train, val, devices=jax.devices()[:n], **how)
+    (expected, losses), (flow, flow_losses) = (
+        realnvp_fit.fit(jax.random.key(0), train, val, devices=jax.devices()[:n], **settings)
         for n in (1, count)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), flow, expected)
     for name in losses:
-        np.testing.assert_allclose(found_losses[name], losses[name], rtol=1e-5)
+        np.testing.assert_allclose(flow_losses[name], losses[name], rtol=1e-5)
 
 
 def test_a_batch_that_does_not_divide_is_named():

@@ -8,7 +8,8 @@ from cradl_jax import augment, methods, objectives
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import AXIS, across_processes, any_process, local
 from cradl_jax.evaluation import metrics
-from cradl_jax.training.loop import adam, create_state, train
+from cradl_jax.training.loop import train
+from cradl_jax.training.steps import adam, create_state
 
 SIZE, STEPS = 16, 20
 VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
@@ -25,7 +26,7 @@ def slices():
     return np.clip(np.kron(noise, np.ones((4, 4), np.float32)), -1.5, 1.5)
 
 
-@pytest.mark.slow  # nine compilations; test_train.py has CRADL on one and four
+@pytest.mark.slow  # nine compilations; test_loop.py has CRADL on one and four
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_devices_train_and_score_as_one(slices, method):
     shape = {"size": SIZE, "features": 4, "latent": 8, "head": (16, 8), "dtype": "float32"}
@@ -33,22 +34,22 @@ def test_devices_train_and_score_as_one(slices, method):
     objective, optimizer = OBJECTIVES[method](model), adam(1e-3, 1e-6, 2, STEPS)
     labels = np.arange(len(slices)) % 3 == 0
 
-    def found(count):
+    def outcome(count):
         devices = jax.devices()[:count]
         state = create_state(methods.initial_variables(model, 0, SIZE), optimizer)
-        how = {"epochs": 5, "batch_size": 8, "seed": 3, "devices": devices}
-        *_, last = train(state, objective, optimizer, slices[:32], slices[32:], **how)
+        settings = {"epochs": 5, "batch_size": 8, "seed": 3, "devices": devices}
+        *_, last = train(state, objective, optimizer, slices[:32], slices[32:], **settings)
         assert int(last.state.step) == STEPS
         variables, encode = jax.device_get(last.state.variables), methods.encoder_of(model)
         z = in_batches(encode, variables, slices, np.arange(44), 16, devices)
         z = np.concatenate(list(z))
         return variables, last.train, last.val, z, metrics.binary_metrics(z[:, 0], labels)
 
-    expected = found(1)
+    expected = outcome(1)
     for count in (2, 4):
         jax.tree.map(
             lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-5),
-            found(count),
+            outcome(count),
             expected,
         )
 

@@ -15,7 +15,7 @@ import pytest
 
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
-from cradl_jax.training.loop import adam, create_state
+from cradl_jax.training.steps import adam, create_state
 from experiments import density, evaluate, preprocess, thresholds
 from experiments.study import settings, training
 from tests.helpers.tiny_study import tiny_config, write_scans

@@ -20,8 +20,9 @@ from numpy.lib.format import open_memmap
 from cradl_jax.data.slices.store import ARRAYS, FORMAT, TABLES, open_store
 from cradl_jax.data.slices.subset import SliceSubset
 from cradl_jax.storage.integrity import write_checksums
-from cradl_jax.training.loop import adam, create_state, train
-from cradl_jax.training.streaming import streamed
+from cradl_jax.training.feeds import streamed
+from cradl_jax.training.loop import train
+from cradl_jax.training.steps import adam, create_state
 
 SLICES, SIZE, SCANS = 1_000_000, 128, 10_000
 CHUNKS = 3

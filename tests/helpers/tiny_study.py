@@ -10,7 +10,7 @@ from cradl_jax.devices.parallel import replicate
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.storage.manifest import write_manifest
-from cradl_jax.training.loop import adam, create_state
+from cradl_jax.training.steps import adam, create_state
 from experiments import density, preprocess, thresholds
 from experiments.study import data_sets, runs, settings, training
 from tests.helpers.scans import brain, write
@@ -61,7 +61,7 @@ def keep_initial_weights(config, workdir):
     state = replicate(create_state(variables, adam(1e-3, 0.0, 1, 10)), jax.devices())
     with Checkpoints(run) as checkpoints:
         checkpoints.save(state, val_loss=0.0)
-    training.seal_run(run)
+    training.complete_run(run)
 
 
 def make(workdir: Path) -> Path:

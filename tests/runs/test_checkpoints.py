@@ -1,45 +1,79 @@
-import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from cradl_jax.errors import InputError
-from cradl_jax.storage.manifest import fingerprint, read_manifest, write_manifest
-
-SETTINGS = {"seed": 0, "train": {"epochs": 3, "scale": (0.9, 1.2)}}
-
-
-def test_manifest_accepts_the_same_run_and_names_what_differs(tmp_path):
-    write_manifest(tmp_path, SETTINGS, "abc")
-    written = (tmp_path / "manifest.json").read_text()
-    write_manifest(tmp_path, SETTINGS, "abc")
-    assert (tmp_path / "manifest.json").read_text() == written
-    with pytest.raises(InputError, match=r"train\.epochs: expected 4, found 3"):
-        write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
-    with pytest.raises(InputError, match="data or weights"):
-        write_manifest(tmp_path, SETTINGS, "abd")
+from cradl_jax.models.encoder import Encoder
+from cradl_jax.models.simclr import SimCLR
+from cradl_jax.runs.checkpoints import Checkpoints, read_best
+from tests.helpers.small_simclr import initial_state
 
 
-def test_manifest_records_versions(tmp_path):
-    write_manifest(tmp_path, SETTINGS, "abc")
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["versions"]["numpy"] == np.__version__
-    assert manifest["settings"]["train"]["scale"] == [0.9, 1.2]
+def test_best_checkpoint_has_the_smallest_validation_loss(tmp_path):
+    """A state saved between two epochs has none, and goes as soon as there is a later one."""
+    state = initial_state()
+    losses = [None, 3.0, 1.0, 2.0, None, 4.0]
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, loss in enumerate(losses, start=1):
+            variables = jax.tree.map(lambda x, s=step: x * 0 + s, state.variables)
+            checkpoints.save(state.replace(step=state.step + step, variables=variables), loss)
+    best = read_best(tmp_path, jax.eval_shape(lambda: state.variables))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (3, 6)
+        assert sorted(checkpoints.manager.all_steps()) == [3, 6]
+    assert all(np.all(np.asarray(leaf) == 3) for leaf in jax.tree.leaves(best))
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "\x00"])
-def test_damaged_manifest_is_named(tmp_path, content):
-    if content is not None:
-        (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=r"manifest\.json"):
-        read_manifest(tmp_path)
+def test_the_best_checkpoint_survives_a_later_one_within_an_epoch(tmp_path):
+    state = initial_state()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state.replace(step=state.step + 1), 1.0)
+        checkpoints.save(state.replace(step=state.step + 2), None)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 2)
 
 
-def test_fingerprint_sees_every_bit():
-    tree = {"a": np.zeros(3, np.float32), "b": np.ones((2, 2), np.float32)}
-    same = {"b": np.ones((2, 2), np.float32), "a": np.zeros(3, np.float32)}
-    assert fingerprint(tree) == fingerprint(same)
-    other = {**tree, "a": np.array([0, 0, -0.0], np.float32)}
-    assert fingerprint(tree) != fingerprint(other)
-    reshaped = {**tree, "b": np.ones(4, np.float32)}
-    assert fingerprint(tree) != fingerprint(reshaped)
+@pytest.mark.parametrize("lost", ["metrics", "variables", "_CHECKPOINT_METADATA", "*"])
+def test_a_checkpoint_that_was_being_removed_is_never_taken(tmp_path, lost):
+    """Of the first of three, by a process that was killed."""
+    state, folder = initial_state(), tmp_path / "run" / "checkpoints"
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(state.replace(step=state.step + 1), 3.0)
+    shutil.copytree(folder / "1", tmp_path / "1")
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        for step, loss in ((2, 1.0), (3, 2.0)):
+            checkpoints.save(state.replace(step=state.step + step), loss)
+    assert not (folder / "1").exists()
+    shutil.copytree(tmp_path / "1", folder / "1")
+    for path in list((folder / "1").glob(lost)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 3)
+        checkpoints.save(state.replace(step=state.step + 4), None)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "4"]
+
+
+def test_a_run_without_a_whole_epoch_has_no_best_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(initial_state(), None)
+    with pytest.raises(InputError, match="no checkpoint of a whole epoch"):
+        read_best(tmp_path, jax.eval_shape(lambda: initial_state().variables))
+
+
+def test_checkpoint_of_another_size_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(initial_state(), 1.0)
+    other = SimCLR(Encoder(8, 16), (16, 8))
+    template = jax.eval_shape(
+        lambda: other.init(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
+    )
+    with pytest.raises(InputError, match="config"):
+        read_best(tmp_path, template)
+
+
+def test_empty_run_has_no_best_checkpoint_and_is_left_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="train the run"):
+        read_best(tmp_path, {})
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from cradl_jax.cli.interruption import REQUEUE
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.storage.integrity import SUMS
-from cradl_jax.training.loop import TrainState, adam, create_state
+from cradl_jax.training.steps import TrainState, adam, create_state
 from experiments.study import settings
 from tests.helpers import stages, tiny_study
 from tests.helpers.stages import RUN, STAGES, Stage, finish, without
@@ -269,7 +269,7 @@ def test_training_that_diverges_names_step_scans_and_what_is_kept(study, tmp_pat
     for found in ("step 3: expected finite", "of 4 scans (healthy-train0", "step 2 is the last"):
         assert found in said
     fault = json.loads((place / RUN / "diverged.json").read_text())
-    assert fault == {"step": 3, "kept": 2, "scans": [f"healthy-train{i}" for i in range(4)]}
+    assert fault == {"steps": [3], "kept": 2, "scans": [f"healthy-train{i}" for i in range(4)]}
     with Checkpoints(place / RUN, create=False) as kept:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.latest(template())))
 

@@ -1,24 +1,17 @@
-import shutil
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cradl_jax import augment, objectives
-from cradl_jax.devices.parallel import AXIS, split_batch
+from cradl_jax.devices.parallel import split_batch
 from cradl_jax.errors import Diverged, InputError
-from cradl_jax.models.encoder import Encoder
-from cradl_jax.models.simclr import SimCLR
-from cradl_jax.runs.checkpoints import Checkpoints, read_best
-from cradl_jax.training import loop as training
-from cradl_jax.training.loop import adam, create_state, steps_per_epoch, train
-
-MODEL = SimCLR(Encoder(4, 16, axis_name=AXIS), (16, 8))
-VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
-OBJECTIVE = objectives.simclr(MODEL, VIEW, 0.5, AXIS)
-OPTIMIZER = adam(3e-3, 1e-6, warmup_steps=2, total_steps=36)
+from cradl_jax.runs.checkpoints import Checkpoints
+from cradl_jax.training import loop
+from cradl_jax.training.loop import steps_per_epoch, train
+from cradl_jax.training.steps import adam, create_state, train_chunk
+from tests.helpers.small_simclr import OBJECTIVE, OPTIMIZER, initial_state
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +19,6 @@ def slices():
     """Smooth random pictures, each unlike the others: contrast can be learned."""
     noise = np.random.default_rng(0).normal(size=(56, 4, 4)).astype(np.float32)
     return np.clip(np.kron(noise, np.ones((4, 4), np.float32)), -1.5, 1.5)
-
-
-def initial_state():
-    variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
-    return create_state(variables, OPTIMIZER)
 
 
 def run(state, slices, epochs, devices):
@@ -51,14 +39,14 @@ def test_loss_falls_below_chance(on_one_device):
 
 
 def test_four_devices_train_as_one(slices, on_one_device):
-    found = run(initial_state(), slices, 12, jax.devices())[-1]
+    last = run(initial_state(), slices, 12, jax.devices())[-1]
     expected = on_one_device[-1]
     jax.tree.map(
         lambda e, f: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5),
         expected.state.variables,
-        found.state.variables,
+        last.state.variables,
     )
-    np.testing.assert_allclose(found.val["loss"], expected.val["loss"], rtol=1e-4)
+    np.testing.assert_allclose(last.val["loss"], expected.val["loss"], rtol=1e-4)
 
 
 def test_resumed_training_is_bit_identical(tmp_path, slices, on_one_device):
@@ -82,12 +70,12 @@ def test_resumed_training_is_bit_identical(tmp_path, slices, on_one_device):
     with Checkpoints(tmp_path) as checkpoints:
         state = checkpoints.latest(initial_state())
     assert int(state.step) == 18
-    found = run(state, slices, 12, devices)[-1].state
-    jax.tree.map(np.testing.assert_array_equal, found, on_one_device[-1].state)
+    resumed = run(state, slices, 12, devices)[-1].state
+    jax.tree.map(np.testing.assert_array_equal, resumed, on_one_device[-1].state)
 
 
 def test_training_continues_within_an_epoch_to_the_bit(tmp_path, slices, monkeypatch):
-    monkeypatch.setattr(training, "LONGEST_CHUNK", 2)
+    monkeypatch.setattr(loop, "LONGEST_CHUNK", 2)
 
     def chunks(state):
         settings = {"epochs": 2, "batch_size": 12, "seed": 3, "devices": jax.devices()[:1]}
@@ -103,113 +91,6 @@ def test_training_continues_within_an_epoch_to_the_bit(tmp_path, slices, monkeyp
             rest = list(chunks(checkpoints.latest(initial_state())))
         assert len(rest) == 3 - number
         jax.tree.map(np.testing.assert_array_equal, rest, whole[number + 1 :])
-
-
-def test_best_checkpoint_has_the_smallest_validation_loss(tmp_path):
-    """A state saved between two epochs has none, and goes as soon as there is a later one."""
-    state = initial_state()
-    losses = [None, 3.0, 1.0, 2.0, None, 4.0]
-    with Checkpoints(tmp_path) as checkpoints:
-        for step, loss in enumerate(losses, start=1):
-            variables = jax.tree.map(lambda x, s=step: x * 0 + s, state.variables)
-            checkpoints.save(state.replace(step=state.step + step, variables=variables), loss)
-    best = read_best(tmp_path, jax.eval_shape(lambda: state.variables))
-    with Checkpoints(tmp_path) as checkpoints:
-        assert (checkpoints.best_step(), checkpoints.latest_step()) == (3, 6)
-        assert sorted(checkpoints.manager.all_steps()) == [3, 6]
-    assert all(np.all(np.asarray(leaf) == 3) for leaf in jax.tree.leaves(best))
-
-
-def test_the_best_checkpoint_survives_a_later_one_within_an_epoch(tmp_path):
-    state = initial_state()
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state.replace(step=state.step + 1), 1.0)
-        checkpoints.save(state.replace(step=state.step + 2), None)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 2)
-
-
-@pytest.mark.parametrize("lost", ["metrics", "variables", "_CHECKPOINT_METADATA", "*"])
-def test_a_checkpoint_that_was_being_removed_is_never_taken(tmp_path, lost):
-    """Of the first of three, by a process that was killed."""
-    state, folder = initial_state(), tmp_path / "run" / "checkpoints"
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        checkpoints.save(state.replace(step=state.step + 1), 3.0)
-    shutil.copytree(folder / "1", tmp_path / "1")
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        for step, loss in ((2, 1.0), (3, 2.0)):
-            checkpoints.save(state.replace(step=state.step + step), loss)
-    assert not (folder / "1").exists()
-    shutil.copytree(tmp_path / "1", folder / "1")
-    for path in list((folder / "1").glob(lost)):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 3)
-        checkpoints.save(state.replace(step=state.step + 4), None)
-    assert sorted(path.name for path in folder.iterdir()) == ["2", "4"]
-
-
-def test_a_run_without_a_whole_epoch_has_no_best_checkpoint(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(initial_state(), None)
-    with pytest.raises(InputError, match="no checkpoint of a whole epoch"):
-        read_best(tmp_path, jax.eval_shape(lambda: initial_state().variables))
-
-
-def test_checkpoint_of_another_size_is_refused(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(initial_state(), 1.0)
-    other = SimCLR(Encoder(8, 16), (16, 8))
-    template = jax.eval_shape(
-        lambda: other.init(jax.random.key(0), np.zeros((1, 16, 16), np.float32))
-    )
-    with pytest.raises(InputError, match="config"):
-        read_best(tmp_path, template)
-
-
-def test_empty_run_has_no_best_checkpoint_and_is_left_as_it_is(tmp_path):
-    with pytest.raises(InputError, match="train the run"):
-        read_best(tmp_path, {})
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("annealing", [True, False])
-@pytest.mark.parametrize("warmup", [0, 4])
-def test_learning_rate_warms_up_and_then_stays_or_falls(warmup, annealing):
-    """Under a gradient that stays the same Adam's step is the learning rate."""
-    optimizer = adam(1e-2, 0.0, warmup, total_steps=12, annealing=annealing)
-    params, gradient = {"bias": np.zeros(1, np.float32)}, {"bias": np.ones(1, np.float32)}
-    state, found = optimizer.init(params), []
-    for _ in range(12):
-        updates, state = optimizer.update(gradient, state, params)
-        found.append(-float(updates["bias"][0]))
-    step = np.arange(12)
-    falling = (1 + np.cos(np.pi * (step - warmup) / (12 - warmup))) / 2 if annealing else 1.0
-    expected = 1e-2 * np.where(step < warmup, step / max(warmup, 1), falling)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
-
-
-def test_weight_decay_is_coupled_and_spares_biases():
-    params = {"kernel": np.full((2, 2), 3.0, np.float32), "bias": np.full(2, 3.0, np.float32)}
-    optimizer = adam(1e-2, 0.1, warmup_steps=0, total_steps=10)
-    zero = jax.tree.map(np.zeros_like, params)
-    updates, _ = optimizer.update(zero, optimizer.init(params), params)
-    # Adam's first step has length lr in the direction of the decayed gradient, whatever its size.
-    np.testing.assert_allclose(updates["kernel"], -1e-2, rtol=1e-4)
-    np.testing.assert_array_equal(updates["bias"], 0)
-
-
-def test_learning_rate_warms_up_then_anneals():
-    optimizer = adam(1.0, 0.0, warmup_steps=4, total_steps=20)
-    params = np.ones((1, 1), np.float32)
-    state, sizes = optimizer.init(params), []
-    for _ in range(21):
-        updates, state = optimizer.update(np.ones_like(params), state, params)
-        sizes.append(-float(updates[0, 0]))
-    expected = [step / 4 for step in range(4)]
-    expected += [(1 + np.cos(np.pi * step / 16)) / 2 for step in range(17)]
-    np.testing.assert_allclose(sizes, expected, atol=2e-3)
-    assert isinstance(optimizer, optax.GradientTransformation)
 
 
 def test_batch_must_fit():
@@ -271,7 +152,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_slices(failing):
     batch = np.random.default_rng([3, 0]).permutation(48).reshape(3, 16)[failing]
     images[batch[5]] = np.nan
     fault, batches = diverging(slope, images, SLOPE)
-    assert fault.step == failing + 1 and "loss of nan" in str(fault)
+    assert [*fault.steps] == [failing + 1] and "loss of nan" in str(fault)
     np.testing.assert_array_equal(np.sort(fault.rows), np.sort(batches[failing]))
 
 
@@ -281,8 +162,40 @@ def test_a_gradient_that_is_not_finite_names_its_step_and_slices(failing):
     images = np.ones((48, 4, 4), np.float32)
     images[np.random.default_rng([3, 0]).permutation(48).reshape(3, 16)[failing]] = 0
     fault, batches = diverging(slope, images, SLOPE)
-    assert fault.step == failing + 1 and "gradient" in str(fault)
+    assert [*fault.steps] == [failing + 1] and "gradient" in str(fault)
     np.testing.assert_array_equal(np.sort(fault.rows), np.sort(batches[failing]))
+
+
+def test_a_term_that_is_not_finite_names_its_step_and_slices():
+    """Though the loss, which has no part in it, is finite."""
+
+    def with_term(variables, images, keys, training):
+        loss, (stats, _) = slope(variables, images, keys, training)
+        return loss, (stats, {"kl": jnp.log(3 - images.max())})
+
+    images = np.ones((48, 4, 4), np.float32)
+    images[np.random.default_rng([3, 0]).permutation(48)[20]] = 3
+    fault, batches = diverging(with_term, images, SLOPE)
+    assert [*fault.steps] == [2] and "found a kl of -inf" in str(fault)
+    np.testing.assert_array_equal(fault.rows, batches[1])
+
+
+def test_a_fault_that_does_not_come_again_names_every_step_and_slice_of_the_chunk(monkeypatch):
+    def faulty(objective, optimizer):
+        run_chunk = train_chunk(objective, optimizer)
+
+        def run(state, data, rows, key):
+            state, terms, finite = run_chunk(state, data, rows, key)
+            return state, {"loss": terms["loss"] + (np.nan if len(rows) > 1 else 0)}, finite
+
+        return run
+
+    monkeypatch.setattr(loop, "train_chunk", faulty)
+    fault, batches = diverging(slope, np.ones((48, 4, 4), np.float32), SLOPE)
+    assert [*fault.steps] == [1, 2, 3]
+    assert "one of steps 1 to 3: expected finite numbers, found a loss of nan" in str(fault)
+    assert "repeated one by one" in str(fault)
+    np.testing.assert_array_equal(fault.rows, batches.ravel())
 
 
 def test_a_validation_loss_that_is_not_finite_is_named():
@@ -291,4 +204,12 @@ def test_a_validation_loss_that_is_not_finite_is_named():
         return loss if training else loss / 0, rest
 
     fault, _ = diverging(in_validation, np.ones((48, 4, 4), np.float32), SLOPE)
-    assert fault.step == 3 and "validation" in str(fault) and not len(fault.rows)
+    assert [*fault.steps] == [3] and "validation" in str(fault) and not len(fault.rows)
+
+
+@given(steps=st.integers(1, 3000), longest=st.integers(1, 40))
+def test_chunks_are_nearly_as_long_as_they_may_be(steps, longest):
+    length = loop._chunk_length(steps, loop.CHUNK_BYTES // longest)
+    allowed = min(loop.LONGEST_CHUNK, longest, steps)
+    assert allowed / 2 <= length <= allowed
+    assert steps % length == 0 or steps % allowed != 0

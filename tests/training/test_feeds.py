@@ -8,15 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cradl_jax.data.slices.subset import SliceSubset
-from cradl_jax.training import loop as training
-from cradl_jax.training.feeds import Schedule, resident
+from cradl_jax.training import loop
+from cradl_jax.training.feeds import Schedule, resident, streamed
 from cradl_jax.training.loop import train
-from cradl_jax.training.streaming import streamed
-from tests.training.test_loop import OBJECTIVE, OPTIMIZER, initial_state
+from tests.helpers.small_simclr import OBJECTIVE, OPTIMIZER, initial_state
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +30,15 @@ class FromDisk:
 
 
 def run(state, images, devices, place):
-    how = {"epochs": 2, "batch_size": 12, "seed": 3, "devices": devices, "place": place}
+    settings = {"epochs": 2, "batch_size": 12, "seed": 3, "devices": devices, "place": place}
     data = (images[part] for part in (slice(50), slice(50, None)))
-    return list(train(state, OBJECTIVE, OPTIMIZER, *data, **how))
+    return list(train(state, OBJECTIVE, OPTIMIZER, *data, **settings))
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_streamed_training_is_the_resident_one_to_the_bit(images, tmp_path, monkeypatch, count):
     """Also from a step within an epoch, from a memory-mapped file."""
-    monkeypatch.setattr(training, "LONGEST_CHUNK", 2)
+    monkeypatch.setattr(loop, "LONGEST_CHUNK", 2)
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     devices = jax.devices()[:count]
@@ -49,20 +46,20 @@ def test_streamed_training_is_the_resident_one_to_the_bit(images, tmp_path, monk
     assert [int(chunk.state.step) for chunk in expected] == [2, 4, 6, 8]
     for start in (0, 1):
         state = expected[start - 1].state if start else initial_state()
-        found = run(state, FromDisk(mapped), devices, streamed)
-        jax.tree.map(np.testing.assert_array_equal, found, expected[start:])
+        chunks = run(state, FromDisk(mapped), devices, streamed)
+        jax.tree.map(np.testing.assert_array_equal, chunks, expected[start:])
 
 
 def test_streaming_takes_shorter_chunks_where_slices_are_large(images, monkeypatch):
-    monkeypatch.setattr(training, "CHUNK_BYTES", 2 * 12 * images[0].nbytes)
-    found = run(initial_state(), images, jax.devices()[:1], streamed)
+    monkeypatch.setattr(loop, "CHUNK_BYTES", 2 * 12 * images[0].nbytes)
+    chunks = run(initial_state(), images, jax.devices()[:1], streamed)
     expected = run(initial_state(), images, jax.devices()[:1], resident)
-    assert [int(chunk.state.step) for chunk in found] == [2, 4, 6, 8]
+    assert [int(chunk.state.step) for chunk in chunks] == [2, 4, 6, 8]
     assert [int(chunk.state.step) for chunk in expected] == [4, 8]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        found[-1],
-        expected[-1]._replace(train=found[-1].train),
+        chunks[-1],
+        expected[-1]._replace(train=chunks[-1].train),
     )
 
 
@@ -82,14 +79,6 @@ def test_schedule_is_a_permutation_an_epoch_whatever_the_chunks(start):
     assert len(Schedule(50, 8, 3, 5, length=2, start=18)) == 0
 
 
-@given(steps=st.integers(1, 3000), longest=st.integers(1, 40))
-def test_chunks_are_nearly_as_long_as_they_may_be(steps, longest):
-    length = training._chunk_length(steps, training.CHUNK_BYTES // longest)
-    allowed = min(training.LONGEST_CHUNK, longest, steps)
-    assert allowed / 2 <= length <= allowed
-    assert steps % length == 0 or steps % allowed != 0
-
-
 def test_selected_slices_are_those_of_the_file(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     rows = np.array([70, 3, 3, 41, 0])
@@ -102,13 +91,13 @@ def test_selected_slices_are_those_of_the_file(images, tmp_path):
 @pytest.mark.slow
 def test_a_million_slices_stream_in_less_than_2_gigabytes(tmp_path):
     script = Path(__file__).parents[1] / "helpers" / "streamed_million.py"
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, script, tmp_path / "store"],
         env={**os.environ, "PYTHONPATH": str(script.parents[2]), "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
         check=True,
     )
-    steps, peak = map(int, found.stdout.split()[-2:])
+    steps, peak = map(int, finished.stdout.split()[-2:])
     assert steps == 21
     assert peak < 2e9

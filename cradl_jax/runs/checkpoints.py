@@ -3,19 +3,24 @@
 The best has the smallest validation loss; a state saved between two epochs has none, and is never
 the best. Weights are stored by orbax as plain arrays; nothing is pickled, loading runs no code.
 Each checkpoint says of which run it is, and carries fingerprints that are compared when it is read.
+They are computed beside the training, by a thread that orbax waits for before a checkpoint counts
+as whole.
 """
 
 import errno
+import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
 from cradl_jax.devices.parallel import across_processes
+from cradl_jax.devices.processes import is_first
 from cradl_jax.errors import InputError, cause
 from cradl_jax.objectives import Variables
 from cradl_jax.storage.files import naming, require_space
@@ -25,12 +30,37 @@ from cradl_jax.training.steps import TrainState
 
 
 def byte_size(tree) -> int:
-    """What a tree's arrays take in memory, and about as much on disk."""
+    """Return the bytes that a tree's arrays take in memory, and about as many on disk."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _val_loss(metrics: dict[str, float]) -> float:
     return metrics.get("val_loss", math.inf)
+
+
+class _OriginHandler(ocp.JsonCheckpointHandler):
+    """Saves the JSON that a function returns, which a thread of orbax calls."""
+
+    async def async_save(self, directory, item=None, args=None) -> list[ocp.future.Future]:
+        """Start the thread, which ends before the checkpoint counts as whole."""
+
+        async def write() -> None:
+            if is_first():
+                (directory / "metadata").write_text(json.dumps(args.origin()))
+
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name="origin")]
+
+
+@ocp.args.register_with_handler(_OriginHandler, for_save=True)
+@dataclass
+class _SaveOrigin(ocp.args.CheckpointArgs):
+    origin: Callable[[], dict]
+
+
+@ocp.args.register_with_handler(_OriginHandler, for_restore=True)
+@dataclass
+class _RestoreOrigin(ocp.args.CheckpointArgs):
+    pass
 
 
 class Checkpoints:
@@ -66,7 +96,7 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_):
@@ -84,24 +114,23 @@ class Checkpoints:
         """
         needed = byte_size((state.variables, state.optimizer))
         require_space(self.folder, needed, "a checkpoint")
-        variables = ocp.args.StandardSave(across_processes(state.variables))
-        optimizer = ocp.args.StandardSave(across_processes(state.optimizer))
-        origin = {
-            "run": _made_from(self.run),
-            "variables": fingerprint(state.variables),
-            "optimizer": fingerprint(state.optimizer),
-        }
-        items = {"variables": variables, "optimizer": optimizer}
+        items = {"variables": state.variables, "optimizer": state.optimizer}
+        run = _made_from(self.run)
+
+        def origin() -> dict:
+            return {"run": run} | {name: fingerprint(item) for name, item in items.items()}
+
+        args = {name: ocp.args.StandardSave(across_processes(x)) for name, x in items.items()}
         with self._full_disk_named():
             self.manager.save(
                 int(state.step),
-                args=ocp.args.Composite(**items, origin=ocp.args.JsonSave(origin)),
+                args=ocp.args.Composite(**args, origin=_SaveOrigin(origin)),
                 metrics={} if val_loss is None else {"val_loss": val_loss},
             )
 
     @contextmanager
     def _full_disk_named(self) -> Iterator[None]:
-        """A disk that filled up while a checkpoint was written is an error of the system."""
+        """Raise a disk that filled up while a checkpoint was written as an OSError."""
         try:
             with naming(self.folder):
                 yield
@@ -112,33 +141,33 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, message, str(self.folder)) from fault
 
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, in order."""
+        """Return the steps of all checkpoints, in order."""
         return sorted(self.manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """Step of the latest checkpoint, None if there is none."""
+        """Return the step of the latest checkpoint, None if there is none."""
         return self.manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the smallest validation loss, None before the end of the first epoch."""
+        """Return the step of the smallest validation loss, None before the first epoch ends."""
         step = self.manager.best_step()
         return step if step is not None and self.manager.metrics(step) else None
 
     def latest(self, template: TrainState) -> TrainState:
-        """The latest state; `template` gives its structure and shapes."""
+        """Restore the latest state; `template` gives its structure and shapes."""
         step = self.manager.latest_step()
         items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
         return TrainState(template.step + step, items.variables, items.optimizer)
 
     def best(self, template: Variables) -> Variables:
-        """`params` and `batch_stats` with the smallest validation loss."""
+        """Restore `params` and `batch_stats` with the smallest validation loss."""
         return self.restore(self.best_step(), variables=template).variables
 
     def restore(self, step: int, **templates):
-        """The parts of the checkpoint of a step that `templates` give the structure of, by name.
+        """Restore those parts of a step's checkpoint that `templates` give the structure of.
 
         Raises:
-            InputError: it is of another run or model, or was changed since it was saved.
+            InputError: another run or model saved it, or it was changed since.
         """
         args = {name: ocp.args.StandardRestore(item) for name, item in templates.items()}
         place = self.folder / str(step)
@@ -161,29 +190,29 @@ class Checkpoints:
         return items
 
     def origin(self, step: int) -> dict:
-        """Return of which run a checkpoint is, and the fingerprints of its parts by their names.
+        """Read which run saved a checkpoint, and the fingerprints of its parts by their names.
 
         Raises:
-            InputError: it is of another run, or its record is damaged.
+            InputError: another run saved it, or its record is damaged.
         """
-        record = ocp.args.Composite(origin=ocp.args.JsonRestore())
+        record = ocp.args.Composite(origin=_RestoreOrigin())
         try:
             origin = self.manager.restore(step, args=record).origin
-            found = origin["run"]
+            run = origin["run"]
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
                 f"{self.folder / str(step)}: expected a checkpoint, found a damaged one "
                 f"({cause(fault)}); bring it back from a copy, or remove its folder and train on "
                 "with --resume"
             ) from fault
-        self._check_run(step, found)
+        self._check_run(step, run)
         return origin
 
-    def _check_run(self, step: int, found: dict | None) -> None:
-        """Raise an InputError unless a checkpoint was saved by this run."""
+    def _check_run(self, step: int, run: dict | None) -> None:
+        """Raise an InputError unless this run saved the checkpoint, which says that `run` did."""
         expected = _made_from(self.run)
-        if found != expected:
-            differing = "; ".join(differences(found or {}, expected or {}))
+        if run != expected:
+            differing = "; ".join(differences(run or {}, expected or {}))
             raise InputError(
                 f"{self.folder / str(step)}: expected a checkpoint of {self.run / MANIFEST}, found "
                 f"one of another run ({differing}); bring back the run's own, or remove the run "
@@ -192,7 +221,7 @@ class Checkpoints:
 
 
 def _made_from(run: Path) -> dict | None:
-    """The settings and the data that a run's manifest names; None without one."""
+    """Return the settings and the data that a run's manifest names; None without one."""
     if not (run / MANIFEST).exists():
         return None
     manifest = read_manifest(run)
@@ -200,7 +229,7 @@ def _made_from(run: Path) -> dict | None:
 
 
 def read_best(run: Path, template: Variables) -> Variables:
-    """`params` and `batch_stats` with the smallest validation loss, on one device of this machine.
+    """Read `params` and `batch_stats` with the smallest validation loss, on one local device.
 
     Nothing is written, and the run may have been trained on other and more devices.
 
@@ -226,14 +255,14 @@ def read_fingerprint(run: Path) -> str:
 
 
 def read_all(run: Path, template: Variables) -> list[Variables]:
-    """`params` and `batch_stats` of every checkpoint; otherwise as `read_best`."""
+    """Read `params` and `batch_stats` of every checkpoint; otherwise as `read_best`."""
     with _trained(run) as kept:
         steps = kept.manager.all_steps()
         return [kept.restore(step, variables=_here(template)).variables for step in steps]
 
 
 def _here(template: Variables) -> Variables:
-    """The template on one device of this machine."""
+    """Place the template on one device of this machine."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
@@ -242,7 +271,7 @@ def _here(template: Variables) -> Variables:
 
 @contextmanager
 def _trained(run: Path) -> Iterator[Checkpoints]:
-    """The checkpoints of a run that has some."""
+    """Open the checkpoints of a run that has some."""
     untrained = InputError(
         f"{run / 'checkpoints'}: holds no checkpoint of a whole epoch; train the run first"
     )

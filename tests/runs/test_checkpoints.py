@@ -1,4 +1,6 @@
 import shutil
+import threading
+import time
 
 import jax
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.simclr import SimCLR
+from cradl_jax.runs import checkpoints as module
 from cradl_jax.runs.checkpoints import Checkpoints, read_best
+from cradl_jax.storage.manifest import fingerprint
 from tests.helpers.small_simclr import initial_state
 
 
@@ -77,3 +81,36 @@ def test_empty_run_has_no_best_checkpoint_and_is_left_as_it_is(tmp_path):
     with pytest.raises(InputError, match="train the run"):
         read_best(tmp_path, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_saving_does_not_wait_for_the_fingerprint_but_a_whole_checkpoint_has_it(
+    tmp_path, monkeypatch
+):
+    hashing, go_on = threading.Event(), threading.Event()
+
+    def slow(tree):
+        hashing.set()
+        assert go_on.wait(100)
+        return fingerprint(tree)
+
+    monkeypatch.setattr(module, "fingerprint", slow)
+    state = initial_state()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, 1.0)
+        assert hashing.wait(100)
+        time.sleep(0.5)
+        assert not (checkpoints.folder / "0").exists()
+        go_on.set()
+        checkpoints.manager.wait_until_finished()
+        assert (checkpoints.folder / "0").exists()
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.latest(state), state)
+
+
+def test_a_fingerprint_that_fails_leaves_no_checkpoint(tmp_path, monkeypatch):
+    def failing(tree):
+        raise MemoryError("no memory to hash")
+
+    monkeypatch.setattr(module, "fingerprint", failing)
+    with pytest.raises(MemoryError, match="to hash"), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(initial_state(), 1.0)
+    assert not (tmp_path / "checkpoints" / "0").exists()

@@ -23,8 +23,6 @@ WALLS = {
     "a metric knows no scan": (("evaluation",), ("cradl_jax.data", "cradl_jax.prediction")),
     "loading a run draws nothing": (("runs",), DRAWING),
 }
-BROKEN = {"the formulas open no file"}
-LATER = pytest.mark.xfail(strict=True, reason="broken still; once mended, take it from BROKEN")
 
 
 def within(module: str, rooms: tuple[str, ...]) -> bool:
@@ -71,9 +69,7 @@ def breach(module: str, forbidden: tuple[str, ...], in_functions: bool = True) -
     return None
 
 
-@pytest.mark.parametrize(
-    "wall", [pytest.param(wall, marks=[LATER] * (wall in BROKEN)) for wall in WALLS]
-)
+@pytest.mark.parametrize("wall", WALLS)
 def test_wall(wall):
     rooms, forbidden = WALLS[wall]
     inside = [name for name in MODULES if within(name, tuple(f"cradl_jax.{r}" for r in rooms))]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
@@ -90,7 +91,7 @@ def flow(
     repetitions: int = REPETITIONS,
 ) -> Row:
     """Time a training step of RealNVP with the settings of appendix D."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from experiments.benchmarks.peers import freia
 
@@ -114,7 +115,7 @@ def flow(
     return compare(
         "flow",
         f"a RealNVP step of {batch} x {size}, {blocks} blocks, {hidden} hidden",
-        "densities.realnvp_fit",
+        "densities.realnvp_fit.fit",
         lambda: next(epochs),
         {"FrEIA, AffineCouplingOneSided": lambda: [peer.step(batch) for batch in batches]},
         work="The same blocks in float32, noise, gradient clipping, Adam with L2 decay. From the "
@@ -128,7 +129,9 @@ def flow(
 
 def realnvp_epochs(z: np.ndarray, epochs: int, **settings: Any) -> Iterator[dict[str, float]]:
     """Yield the losses of `realnvp_fit.fit`, an epoch at each `next`."""
-    key = jax.random.key(0)
+    key, data = jax.random.key(0), jnp.asarray(z)
     return reports(
-        lambda report: realnvp_fit.fit(key, z, z[:1], epochs=epochs, progress=report, **settings)
+        lambda report: realnvp_fit.fit(
+            key, data, data[:1], epochs=epochs, progress=report, **settings
+        )
     )

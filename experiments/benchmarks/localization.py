@@ -1,6 +1,7 @@
 """Heatmaps of slices and their post-processing."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ def heatmaps(
     brains = brain_like(images)
     variables, density, score = nll_scoring(network, images, brains, slices, components)
 
-    def ours() -> tuple[np.ndarray, np.ndarray]:
+    def ours() -> tuple[jax.Array, jax.Array]:
         scored = next(score())
         return scored.scores["gmm"], scored.heatmaps["gmm"]
 
@@ -70,7 +71,7 @@ def nll_scoring(
     encode = encoder_of(model)
     density = mixture(np.array(jax.jit(encode)(variables, images[:batch])), components)
     scorer = scoring.post_processed(scoring.nll(encode))
-    arrays = scoring.Batch(images, brains, np.zeros(len(images), np.float32))
+    arrays: Any = scoring.Batch._make((images, brains, np.zeros(len(images), np.float32)))
 
     def score() -> Iterator[Scored]:
         params, rows = (variables, {"gmm": density}), np.arange(len(images))

@@ -83,7 +83,7 @@ def compare(
     if not warm_up:
         check(*(results[name] for name in candidates))
     mine = times["ours"].per(units)
-    row = {"part": part, "size": size, "ours": ours, "work": work}
+    row: dict[str, Any] = {"part": part, "size": size, "ours": ours, "work": work}
     row |= {"our_seconds": mine.median, "our_range": mine.range}
     if peers:
         name = min(peers, key=lambda peer: times[f"peer {peer}"].median)

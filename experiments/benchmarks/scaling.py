@@ -72,7 +72,7 @@ def sizes(network: Network) -> tuple[int, int, int]:
     )
 
 
-def load(network: Network, count: int, batch: int) -> Load:
+def load(network: Network, count: int, batch: float) -> Load:
     """Return what one of `count` GPUs sends in a step of `batch` slices over all of them."""
     parameters, channels, layers = sizes(network)
     others = (count - 1) / count
@@ -123,13 +123,12 @@ def main() -> None:
     """Print the table."""
     network = PAPER
     needed = training_flops("cradl", network)
-    measured = STEP_MS.value is not None
-    t = STEP_MS.value / 1e3 / BATCH if measured else needed / (SHARE * PEAK)
+    t, source = needed / (SHARE * PEAK), "estimated"
+    if STEP_MS.value is not None:
+        t, source = STEP_MS.value / 1e3 / BATCH, "measured"
     parameters, channels, _ = sizes(network)
     print(f"{parameters:,} parameters, {channels:,} channels, {needed / 1e9:.1f} GFLOP a slice")
-    print(
-        f"a step of {BATCH}: {1e3 * BATCH * t:.1f} ms, {'measured' if measured else 'estimated'}\n"
-    )
+    print(f"a step of {BATCH}: {1e3 * BATCH * t:.1f} ms, {source}\n")
     titles = ["GPUs", "gradients, MB", "views, MB", "statistics, MB"]
     titles += [f"efficiency, {BATCH} a GPU", f"speed-up, {BATCH} over all"]
     lines = [titles, ["---:"] * len(titles), *rows(network, t)]

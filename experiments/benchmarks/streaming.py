@@ -56,7 +56,7 @@ def streaming(
         path = Path(folder) / "images.npy"
         np.save(path, random_slices(count, network.size))
         images = np.load(path, mmap_mode="r")
-        from_disk = chunks(SliceSubset(images, np.arange(count)), streamed)
+        from_disk: Any = chunks(SliceSubset(images, np.arange(count)), streamed)
         on_device = chunks(np.array(images), resident)
         row = compare(
             "streaming",

@@ -90,7 +90,7 @@ def markdown(rows: Sequence[Row], skipped: dict[str, str], about: dict[str, Any]
 def _cells(row: Row) -> list[str]:
     """Return the cells of a row."""
     peer = ratio = share = ""
-    if row.peer is not None:
+    if row.peer_seconds and row.peer_range and row.ratio_range:
         peer = f"{row.peer}: {_time(row.peer_seconds, row.peer_range)}"
         low, high = row.ratio_range
         ratio = f"**{row.ratio:.3g}** ({low:.3g} to {high:.3g}; {row.ratio_of_best:.3g})"

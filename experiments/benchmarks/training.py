@@ -198,7 +198,7 @@ def peer_inputs(
     for number in range(steps):
         key = jax.random.fold_in(jax.random.key(0), number)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(network.batch))
-        yield case.inputs(_batch(images, network, number), keys)
+        yield case.inputs(jnp.asarray(_batch(images, network, number)), keys)
 
 
 def our_losses(

@@ -8,6 +8,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,12 +99,14 @@ def preprocessing(
         inputs = find_scans(folder / "scans", "bids")
         files = [scan.image for scan in inputs]
         loader = Loader(files, size, workers)
-        settings = {"size": size, "offset": OFFSET, "workers": workers}
+        settings: dict[str, Any] = {"size": size, "offset": OFFSET, "workers": workers}
 
         def ours() -> np.ndarray:
             shutil.rmtree(folder / "ours", ignore_errors=True)
             with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-                return build_store(folder / "ours", inputs, **settings).images
+                store = build_store(folder / "ours", inputs, **settings)
+            assert store is not None  # there is no shard
+            return store.images
 
         count = shape[2] - 2 * OFFSET
         voxels = "x".join(map(str, shape))
@@ -173,7 +176,7 @@ def _decompression(files: list[Path], workers: int) -> Limit:
 
 def phantom_volume(spacing: float = 2.0, repetitions: int = REPETITIONS) -> Row:
     """Time sampling a healthy subject of the phantom."""
-    spacing_mm = (spacing,) * 3
+    spacing_mm = (spacing, spacing, spacing)
     sample = partial(phantom.sample_healthy, atlas=load_atlas(spacing_mm), spacing_mm=spacing_mm)
     subject = sample(jax.random.key(0))
     return compare(

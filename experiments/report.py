@@ -67,7 +67,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         summary.bars(rows, chosen, names), summary.prevalences(rows), "95 % interval over scans"
     )
     caption = (
-        "comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
+        "Comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
         "the VAEs (RADL), of their KL-divergence, and of the best term of their loss (as Figure 2)."
     )
     sections = [
@@ -164,7 +164,8 @@ def curves(
             if method != BASELINE:
                 figure = figures.score_histogram(file[score], file["labels"], name)
                 yield Picture(
-                    figure, f"{dataset} {method} scores: distribution of {name} over test slices."
+                    figure,
+                    f"{dataset} {method} scores: distribution of {name} over test slices.",
                 )
         yield Picture(
             figures.roc_and_pr(pairs), f"{dataset} curves: ROC and precision-recall, test slices."
@@ -178,7 +179,7 @@ def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
         {name: (s.images[shown[name]], s.masks[shown[name]]) for name, s in anomalous.items()}
     )
     return Picture(
-        figure, "anomalies: the most anomalous slice of six test scans of each data set."
+        figure, "Anomalies: the most anomalous slice of six test scans of each data set."
     )
 
 
@@ -243,25 +244,31 @@ def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:
     """Draw loss curves of each method, first seed."""
     for method in config.methods:
         history = read_history(runs.folder(workdir, config.seeds[0], method))
-        yield Picture(figures.loss_curves(history), f"{method} training: loss over steps.")
+        yield Picture(
+            figures.loss_curves(history), f"{paper.method_name(method)} training: loss over steps."
+        )
 
 
 def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
     """Show effective rank of the representations and likelihoods of the densities, first seed."""
     for method in config.methods:
+        name = paper.method_name(method)
         fitted = runs.folder(workdir, config.seeds[0], method) / "densities"
         measured = json.loads((fitted / "diagnostics.json").read_text())
         yield Picture(
             figures.spectrum(np.array(measured["eigenvalues"]), measured["effective_rank"]),
-            f"{method} spectrum: how many dimensions the representations of normal slices use; a "
+            f"{name} spectrum: how many dimensions the representations of normal slices use; a "
             "collapsed representation limits every density.",
         )
         yield Table(
-            f"{method}: mean negative log-likelihood of representations",
-            ("density", "training", "validation", "iterations"),
+            f"{name}: mean negative log-likelihood of representations",
+            ("Density", "Training", "Validation", "Iterations"),
             [
-                (name, f"{nll['train']:.1f}", f"{nll['val']:.1f}", str(nll["iterations"]))
-                for name, nll in measured["nll"].items()
+                (
+                    *(paper.score_name(density), f"{nll['train']:.1f}", f"{nll['val']:.1f}"),
+                    str(nll["iterations"]),
+                )
+                for density, nll in measured["nll"].items()
             ],
         )
 

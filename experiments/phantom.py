@@ -26,20 +26,20 @@ INTENSITY = 1000  # of fluid, in the integers of the files
 
 
 def healthy(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
-    """A scan and no mask."""
+    """Sample a scan and no mask."""
     subject = phantom.sample_healthy(key, atlas, spacing_mm)
     return subject.intensities, None
 
 
 def synth(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
-    """A scan with a foreign object and its mask."""
+    """Sample a scan with a foreign object and its mask."""
     subject_key, object_key = jax.random.split(key)
     subject = phantom.sample_healthy(subject_key, atlas, spacing_mm)
     return anomalies.paste_object(object_key, subject.intensities, subject.brain, spacing_mm)
 
 
 def lesion(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
-    """A scan with lesions, from another scanner, and their mask."""
+    """Sample a scan with lesions, from another scanner, and their mask."""
     subject_key, lesion_key, scanner_key = jax.random.split(key, 3)
     subject = phantom.sample_healthy(subject_key, atlas, spacing_mm)
     volume, mask = anomalies.add_lesions(lesion_key, subject.intensities, subject.brain, spacing_mm)
@@ -60,7 +60,7 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Run the command."""
     root = Path(config.data.root or workdir / "data")
     with exclusive("the phantom", root):
         write(config, root)

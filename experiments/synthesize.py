@@ -33,7 +33,7 @@ AT_ONCE = 4  # a scan of HCP's size takes more than 1 GB
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Run the command."""
     names = [n for n in data_sets.names(config) if config.data.sets[n].get("made_from")]
     if not names:
         raise InputError(

@@ -269,7 +269,7 @@ def _cubes(pattern: Sequence[float]) -> np.ndarray:
 
 
 def _turned(cubes: np.ndarray) -> Iterator[tuple[np.ndarray, tuple, tuple]]:
-    """The pattern in 24 orientations, its own first: with the order of axes and those flipped."""
+    """Yield the pattern in 24 orientations, its own first, with the order of axes and flips."""
     for order in itertools.permutations(range(3)):
         for back, down in itertools.product((False, True), repeat=2):
             axes = [axis + 1 for axis, flip in ((1, back), (2, down)) if flip]

@@ -23,7 +23,7 @@ class InputScan(NamedTuple):
 
 
 def find_scans(path: Path) -> list[InputScan]:
-    """The scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
+    """Find the scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
 
     A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
     Otherwise a scan is named after its file. In a folder, the maps of other scans are passed
@@ -55,7 +55,7 @@ def find_scans(path: Path) -> list[InputScan]:
 
 
 def scan_name(path: Path) -> str:
-    """The name of a scan's file without its ending."""
+    """Return the name of a scan's file without its ending."""
     ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
     return path.name[: len(path.name) - len(ending)]
 

@@ -15,7 +15,7 @@ HEALTHY = "healthy"
 
 
 def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
-    """The slice store of every data set, the healthy one first.
+    """Open the slice store of every data set, the healthy one first.
 
     Raises:
         InputError: If one is missing or was made with other settings.
@@ -36,14 +36,14 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
 
 
 def agreed_stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
-    """The slices of every data set, the healthy one first; all processes have the same."""
+    """Open every data set's slices, the healthy one first; all processes have the same."""
     opened = stores(config, workdir)
     processes.assert_equal({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
     return opened
 
 
 def names(config: ConfigDict) -> list[str]:
-    """The names of the data sets, the healthy one first."""
+    """Return the names of the data sets, the healthy one first."""
     if HEALTHY not in config.data.sets:
         raise InputError(
             f"config.data.sets: expected a data set '{HEALTHY}', found {list(config.data.sets)}; "
@@ -60,12 +60,12 @@ def names(config: ConfigDict) -> list[str]:
 
 
 def store_path(workdir: Path, name: str) -> Path:
-    """The folder of a data set's slice store."""
+    """Return the folder of a data set's slice store."""
     return workdir / "slices" / name
 
 
 def slicing(config: ConfigDict, name: str) -> dict:
-    """How the scans of a data set are sliced, see `slice_geometry`."""
+    """Return how the scans of a data set are sliced, see `slice_geometry`."""
     settings = config.data.sets[name]
     return {
         "size": config.data.size,
@@ -75,12 +75,12 @@ def slicing(config: ConfigDict, name: str) -> dict:
 
 
 def data_root(config: ConfigDict, workdir: Path) -> Path:
-    """The folder that the paths of data sets start from."""
+    """Return the folder that the paths of data sets start from."""
     return Path(config.data.root or workdir / "data").expanduser()
 
 
 def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Scan]], list[str]]:
-    """The scans of every data set, each with its split, and what is wrong with the lists."""
+    """Find every data set's scans, each with its split, and what is wrong with the lists."""
     data_sets, faults = {}, []
     for name in names(config):
         data_sets[name], found = find_data_set(config, workdir, name)
@@ -89,7 +89,7 @@ def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Sc
 
 
 def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Scan], list[str]]:
-    """The scans of a data set, each with its split, and what is wrong with the list of them.
+    """Find a data set's scans, each with its split, and what is wrong with the list of them.
 
     Raises:
         InputError: If the folder of all data sets is missing.
@@ -115,7 +115,7 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
 
 
 def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:
-    """The scans of a data set with their splits: listed in its split_file, or else drawn."""
+    """Give a data set's scans their splits: listed in its split_file, or else drawn."""
     settings = config.data.sets[name]
     if settings.get("split_file"):
         return listed_splits(scans, Path(settings.split_file).expanduser())
@@ -123,12 +123,12 @@ def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[
 
 
 def used(scans: list[Scan]) -> list[Scan]:
-    """The scans that are not held out."""
+    """Return the scans that are not held out."""
     return [scan for scan in scans if scan.split != HELD_OUT]
 
 
 def leaks(config: ConfigDict, found: dict[str, list[Scan]]) -> list[str]:
-    """What would leak from one split, or from the healthy data set, into another."""
+    """Find what would leak from one split, or from the healthy data set, into another."""
     faults, sound = [], {}
     for name, scans in found.items():
         source = config.data.sets[name].get("made_from")
@@ -140,7 +140,7 @@ def leaks(config: ConfigDict, found: dict[str, list[Scan]]) -> list[str]:
 
 
 def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:
-    """The splits that a study needs and a data set lacks."""
+    """Find the splits that a study needs and a data set lacks."""
     faults = []
     for name, scans in data_sets.items():
         needed = ("train", "val") if name == HEALTHY else ("val", "test")

@@ -15,12 +15,12 @@ from cradl_jax.storage.files import write_json, write_text
 
 
 def scan_path(root: Path, subject: str) -> Path:
-    """Where a subject's T2-weighted scan lies."""
+    """Return where a subject's T2-weighted scan lies."""
     return root / f"sub-{subject}" / "anat" / f"sub-{subject}_T2w.nii.gz"
 
 
 def mask_path(root: Path, subject: str) -> Path:
-    """Where the mask of its anomalies lies."""
+    """Return where the mask of its anomalies lies."""
     folder = root / "derivatives" / "masks" / f"sub-{subject}" / "anat"
     return folder / f"sub-{subject}_label-lesion_mask.nii.gz"
 

@@ -32,7 +32,7 @@ Found = tuple[list[Scan], list[str]]
 
 
 def find_scans(path: Path, layout: str) -> list[Scan]:
-    """The scans of a data set, see `list_scans`.
+    """Return the scans of a data set, see `list_scans`.
 
     Raises:
         InputError: If anything is wrong with the list. All faults are named at once.
@@ -43,7 +43,7 @@ def find_scans(path: Path, layout: str) -> list[Scan]:
 
 
 def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
-    """The scans of the data set at `path`, ordered by path (a CSV file keeps its order).
+    """List the scans of the data set at `path` by path (a CSV file keeps its order).
 
     Args:
         path: The data set's folder, or the CSV file.
@@ -99,7 +99,7 @@ def raise_faults(faults: Iterable[str]) -> None:
 
 
 def _lost(scans: Iterable[Scan]) -> dict[Path, str]:
-    """The images and masks that are links to no file, each with what is wrong."""
+    """Find the images and masks that are links to no file, each with what is wrong."""
     files = {file for scan in scans for file in (scan.image, scan.mask) if file}
     return {
         file: f"{file}: expected a link to a file, found that it leads to {found}; fetch the file "
@@ -110,7 +110,7 @@ def _lost(scans: Iterable[Scan]) -> dict[Path, str]:
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:
-    """The volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
+    """Select the volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
     return sorted(
         path for path in set(paths) if path.name.endswith((".nii", ".nii.gz")) and is_entry(path)
     )
@@ -121,7 +121,7 @@ def _stem(path: Path) -> str:
 
 
 def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None:
-    """The one mask of an image, None where there is none; several are a fault."""
+    """Return the one mask of an image, None where there is none; several are a fault."""
     if len(candidates) > 1:
         names = ", ".join(str(candidate) for candidate in candidates)
         faults.append(
@@ -151,7 +151,7 @@ def _find_bids(path: Path) -> Found:
 
 
 def _is_bids_mask(mask: Path, image: Path) -> bool:
-    """Whether an anomaly mask belongs to an image: the entities that both names have agree."""
+    """Say whether a mask belongs to an image: the entities that both names have agree."""
 
     def entities(path: Path) -> dict[str, str]:
         return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
@@ -163,7 +163,7 @@ def _is_bids_mask(mask: Path, image: Path) -> bool:
 
 
 def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
-    """The split of each subject that has one, and what is wrong with the file."""
+    """Read the split of each subject that has one, and what is wrong with the file."""
     if not path.is_file():
         return {}, []
     splits, faults = {}, []
@@ -244,7 +244,7 @@ def _split_fault(path: Path, line: int, split: str) -> str:
 def read_table(
     path: Path, delimiter: str, columns: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a text table that are not blank, each with its line number.
+    """Read the rows of a text table that are not blank, each with its line number.
 
     Raises:
         InputError: It is no file, no such table in UTF-8, lacks one of the `columns`, or has a row

@@ -47,38 +47,49 @@ def assign_splits(
 
 
 def _sizes(counts: Mapping[str, int | float], n_subjects: int) -> dict[str, int]:
-    """The number of subjects of each split."""
-    sizes, shared = {}, n_subjects
-    for name, count in sorted(counts.items(), key=lambda item: item[0] != HELD_OUT):
-        number = isinstance(count, int | float)
-        share = number and 0 < count < 1
-        whole = number and count >= -1 and float(count).is_integer()
-        if name not in DRAWN or not (share or whole):
+    """Return the number of subjects of each split; see `assign_splits`."""
+    for name, count in counts.items():
+        if name not in DRAWN or not (_is_share(count) or _is_number(count)):
             raise InputError(
                 f"splits: expected {', '.join(DRAWN)} with a number of subjects each, a share "
                 f"between 0 and 1, or -1 for the rest, found {name}={count!r}; correct the split"
             )
-        sizes[name] = round(count * shared) if share else int(count)
-        if name == HELD_OUT:
-            shared = max(n_subjects - max(sizes[name], 0), 0)
+    held_out = _size(counts.get(HELD_OUT, 0), n_subjects)
+    shared = max(n_subjects - max(held_out, 0), 0)
+    sizes = {name: _size(count, shared) for name, count in counts.items() if name != HELD_OUT}
+    least = max(held_out, 0) + sum(abs(size) for size in sizes.values())  # one at least for -1
+    if HELD_OUT in counts:
+        sizes[HELD_OUT] = held_out
     takers = [name for name, size in sizes.items() if size == -1]
-    fixed = sum(size for size in sizes.values() if size != -1)
-    least = fixed + sum(name != HELD_OUT for name in takers)
+    rest = n_subjects - sum(size for size in sizes.values() if size != -1)
     if least > n_subjects:
         raise InputError(
             f"splits: expected at least {least} subjects for {dict(counts)}, found {n_subjects} "
             "without a split; add the others, or lower the counts"
         )
-    if len(takers) > 1 or (fixed < n_subjects and not takers):
+    if len(takers) > 1 or (rest > 0 and not takers):
         raise InputError(
             f"splits: expected counts that use up the {n_subjects} subjects without a split, found "
             f"{dict(counts)}; change them, or give exactly one split -1, which takes the rest"
         )
-    return sizes | dict.fromkeys(takers, n_subjects - fixed)
+    return sizes | dict.fromkeys(takers, rest)
+
+
+def _is_share(count: object) -> bool:
+    return isinstance(count, int | float) and 0 < count < 1
+
+
+def _is_number(count: object) -> bool:
+    return isinstance(count, int | float) and count >= -1 and float(count).is_integer()
+
+
+def _size(count: int | float, n_subjects: int) -> int:
+    """Return a number of subjects, that of a share being rounded; -1 stays."""
+    return round(count * n_subjects) if _is_share(count) else int(count)
 
 
 def listed_splits(scans: Sequence[Scan], path: Path) -> tuple[list[Scan], list[str]]:
-    """The scans with the splits that a CSV file with the columns subject,split gives them.
+    """Give scans the splits that a CSV file with the columns subject,split lists.
 
     Splits that the scans have already do not count.
 
@@ -107,7 +118,7 @@ def listed_splits(scans: Sequence[Scan], path: Path) -> tuple[list[Scan], list[s
 
 
 def _read_splits(path: Path) -> tuple[dict[str, str], list[str]]:
-    """The split of each subject that a CSV file lists, and what is wrong with its rows."""
+    """Read the split of each subject from a CSV file, and what is wrong with its rows."""
     if found := no_file(path):
         raise InputError(
             f"{path}: expected a CSV file with the columns {','.join(COLUMNS)}, found {found}; "
@@ -136,18 +147,18 @@ def write_splits(path: Path, scans: Sequence[Scan]) -> None:
 
 
 def bare(subject: str) -> str:
-    """A subject's name without the prefix of BIDS, which other layouts lack."""
+    """Return a subject's name without the prefix of BIDS, which other layouts lack."""
     return subject.removeprefix("sub-")
 
 
 def _some(subjects: Collection[str]) -> str:
-    """How many subjects, and the first of them."""
+    """Name how many subjects there are, and the first of them."""
     names = sorted(subjects)
     return f"{len(names)} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
 
 
 def source_faults(name: str, made: Sequence[Scan], source: str, scans: Sequence[Scan]) -> list[str]:
-    """The fault of the data set `name`, made from subjects held out of `source`, if some are not.
+    """Find the subjects of a data set that were not held out of the one it was made from.
 
     Args:
         name: The data set's name.
@@ -163,12 +174,12 @@ def source_faults(name: str, made: Sequence[Scan], source: str, scans: Sequence[
     return [
         f"data set '{name}' ({example}): expected subjects held out of '{source}', found "
         f"{_some(leaking)} that models learn from: it was made with another seed or list of "
-        "scans; remove its folder and make it anew with python -m experiments.synthesize"
+        "scans; remove its folder and make it again with python -m experiments.synthesize"
     ]
 
 
 def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
-    """What would leak between splits: an image listed twice, a subject in two splits.
+    """Find what would leak between splits: an image listed twice, a subject in two splits.
 
     A subject may be in several data sets if it has the same split in each.
     """
@@ -194,7 +205,7 @@ def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
 
 
 def _split_faults(what: str, listed: Iterable[tuple[str, Scan]]) -> list[str]:
-    """The fault of what is in several splits, with one image as an example of each."""
+    """Return the fault of what is in several splits, with one image as an example of each."""
     examples: dict[str | None, tuple[str, Path]] = {}
     for name, scan in listed:
         examples.setdefault(scan.split, (name, scan.image))

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 def map_scans(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str
 ) -> Iterator[Result]:
-    """`function` of each item, in order, under a progress bar; the rest is dropped on an error.
+    """Yield `function` of each item in order, under a progress bar; an error drops the rest.
 
     Threads suffice: decompression and array arithmetic release Python's lock. BLAS keeps to one
     thread in each, because its own threads, waiting for busy cores, slow products down tenfold.

@@ -22,7 +22,7 @@ PLACE = (
 def to_volume(
     maps: np.ndarray, geometry: SliceGeometry, brain: np.ndarray | None = None
 ) -> np.ndarray:
-    """Slice maps on the voxels of their volume: the inverse of `preprocess.slice_volume`.
+    """Put slice maps on the voxels of their volume: the inverse of `preprocess.slice_volume`.
 
     Linear interpolation between the centers of pixels and, where the stack was resampled, of
     slices; where voxels are larger than pixels, a weighted mean over about two voxels. Values keep
@@ -69,7 +69,7 @@ def to_volume(
 
 
 def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
-    """[n]: height of the slices' centers in the space of `affine` [4, 4], from R, A, S indices."""
+    """Return [n]: heights of the slices' centers in the space of `affine`, from R, A, S indices."""
     stack = geometry.n_slices + 2 * geometry.offset
     number = np.arange(geometry.n_slices) + geometry.offset - (stack - 1) / 2
     center = (np.array(geometry.shape) - 1) / 2
@@ -135,7 +135,7 @@ def _image_like(data: np.ndarray, origin: Origin) -> nib.Nifti1Image:
 
 
 def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [X, size], [Y, size] and [Z, n] of columns, rows and slices in the voxels."""
+    """Return weights [X, size], [Y, size], [Z, n] of columns, rows and slices in the voxels."""
     (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
     size, n_slices = geometry.size, geometry.n_slices
     middle = (size - 1) / 2 - np.divide(geometry.center_mm, geometry.pixel_mm)
@@ -146,7 +146,7 @@ def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _weights(n_out: int, step: float, n_in: int, center: float) -> np.ndarray:
-    """[n_out, n_in] float32: weights of samples in positions `step` apart around `center`.
+    """Return [n_out, n_in] float32: weights of samples in positions `step` apart around `center`.
 
     A row sums to 1, or to 0 if its position lies beyond the cells around the samples.
     """

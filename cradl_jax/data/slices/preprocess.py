@@ -59,7 +59,7 @@ def slice_geometry(
     pixel_mm: float | None = None,
     center_mm: tuple[float, float] = (0.0, 0.0),
 ) -> SliceGeometry:
-    """The geometry of the slices of a volume of `shape` voxels along R, A and S.
+    """Return the geometry of the slices of a volume of `shape` voxels along R, A and S.
 
     Args:
         shape: Voxels along R, A and S.
@@ -97,7 +97,7 @@ def slice_geometry(
 def plane_center(
     brain: np.ndarray, spacing_mm: tuple[float, float, float], side_mm: float
 ) -> tuple[float, float]:
-    """Where a slice of `side_mm` has its middle, along R and A, from the volume's middle in mm.
+    """Find the middle of slices of `side_mm`, along R and A, from the volume's middle in mm.
 
     It is the volume's middle where the slice is as wide as the volume or wider. Where the volume is
     cropped it is the middle of the brain's box, or, if the box is wider than the slice, the brain's
@@ -123,7 +123,7 @@ def plane_center(
 
 
 def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of `data` [X, Y, Z] over the voxels of `brain` [X, Y, Z]."""
+    """Return mean and standard deviation of `data` [X, Y, Z] over the voxels of `brain`."""
     voxels = data[brain]
     mean = voxels.mean(dtype=np.float64)
     return float(mean), float((voxels - np.float32(mean)).std(dtype=np.float64))
@@ -132,7 +132,7 @@ def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
 def normalize(
     data: np.ndarray, brain: np.ndarray, mean: float, std: float, clip: float = CLIP
 ) -> np.ndarray:
-    """The z-score, clipped to +-`clip`, exactly 0 outside the brain (paper, Section 4.1).
+    """Return the z-score, clipped to +-`clip`, exactly 0 outside the brain (Section 4.1).
 
     Args:
         data: [X, Y, Z] intensities of one volume.
@@ -153,7 +153,7 @@ def normalize(
 def normalized_slices(
     data: np.ndarray, mask: np.ndarray | None, spacing_mm: tuple[float, float, float], **settings
 ) -> tuple[Slices, float, float]:
-    """The normalized slices of a brain-extracted volume, and its `moments` (Section 4.1).
+    """Return the normalized slices of a brain-extracted volume and its `moments` (Section 4.1).
 
     Args:
         data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
@@ -221,7 +221,7 @@ def slice_volume(
 def overlap(
     n_in: int, spacing_in: float, n_out: int, spacing_out: float, shift: float = 0.0
 ) -> np.ndarray:
-    """[n_out, n_in] float32: the share of each output cell that each input cell covers.
+    """Return [n_out, n_in] float32: the share of an output cell that each input cell covers.
 
     The center of the output cells lies `shift` beyond that of the input cells. A row sums to 1
     where the input covers the cell.
@@ -234,7 +234,7 @@ def overlap(
 
 
 def _area_means(volume: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
-    """[n, size, size] float32: means of `volume` [X, Y, Z] over each pixel, 0 beyond its edge."""
+    """Return [n, size, size] float32: means of `volume` over each pixel, 0 beyond its edge."""
     (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
     stack = geometry.n_slices + 2 * geometry.offset
     middle = geometry.center_mm
@@ -249,7 +249,7 @@ def _area_means(volume: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
 
 
 def _position(brain: np.ndarray, z_index: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
-    """[n] float32: relative height of each slice between the brain's lowest and highest layer."""
+    """Return [n] float32: height of each slice between the brain's lowest and highest layer."""
     layers = np.flatnonzero(brain.any(axis=(0, 1)))
     stack = geometry.n_slices + 2 * geometry.offset
     layer_mm = (layers[[0, -1]] + 0.5 - geometry.shape[2] / 2) * geometry.spacing_mm[2]

@@ -60,11 +60,11 @@ class SliceStore:
     manifest: dict
 
     def rows(self, split: str) -> np.ndarray:
-        """[M] int: the slices of a split."""
+        """Return [M] int: the slices of a split."""
         return np.flatnonzero(self.splits == split)
 
     def pixel_mm(self, split: str) -> float:
-        """Side of a pixel in millimeters, the median over the scans of a split."""
+        """Return the side of a pixel in millimeters, the median over the scans of a split."""
         return float(np.median([r["pixel_mm"] for r in self.records if r["split"] == split]))
 
     def release(self) -> None:
@@ -76,7 +76,7 @@ class SliceStore:
 
 
 def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:
-    """[N] bool: slices with more than five anomalous voxels (paper, Section 4.6).
+    """Return [N] bool: slices with more than five anomalous voxels (paper, Section 4.6).
 
     `masks` [N, H, W] bool is read `block` slices at a time.
     """

@@ -14,11 +14,11 @@ class SliceSubset:
     rows: np.ndarray
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.rows)
 
     def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
-        """The chosen images [n, H, W], read from the file.
+        """Read the chosen images [n, H, W] from the file.
 
         Its mapping would read ahead of each slice, megabytes that a random order does not need.
         """

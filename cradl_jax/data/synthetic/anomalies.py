@@ -42,7 +42,7 @@ def _center(key: Array, brain: Array, positions: Array, spacing_mm: Spacing) -> 
 
 
 def _rotation(key: Array) -> Array:
-    """A random turn in the axial plane and a small tilt out of it, [3, 3]."""
+    """Draw a turn in the axial plane and a small tilt out of it, [3, 3]."""
     turn_key, tilt_key = jax.random.split(key)
     turn = jax.random.uniform(turn_key, maxval=2 * jnp.pi)
     x, y = jax.random.uniform(tilt_key, (2,), minval=-0.3, maxval=0.3)
@@ -62,14 +62,14 @@ def _torus(key: Array, p: Array) -> Array:
 
 
 def _star(key: Array, p: Array) -> Array:
-    """A ball with lobes around one axis."""
+    """Render a ball with lobes around one axis."""
     lobes = jax.random.randint(key, (), 3, 8)
     angle = jnp.arctan2(p[..., 1], p[..., 0])
     return jnp.linalg.norm(p, axis=-1) / (0.75 + 0.25 * jnp.cos(lobes * angle))
 
 
 def _tube(key: Array, p: Array) -> Array:
-    """A bent rod along the first axis."""
+    """Render a bent rod along the first axis."""
     bend = jax.random.uniform(key, minval=-0.6, maxval=0.6)
     across = jnp.hypot(p[..., 1] - bend * (2 * p[..., 0] ** 2 - 1), p[..., 2]) / 0.65
     return jnp.maximum(jnp.abs(p[..., 0]), across)
@@ -186,7 +186,7 @@ def _lesion(
 
 @partial(jax.jit, static_argnames="spacing_mm")
 def scanner_shift(key: Array, volume: Array, brain: Array, spacing_mm: Spacing) -> Array:
-    """The same brain in another scanner: other contrast, more bias, blur and noise."""
+    """Show the same brain in another scanner: other contrast, more bias, blur and noise."""
     gamma_key, bias_key, noise_key, blur_key = jax.random.split(key, 4)
     level, _ = _moments(volume, brain)
     gamma = jax.random.uniform(gamma_key, minval=0.8, maxval=1.3)

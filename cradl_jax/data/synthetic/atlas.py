@@ -74,7 +74,7 @@ def _start(brain: np.ndarray) -> np.ndarray:
 
 
 def _ventricles(fluid: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """The fluid deep inside the brain, bool."""
+    """Find the fluid deep inside the brain, bool."""
     return (fluid > 0.5) & (ndimage.distance_transform_edt(brain) > 30)
 
 

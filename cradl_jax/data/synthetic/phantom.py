@@ -91,7 +91,7 @@ def interpolate(volume: Array, points: Array) -> Array:
 
 
 def head_shape(key: Array) -> Array:
-    """A random affine map from head to atlas, [3, 3]: size, proportions, tilt and shear."""
+    """Draw an affine map from head to atlas, [3, 3]: size, proportions, tilt and shear."""
     size_key, shape_key, tilt_key, shear_key = jax.random.split(key, 4)
     size = 1 + 0.03 * jax.random.normal(size_key)
     scale = size * (1 + 0.025 * jax.random.truncated_normal(shape_key, -2, 2, (3,)))
@@ -129,7 +129,7 @@ def deformation(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Array:
 
 @partial(jax.jit, static_argnames="spacing_mm")
 def sample_healthy(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Subject:
-    """A healthy subject's scan on the grid of `grid_mm`."""
+    """Render a healthy subject's scan on the grid of `grid_mm`."""
     keys = jax.random.split(key, 5)
     shape = grid_shape(spacing_mm)
     points = deformation(keys[0], atlas, spacing_mm) - atlas.origin_mm

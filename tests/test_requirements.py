@@ -33,7 +33,7 @@ def test_every_dependency_is_pinned_within_its_range():
         )
 
 
-def test_an_audit_fails_for_what_can_be_mended():
+def test_an_audit_fails_for_what_can_be_fixed():
     """On a report in the form of pip-audit 2.10."""
     loader = SourceFileLoader("audit", str(REPOSITORY / ".ci" / "audit"))
     audit = module_from_spec(spec_from_loader("audit", loader))
@@ -48,4 +48,4 @@ def test_an_audit_fails_for_what_can_be_mended():
         ],
         "fixes": [],
     }
-    assert audit.fixable(report) == ["requests 2.19.0: PYSEC-2018-28, mended in 2.20.0"]
+    assert audit.fixable(report) == ["requests 2.19.0: PYSEC-2018-28, fixed in 2.20.0"]

@@ -13,7 +13,6 @@ from absl import flags
 
 import cradl_jax
 from cradl_jax.errors import InputError
-from cradl_jax.runs import archive
 from experiments.cli import command
 
 RUN = flags.DEFINE_string("run", None, "The folder of a run with its thresholds.")
@@ -22,7 +21,9 @@ flags.mark_flags_as_required(["run", "out"])
 
 
 def main() -> None:
-    """Entry point."""
+    """Write the run to one file."""
+    from cradl_jax.runs import archive  # imports JAX
+
     out = Path(OUT.value).expanduser()
     if out.is_dir():
         raise InputError(

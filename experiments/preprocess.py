@@ -11,131 +11,23 @@ With --shard=3/8 it slices the third, eleventh, ... scan of each data set, for j
 of the eight ends last completes the stores, as does the command without --shard after them.
 """
 
-import os
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from cradl_jax.data.scans.checks import Annotated, missing_masks, scan_faults
-from cradl_jax.data.scans.layouts import Scan, raise_faults
-from cradl_jax.data.scans.splits import write_splits
-from cradl_jax.data.slices.building import (
-    complete_store,
-    finished_store,
-    plan_job,
-    slice_scans,
-)
-from cradl_jax.data.slices.journal import Shard, sliced
-from cradl_jax.data.slices.store import SliceStore, anomalous
-from cradl_jax.errors import InputError
-from cradl_jax.storage.integrity import write_checksums
-from experiments.cli.locking import exclusive
 from experiments.study import app
-from experiments.study.data_sets import (
-    HEALTHY,
-    find_data_sets,
-    leaks,
-    missing_splits,
-    slicing,
-    store_path,
-    used,
-)
+
+SHARD = flags.DEFINE_string("shard", None, "i/n: slice the i-th of n shares of the scans.")
 
 
-def main(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
-    """Build the slice store of every data set, each scan being read once.
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Slice the scans, or a shard of them."""
+    from experiments.study import preprocessing  # imports the library
 
-    All faults of all data sets are listed at once, and then no store is completed. Of a shard only
-    its share of the scans is read.
-    """
-    workers = config.data.workers or os.cpu_count() or 1
-    found, faults = find_data_sets(config, workdir)
-    data_sets = {name: used(scans) for name, scans in found.items() if scans}
-    faults += missing_splits(data_sets) + leaks(config, found)
-    stores = {
-        name: finished_store(store_path(workdir, name), scans, slicing(config, name))
-        for name, scans in data_sets.items()
-    }
-    unfinished = {n: scans for n, scans in data_sets.items() if scans and stores[n] is None}
-    jobs = {}
-    for name, scans in unfinished.items():
-        path, demand = store_path(workdir, name), annotated(config, name)
-        faults += missing_masks(scans, demand)
-        try:
-            jobs[name] = plan_job(path, scans, slicing(config, name), workers, demand)
-        except InputError as fault:
-            faults += fault.args
-    if faults:
-        faults += faults_of(config, workdir, unfinished, workers, shard or Shard())
-        raise_faults(dict.fromkeys(faults))
-    with exclusive("lists of splits", workdir):
-        for name, scans in found.items():
-            write_splits(workdir / "splits" / f"{name}.csv", scans)
-        write_checksums(workdir / "splits")
-    with exclusive("preprocessing" if shard is None else f"preprocessing, shard {shard}", workdir):
-        raise_faults([x for job in jobs.values() for x in slice_scans(job, shard, workers)])
-        stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
-    for name, store in stores.items():
-        print_store(name, store)
-
-
-def print_store(name: str, store: SliceStore | None) -> None:
-    """Print what is in a store, or that other shards have to end."""
-    if store is None:
-        print(f"{name}: this shard is done; the last one completes the store")
-        return
-    for split in dict.fromkeys(store.splits):
-        rows = store.rows(split)
-        print(
-            f"{name} {split}: {len(set(store.scans[rows]))} scans, {len(rows)} slices, "
-            f"{anomalous(store.masks[rows]).mean():.1%} of them anomalous"
-        )
-
-
-def shard_named(text: str | None) -> Shard | None:
-    """Return the shard that --shard names, such as 3/8; None for the whole.
-
-    Raises:
-        InputError: it is no number of 1 to the count, and the count.
-    """
-    if text is None:
-        return None
-    number, _, count = text.partition("/")
-    sound = all(part.isascii() and part.isdigit() for part in (number, count))
-    if not sound or not 1 <= int(number) <= int(count):
-        raise InputError(
-            f"--shard: expected i/n with i from 1 to n, such as 3/8, found {text!r}; number the "
-            "tasks of a job array from 1"
-        )
-    return Shard(int(number), int(count))
-
-
-def annotated(config: ConfigDict, name: str) -> Annotated:
-    """Return which scans of a data set need a mask."""
-    if name == HEALTHY:
-        return "none"
-    return "some" if config.data.sets[name].layout == "csv" else "all"
-
-
-def faults_of(
-    config: ConfigDict,
-    workdir: Path,
-    data_sets: dict[str, list[Scan]],
-    workers: int,
-    shard: Shard,
-) -> list[str]:
-    """Read a shard's scans that are not sliced yet, and return all that is wrong with them."""
-    faults = []
-    for name, scans in data_sets.items():
-        settings = slicing(config, name)
-        done = sliced(store_path(workdir, name), scans, settings)
-        todo = [scans[number] for number in shard.share(len(scans)) if number not in done]
-        label = f"checking {name}"
-        faults += scan_faults(todo, settings, annotated(config, name), workers, label)
-    return faults
+    shard = None if SHARD.value is None else preprocessing.parse_shard(SHARD.value)
+    preprocessing.preprocess(config, workdir, shard)
 
 
 if __name__ == "__main__":
-    SHARD = flags.DEFINE_string("shard", None, "i/n: slice the i-th of n shares of the scans.")
-    app.run(lambda config, workdir: main(config, workdir, shard_named(SHARD.value)))
+    app.run(main)

@@ -16,16 +16,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.devices import processes
-from cradl_jax.names import BASELINE
-from experiments import density, evaluate, phantom, preprocess, report, thresholds
 from experiments.cli import distributed
-from experiments.study import app, settings, training
+from experiments.study import app
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Announce a stage and how long it took, in the first process."""
+    from cradl_jax.devices import processes
+
     say = print if processes.is_first() else lambda *_, **__: None
     say(f"== {name}", flush=True)
     started = time.monotonic()
@@ -34,14 +33,27 @@ def stage(name: str) -> Iterator[None]:
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Entry point."""
+    """Run every stage of the study; what is done is kept."""
+    from cradl_jax.devices.processes import broadcast_from_first  # imports the library
+    from cradl_jax.evaluation.results import BASELINE
+    from experiments import density
+    from experiments.study import (
+        evaluation,
+        phantom_scans,
+        preprocessing,
+        report,
+        settings,
+        thresholds,
+        training,
+    )
+
     for method in config.methods:
         settings.network(config, method)
     if "phantom" in config:
         with stage("phantom"):
-            processes.broadcast_from_first(lambda: phantom.main(config, workdir))
+            broadcast_from_first(lambda: phantom_scans.make(config, workdir))
     with stage("preprocess"):
-        processes.broadcast_from_first(lambda: preprocess.main(config, workdir))
+        broadcast_from_first(lambda: preprocessing.preprocess(config, workdir))
     for seed in config.seeds:
         config.seed = seed
         for method in config.methods:
@@ -53,17 +65,17 @@ def main(config: ConfigDict, workdir: Path) -> None:
             with stage(f"thresholds of {method}, seed {seed}"):
                 thresholds.fit(config, workdir, method)
             with stage(f"evaluate {method}, seed {seed}"):
-                evaluate.evaluate(config, workdir, method)
+                evaluation.evaluate(config, workdir, method)
     with stage("report"):
-        processes.broadcast_from_first(lambda: show(config, workdir))
+        broadcast_from_first(lambda: show(report.write(config, workdir), workdir))
 
 
-def show(config: ConfigDict, workdir: Path) -> None:
-    """Write the report, and open it where somebody looks."""
-    page = report.write(config, workdir).resolve().as_uri()
-    print(f"\ntables: {(workdir / 'tables.md').resolve()}\nreport: {page}")
+def show(page: Path, workdir: Path) -> None:
+    """Name the report, and open it where somebody looks."""
+    address = page.resolve().as_uri()
+    print(f"\ntables: {(workdir / 'tables.md').resolve()}\nreport: {address}")
     if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
-        webbrowser.open(page)
+        webbrowser.open(address)
 
 
 if __name__ == "__main__":

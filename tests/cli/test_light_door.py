@@ -8,7 +8,19 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = ("jax", "flax", "orbax", "optax", "matplotlib", "scipy", "sklearn", "nibabel", "pandas")
-COMMANDS = ["predict", "verify", "benchmark"]
+COMMANDS = [
+    "predict",
+    "verify",
+    "benchmark",
+    "export",
+    "phantom",
+    "evaluate",
+    "report",
+    "reproduce",
+    "preprocess",
+    "synthesize",
+    "thresholds",
+]
 REPORT = f"""
 import atexit, sys
 def report():

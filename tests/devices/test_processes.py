@@ -16,8 +16,8 @@ import pytest
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.training.steps import adam, create_state
-from experiments import density, evaluate, preprocess, thresholds
-from experiments.study import settings, training
+from experiments import density
+from experiments.study import evaluation, preprocessing, settings, thresholds, training
 from tests.helpers.tiny_study import tiny_config, write_scans
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def workdir(tmp_path_factory):
     """Slices alone."""
     folder = tmp_path_factory.mktemp("study")
     write_scans(folder / "data")
-    preprocess.main(get_config(), folder)
+    preprocessing.preprocess(get_config(), folder)
     (folder / "config.py").write_text(CONFIG)
     return folder
 
@@ -119,7 +119,7 @@ def test_two_processes_score_as_one(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "one")
     config = get_config()
     config.train.epochs = 1
-    for work in (density.fit, thresholds.fit, evaluate.evaluate):
+    for work in (density.fit, thresholds.fit, evaluation.evaluate):
         if work is density.fit:
             training.fit(config, tmp_path / "one", "cradl", resume=False)
         work(config, tmp_path / "one", "cradl")

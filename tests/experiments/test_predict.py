@@ -25,8 +25,8 @@ from cradl_jax.prediction.scan import predict_volume, slice_scorer
 from cradl_jax.runs import load_run
 from cradl_jax.runs.folder import chosen_score
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
-from experiments import evaluate, thresholds
-from experiments.study import data_sets, runs
+from experiments import thresholds
+from experiments.study import data_sets, evaluation, runs
 from tests.helpers.scans import write
 from tests.helpers.tiny_study import make, tiny_config
 
@@ -38,7 +38,7 @@ SHAPE = (30, 36, 28)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     workdir = make(tmp_path_factory.mktemp("study"))
-    evaluate.evaluate(tiny_config(), workdir, "cradl")
+    evaluation.evaluate(tiny_config(), workdir, "cradl")
     return workdir
 
 

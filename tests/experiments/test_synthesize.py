@@ -18,8 +18,8 @@ from cradl_jax.data.slices.preprocess import slice_volume
 from cradl_jax.data.slices.store import anomalous
 from cradl_jax.data.synthetic import anomalies
 from cradl_jax.errors import InputError
-from experiments import preprocess, synthesize
-from experiments.study import data_sets
+from experiments import synthesize
+from experiments.study import data_sets, preprocessing, synthesis
 from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ def test_scans_that_are_there_are_kept_and_lost_ones_come_back_the_same(root, tm
 
 def test_every_subject_gets_an_object_of_its_own_that_depends_on_it_alone():
     drawn = {
-        jax.random.key_data(synthesize.subject_key(seed, subject)).tobytes()
+        jax.random.key_data(synthesis.subject_key(seed, subject)).tobytes()
         for seed in (0, 1)
         for subject in SUBJECTS
     }
@@ -157,7 +157,7 @@ def test_prevalences_in_hcps_field_of_view_are_those_of_table_1():
     volume = np.where(head, np.random.default_rng(0).uniform(400, 600, head.shape), 0)
     slices, voxels, how = [], [], data_sets.slicing(hcp.get_config(), "synth")
     for subject in range(49):
-        key = synthesize.subject_key(0, str(subject))
+        key = synthesis.subject_key(0, str(subject))
         data, mask = jax.device_get(anomalies.paste_object(key, volume, head, spacing_mm))
         with threadpool_limits(limits=1, user_api="blas"):
             cut = slice_volume(data, head, mask, spacing_mm, **how)
@@ -176,7 +176,7 @@ def test_another_seed_is_refused_and_cannot_leak(root, tmp_path):
     assert "seed" in other.stderr and "config.data.sets.synth.path" in other.stderr
 
     with pytest.raises(InputError) as caught:
-        preprocess.main(small_config(root, **{"data.seed": 5}), tmp_path / "run")
+        preprocessing.preprocess(small_config(root, **{"data.seed": 5}), tmp_path / "run")
     assert re.search(
         r"data set 'synth' \(.*_T2w\.nii\.gz\): expected subjects held out of 'healthy', found "
         r"\d \(1\d+.*experiments\.synthesize",
@@ -190,13 +190,13 @@ def test_a_held_out_subject_in_healthy_validation_is_a_leak_too(root, tmp_path):
     synthesize.main(small_config(root), tmp_path)
     scans = find_scans(root / "HCP_Synth", "bids")
     of_val = next(scan.subject for scan in scans if scan.split == "val").removeprefix("sub-")
-    preprocess.main(small_config(root), tmp_path / "run")
+    preprocessing.preprocess(small_config(root), tmp_path / "run")
     listed = tmp_path / "run" / "splits" / "healthy.csv"
     moved = tmp_path / "moved.csv"
     moved.write_text(listed.read_text().replace(f"{of_val},held_out", f"{of_val},val"))
     config = small_config(root, **{"data.sets.healthy.split_file": str(moved)})
     with pytest.raises(InputError, match=rf"held out of 'healthy', found 1 \({of_val}\)"):
-        preprocess.main(config, tmp_path / "other")
+        preprocessing.preprocess(config, tmp_path / "other")
 
 
 def test_surplus_scans_are_held_out_and_not_used(root, tmp_path):
@@ -206,7 +206,7 @@ def test_surplus_scans_are_held_out_and_not_used(root, tmp_path):
     config = small_config(root, **settings)
     synthesize.main(config, tmp_path)
     assert len(find_scans(root / "HCP_Synth", "bids")) == 4
-    preprocess.main(config, tmp_path / "run")
+    preprocessing.preprocess(config, tmp_path / "run")
     found = sorted(split_of(tmp_path / "run", "healthy").values())
     assert found == ["held_out"] * 6 + ["train"] * 2 + ["val"]
 
@@ -214,13 +214,13 @@ def test_surplus_scans_are_held_out_and_not_used(root, tmp_path):
 def test_lists_of_splits_serve_both_commands(root, tmp_path):
     """A run's own lists, with another seed, give its splits again."""
     synthesize.main(small_config(root), tmp_path)
-    preprocess.main(small_config(root), tmp_path / "run")
+    preprocessing.preprocess(small_config(root), tmp_path / "run")
     lists = {
         f"data.sets.{name}.split_file": str(tmp_path / "run" / "splits" / f"{name}.csv")
         for name in ("healthy", "synth", "isles", "brats")
     }
     config = small_config(root, **lists, **{"data.seed": 7})
-    preprocess.main(config, tmp_path / "again")
+    preprocessing.preprocess(config, tmp_path / "again")
     for name in config.data.sets:
         assert split_of(tmp_path / "again", name) == split_of(tmp_path / "run", name)
     config.data.sets.synth.path = "HCP_Synth_2"
@@ -242,7 +242,7 @@ def test_missing_and_too_few_scans_are_named(root, tmp_path):
         with pytest.raises(InputError, match=pattern):
             synthesize.main(small_config(root, **settings), tmp_path)
     with pytest.raises(InputError, match=r"HCP_Synth: .*no such path.*experiments\.synthesize"):
-        preprocess.main(small_config(root), tmp_path / "run")
+        preprocessing.preprocess(small_config(root), tmp_path / "run")
     assert not (root / "HCP_Synth").exists()
     config = small_config(root)
     del config.data.sets["synth"]

@@ -57,7 +57,7 @@ def serve() -> None:
     """Import once what the forked processes need, but do not start JAX; each has one CPU device."""
     os.environ["PYTHONPATH"] = str(HERE.parents[2])
     CONTEXT.set_forkserver_preload(
-        ["tests.helpers.stages", "experiments.reproduce", "experiments.simclr"]
+        ["tests.helpers.stages", "experiments.simclr", "experiments.study.evaluation"]
     )
 
 

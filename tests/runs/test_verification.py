@@ -12,8 +12,8 @@ from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.runs import archive, verification
 from cradl_jax.storage import integrity
-from experiments import density, evaluate, preprocess, thresholds
-from experiments.study import data_sets, runs
+from experiments import density, evaluate, thresholds
+from experiments.study import data_sets, evaluation, preprocessing, runs
 from tests.helpers.exported import packed, unpacked
 from tests.helpers.tiny_study import keep_initial_weights, make, tiny_config
 
@@ -72,7 +72,7 @@ def study_again(workdir):
     density.fit(config, workdir, "cradl")
     thresholds.main(config, workdir)
     evaluate.main(config, workdir)
-    evaluate.read_results(config, workdir, "cradl", data_sets.stores(config, workdir))
+    evaluation.read_results(config, workdir, "cradl", data_sets.stores(config, workdir))
 
 
 def other_scans(workdir):
@@ -81,7 +81,7 @@ def other_scans(workdir):
     shutil.copytree(workdir / "data", other / "data")
     image = other / "data" / "healthy-train0.nii.gz"
     shutil.copy(other / "data" / "healthy-train1.nii.gz", image)
-    preprocess.main(config, other)
+    preprocessing.preprocess(config, other)
     return other / "slices" / "healthy"
 
 
@@ -89,7 +89,7 @@ def other_slicing(workdir):
     config, other = config_of(0), workdir / "other"
     config.data.root = str(workdir / "data")
     config.data.sets.lesion.offset = 5
-    preprocess.main(config, other)
+    preprocessing.preprocess(config, other)
     return other / "slices" / "lesion"
 
 

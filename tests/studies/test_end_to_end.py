@@ -22,9 +22,9 @@ from cradl_jax.runs.checkpoints import read_fingerprint
 from cradl_jax.runs.folder import read_model
 from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
-from experiments import evaluate, preprocess, report, reproduce, thresholds
+from experiments import evaluate, reproduce, thresholds
 from experiments.study import config as study_config
-from experiments.study import data_sets, runs
+from experiments.study import data_sets, evaluation, preprocessing, report, runs
 from tests.helpers import golden
 
 REPOSITORY = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def test_study_leaves_a_report_and_logs(study):
 def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_path):
     shutil.copytree(study / "slices", tmp_path / "slices")
     with pytest.raises(InputError, match=r"no such file; run python -m experiments\.thresholds"):
-        evaluate.evaluate(tiny_config(), tmp_path, "baseline")
+        evaluation.evaluate(tiny_config(), tmp_path, "baseline")
     manifest = json.loads((study / "seed0" / "cradl" / "evaluation" / "manifest.json").read_text())
     stores = data_sets.stores(tiny_config(), study)
     assert manifest["settings"]["data"] == {
@@ -242,7 +242,7 @@ def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path
     config.data.healthy = str(tmp_path / "healthy.csv")
     config.data.anomalous = str(tmp_path / "synth.csv")
     config.data.sets = study_config.listed_sets(config)
-    preprocess.main(config, tmp_path / "run")
+    preprocessing.preprocess(config, tmp_path / "run")
     listed = data_sets.stores(config, tmp_path / "run")
     original = data_sets.stores(tiny_config(), study)
     assert list(listed) == ["healthy", "synth"]
@@ -261,7 +261,7 @@ def test_missing_split_is_named_before_anything_runs(study, tmp_path):
         f"subject,split,image,mask\n{scan.subject},test,{scan.image},{scan.mask}\n"
     )
     with pytest.raises(InputError, match="splits val and test, found test"):
-        preprocess.main(config, tmp_path / "run")
+        preprocessing.preprocess(config, tmp_path / "run")
     assert not (tmp_path / "run" / "slices").exists()
 
 
@@ -281,7 +281,7 @@ def test_data_set_with_one_class_has_no_metrics_but_a_note(study, tmp_path):
         shutil.copytree(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
     for kept in ("manifest.json", "metrics.jsonl"):
         shutil.copy(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
-    preprocess.main(config, tmp_path)
+    preprocessing.preprocess(config, tmp_path)
     thresholds.main(config, tmp_path)
     evaluate.main(config, tmp_path)
     report.write(config, tmp_path)

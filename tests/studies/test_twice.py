@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from cradl_jax.evaluation import results
 from cradl_jax.runs import verification
 from cradl_jax.storage import integrity, locks
-from experiments import density, evaluate, preprocess, thresholds
+from experiments import density, evaluate, thresholds
 from experiments.cli import locking
-from experiments.study import training
+from experiments.study import preprocessing, training
 from tests.helpers.tiny_study import tiny_config, write_scans
 
 REPOSITORY = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
     assert not list((together / ".locks").iterdir())
 
     config = trained_config(str(data))
-    preprocess.main(config, one)
+    preprocessing.preprocess(config, one)
     training.fit(config, one, "cradl", resume=False)
     density.fit(config, one, "cradl")
     thresholds.main(config, one)
@@ -98,7 +98,7 @@ def test_shards_started_at_once_give_the_stores_of_one_command(tmp_path):
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert any("healthy train: 4 scans" in out for out, _ in said), "the last one completes it"
-    preprocess.main(trained_config(str(data)), one)
+    preprocessing.preprocess(trained_config(str(data)), one)
     for name in ("healthy", "lesion"):
         mine, theirs = (integrity.sums(study / "slices" / name) for study in (one, together))
         assert mine == theirs

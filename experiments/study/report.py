@@ -1,0 +1,276 @@
+"""Gather the results of a study in tables, figures and one page."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cradl_jax import scoring
+from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.devices.batches import in_batches
+from cradl_jax.evaluation import bootstrap, results
+from cradl_jax.evaluation.results import Choice
+from cradl_jax.names import BASELINE
+from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
+from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
+from cradl_jax.storage.files import replacing, write_text
+from cradl_jax.storage.integrity import write_checksums
+from cradl_jax.storage.manifest import read_manifest
+from cradl_jax.storage.reading import read_arrays
+from experiments.cli.locking import exclusive
+from experiments.study import evaluation, runs
+from experiments.study.data_sets import HEALTHY, stores
+from experiments.study.evaluation import SPLITS
+from experiments.study.training_log import read_history
+
+EXAMPLES = 6  # slices shown for each data set
+EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
+SUMMARY = (
+    "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
+    "score a slice by the negative log-likelihood of its representation and a voxel by the "
+    "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
+    "validation scans. The trivial baselines are what any method must beat."
+)
+
+
+@exclusive("the report")
+def write(config: ConfigDict, workdir: Path) -> Path:
+    """Write all of it and return the page's path."""
+    opened = stores(config, workdir)
+    rows = [
+        row
+        for seed in config.seeds
+        for method in (*config.methods, BASELINE)
+        for row in evaluation.read_results(
+            ConfigDict({**config, "seed": seed}), workdir, method, opened
+        )
+    ]
+    results.write_csv(workdir / "results.csv", rows)
+    anomalous = {name: store for name, store in opened.items() if name != HEALTHY}
+    names = {name: config.data.sets[name].get("paper") for name in anomalous}
+    names = {name: theirs for name, theirs in names.items() if theirs}
+    chosen = list(estimates(config, workdir, rows))
+    compared = list(differences(config, workdir, chosen))
+    written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
+    text = "\n".join(map(page.markdown_table, written))
+    write_text(workdir / "tables.md", text)
+    bars = figures.comparison_bars(
+        summary.bars(rows, chosen, names), summary.prevalences(rows), "95 % interval over scans"
+    )
+    caption = (
+        "Comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
+        "the VAEs (RADL), of their KL-divergence, and of the best term of their loss (as Figure 2)."
+    )
+    sections = [
+        Section("Results", [SUMMARY, Picture(bars, caption), *written]),
+        Section("Anomalies", [anomalies(anomalous)]),
+        Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
+        Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
+        Section("Training", list(training(config, workdir))),
+        Section("Representations and densities", list(diagnostics(config, workdir))),
+        Section("Study", [provenance(config, workdir, opened), Verbatim(str(config))]),
+    ]
+    save_figures(workdir / "figures", sections)
+    place = workdir / "report.html"
+    write_text(place, page.html_page("CRADL: anomalies in brain MRI", sections))
+    write_checksums(workdir, "results.csv", "tables.md", "figures", place.name)
+    return place
+
+
+def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
+    """Count scans and slices of each data set and split."""
+    return {
+        (name, split): tables.Size(
+            len(np.unique(store.scans[store.rows(split)])), len(store.rows(split))
+        )
+        for name, store in anomalous.items()
+        for split in SPLITS
+    }
+
+
+def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:
+    """Read bootstrap draws of a metric on test, the mean over seeds: [draws]."""
+    draws = []
+    for seed in config.seeds:
+        folder = runs.folder(workdir, seed, choice.method) / "evaluation"
+        file = read_arrays(folder / f"{choice.dataset}_test_draws.npz", *EVALUATED)
+        draws.append(file[f"{choice.level}-{name}"])
+    return np.mean(draws, axis=0)
+
+
+def estimates(
+    config: ConfigDict, workdir: Path, rows: list[results.Result]
+) -> Iterator[summary.Estimate]:
+    """Yield AUPRC and AUROC of every chosen score on test, with their intervals."""
+    spreads = {level: summary.measured(rows, level, "test") for level in results.LEVELS}
+    for choice, score in results.select_scores(rows).items():
+        for metric in tables.HEADLINE:
+            key = choice.dataset, choice.method, score, metric
+            mean, _ = spreads[choice.level].get(key, summary.UNDEFINED)
+            draws = mean_draws(config, workdir, choice, f"{score}-{metric}")
+            yield summary.Estimate(*choice, score, metric, mean, *bootstrap.interval(draws))
+
+
+def differences(
+    config: ConfigDict, workdir: Path, estimated: Iterable[summary.Estimate]
+) -> Iterator[summary.Comparison]:
+    """Compare the best two methods of each data set, level and comparison, by AUPRC on test."""
+    candidates = [e for e in estimated if e.metric == "auprc" and e.method != BASELINE]
+    for which, group in groupby(sorted(candidates), key=lambda e: e[:3]):
+        ranked = sorted(group, key=lambda e: e.mean, reverse=True)
+        if len(ranked) > 1:
+            best, second = ranked[:2]
+            draws = [
+                mean_draws(config, workdir, Choice(*e[:4]), f"{e.score}-auprc") for e in ranked[:2]
+            ]
+            _, low, high, p = bootstrap.paired(*draws)
+            methods = best.method, second.method
+            yield summary.Comparison(*which, *methods, best.mean - second.mean, low, high, p)
+
+
+def save_figures(path: Path, sections: list[Section]) -> None:
+    """Save each picture as a PNG file, numbered in the page's order."""
+    pictures = [p for section in sections for p in section.parts if isinstance(p, Picture)]
+    for number, picture in enumerate(pictures, start=1):
+        name = "".join(c if c.isalnum() else "_" for c in picture.caption.split(":")[0].lower())
+        with replacing(path / f"{number:02d}_{name}.png") as aside:
+            picture.figure.savefig(aside, dpi=160)
+
+
+def curves(
+    config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
+) -> Iterator[Picture]:
+    """Draw histograms, ROC and precision-recall curves of chosen scores on test, first seed."""
+    chosen = results.select_scores(rows)
+    for dataset in anomalous:
+        pairs = {}
+        for method in (*config.methods, BASELINE):
+            score = chosen.get(Choice(dataset, "slice", "full", method))
+            if score is None:
+                continue
+            evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
+            name = f"{paper.method_name(method)} {paper.score_name(score)}"
+            file = read_arrays(evaluation / f"{dataset}_test_slices.npz", *EVALUATED)
+            pairs[name] = file[score], file["labels"]
+            if method != BASELINE:
+                figure = figures.score_histogram(file[score], file["labels"], name)
+                yield Picture(
+                    figure,
+                    f"{dataset} {method} scores: distribution of {name} over test slices.",
+                )
+        yield Picture(
+            figures.roc_and_pr(pairs), f"{dataset} curves: ROC and precision-recall, test slices."
+        )
+
+
+def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
+    """Show test slices of each data set with their annotation (as Figure 4)."""
+    shown = {name: typical(store, EXAMPLES, 0) for name, store in anomalous.items()}
+    figure = galleries.anomaly_examples(
+        {name: (s.images[shown[name]], s.masks[shown[name]]) for name, s in anomalous.items()}
+    )
+    return Picture(
+        figure, "Anomalies: the most anomalous slice of six test scans of each data set."
+    )
+
+
+def pixel_scores(
+    config: ConfigDict, workdir: Path, rows: list[results.Result], opened: dict[str, SliceStore]
+) -> Iterator[Picture]:
+    """Show test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
+    chosen = results.select_scores(rows)
+    first = ConfigDict({**config, "seed": config.seeds[0]})
+    scorers = {
+        method: runs.scorers(first, workdir, method, opened[HEALTHY]) for method in config.methods
+    }
+    for dataset, store in opened.items():
+        if dataset == HEALTHY:
+            continue
+        shown = typical(store, EXAMPLES - 2, 2)
+        maps = {}
+        for method in config.methods:
+            mine = heatmaps(store, shown, scorers[method])
+            selected = chosen.get(Choice(dataset, "voxel", "full", method))
+            for name in (selected,) if method == "cradl" else scoring.OWN_HEATMAPS:
+                if name in mine:
+                    maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
+        images, masks = store.images[shown], store.masks[shown]
+        labels = ["anomalous" if mask.any() else "normal" for mask in masks]
+        yield Picture(
+            galleries.pixel_scores(images, masks, maps, labels),
+            f"{dataset} pixel scores: test slices, their annotation, and post-processed heatmaps; "
+            "the last two slices are normal. Each column has one scale.",
+        )
+
+
+def heatmaps(
+    store: SliceStore, shown: np.ndarray, scorers: Sequence[tuple[scoring.Scorer, Any]]
+) -> dict[str, np.ndarray]:
+    """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
+    arrays = scoring.Batch(store.images, store.brains, store.position)
+    by_name = {}
+    for scorer, params in scorers:
+        scorer = scoring.post_processed(scorer)
+        batches = in_batches(
+            scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()[:1]
+        )
+        by_name |= next(iter(batches)).heatmaps
+    return by_name
+
+
+def typical(store: SliceStore, anomalous: int, normal: int) -> np.ndarray:
+    """Choose the most anomalous slice of each of the first test scans, and normal ones."""
+    rows = store.rows("test")
+    scans = np.unique(store.scans[rows])[:anomalous]
+    most_anomalous = []
+    for scan in scans:
+        mine = rows[store.scans[rows] == scan]
+        most_anomalous.append(mine[np.argmax(store.masks[mine].sum((1, 2)))])
+    free = rows[~store.masks[rows].any((1, 2)) & (np.abs(store.position[rows] - 0.5) < 0.2)]
+    chosen = free[np.linspace(0, len(free) - 1, min(normal, len(free))).astype(int)]
+    return np.array([*most_anomalous, *chosen])
+
+
+def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:
+    """Draw loss curves of each method, first seed."""
+    for method in config.methods:
+        history = read_history(runs.folder(workdir, config.seeds[0], method))
+        yield Picture(
+            figures.loss_curves(history), f"{paper.method_name(method)} training: loss over steps."
+        )
+
+
+def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
+    """Show effective rank of the representations and likelihoods of the densities, first seed."""
+    for method in config.methods:
+        name = paper.method_name(method)
+        fitted = runs.folder(workdir, config.seeds[0], method) / "densities"
+        measured = json.loads((fitted / "diagnostics.json").read_text())
+        yield Picture(
+            figures.spectrum(np.array(measured["eigenvalues"]), measured["effective_rank"]),
+            f"{name} spectrum: how many dimensions the representations of normal slices use; a "
+            "collapsed representation limits every density.",
+        )
+        yield Table(
+            f"{name}: mean negative log-likelihood of representations",
+            ("Density", "Training", "Validation", "Iterations"),
+            [
+                (
+                    *(paper.score_name(density), f"{nll['train']:.1f}", f"{nll['val']:.1f}"),
+                    str(nll["iterations"]),
+                )
+                for density, nll in measured["nll"].items()
+            ],
+        )
+
+
+def provenance(config: ConfigDict, workdir: Path, opened: dict[str, SliceStore]) -> dict[str, str]:
+    """Return commit, versions and the data's fingerprints."""
+    manifest = read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
+    prints = {f"data set {name}": store.manifest["fingerprint"] for name, store in opened.items()}
+    return {"commit": manifest["git_commit"] or "none", **manifest["versions"], **prints}

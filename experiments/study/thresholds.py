@@ -1,0 +1,81 @@
+"""Estimate label-free thresholds and percentiles on healthy validation scans."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cradl_jax import scoring
+from cradl_jax.data.slices.scan_statistics import read_descriptions
+from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.devices import processes
+from cradl_jax.evaluation import thresholds
+from cradl_jax.prediction import input_qc
+from cradl_jax.runs import reference
+from cradl_jax.runs.reference import Thresholds
+from cradl_jax.storage.integrity import is_complete, write_checksums
+from cradl_jax.storage.manifest import write_manifest
+from experiments.cli.locking import exclusive
+from experiments.study import data_sets, runs
+from experiments.study.scores import HeatmapFiles, score, voxels
+
+
+@exclusive("thresholds of {}, seed {seed}")
+def fit(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Write the thresholds of one method and seed, unless they are there."""
+    folder = runs.folder(workdir, config.seed, method) / "thresholds"
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    about = settings(config, healthy, method)
+    made_from = runs.fingerprint(config, workdir, method, healthy)
+    processes.broadcast_from_first(lambda: write_manifest(folder, about, made_from))
+    if processes.broadcast_from_first(lambda: is_complete(folder)):
+        return
+    slices, heatmaps = {}, {}
+    for scorer, params in runs.scorers(config, workdir, method, healthy):
+        with HeatmapFiles(folder) as files:
+            of_slices, of_maps = measure(config, healthy, scorer, params, files)
+        slices, heatmaps = slices | of_slices, heatmaps | of_maps
+
+    def write() -> None:
+        training = input_qc.summarize(read_descriptions(healthy.path))
+        values = Thresholds(
+            slicing=about["slicing"], slices=slices, heatmaps=heatmaps, training=training
+        )
+        reference.write(folder / reference.FILE, values)
+        write_checksums(folder, "manifest.json", reference.FILE)
+
+    processes.broadcast_from_first(write)
+
+
+def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
+    """Return what the thresholds of a method depend on, as plain values."""
+    _, first, *_ = data_sets.names(config)
+    slicing = data_sets.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
+    return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
+
+
+def measure(
+    config: ConfigDict,
+    healthy: SliceStore,
+    scorer: scoring.Scorer,
+    params: Any,
+    files: HeatmapFiles,
+) -> tuple[dict[str, thresholds.HealthyScores], dict[str, dict[str, float]]]:
+    """Summarize each score, and find the thresholds of each heatmap, on validation slices.
+
+    All processes call this together; the first one measures, the others return nothing.
+    """
+    rows = healthy.rows("val")
+    scores = score(config, healthy, rows, scorer, params, files, "healthy_val")
+    if not processes.is_first():
+        return {}, {}
+    slices = {
+        name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
+        for name, values in scores.items()
+    }
+    n_pixels = len(rows) * healthy.images[0].size
+    heatmaps = {}
+    for name, file in files.named.items():
+        blocks = voxels(file, healthy, rows)
+        heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
+    return slices, heatmaps

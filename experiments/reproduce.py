@@ -36,9 +36,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Run every stage of the study; what is done is kept."""
     from cradl_jax.devices.processes import broadcast_from_first  # imports the library
     from cradl_jax.evaluation.results import BASELINE
-    from experiments import density
     from experiments.study import (
         evaluation,
+        fitting,
         phantom_scans,
         preprocessing,
         report,
@@ -60,7 +60,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             with stage(f"train {method}, seed {seed}"):
                 training.fit(config, workdir, method, resume=True)
             with stage(f"densities of {method}, seed {seed}"):
-                density.fit(config, workdir, method)
+                fitting.fit(config, workdir, method)
         for method in (*config.methods, BASELINE):
             with stage(f"thresholds of {method}, seed {seed}"):
                 thresholds.fit(config, workdir, method)

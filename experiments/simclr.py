@@ -8,16 +8,20 @@ metrics.jsonl and TensorBoard events.
 
 from pathlib import Path
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.cli import distributed
 from experiments.study import app
-from experiments.study.training import RESUME, fit
+
+RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train CRADL's encoder."""
-    fit(config, workdir, "cradl", RESUME.value)
+    from experiments.study import training  # imports the library
+
+    training.fit(config, workdir, "cradl", RESUME.value)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ metrics.jsonl and TensorBoard events.
 
 from pathlib import Path
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from cradl_jax.errors import InputError
 from cradl_jax.names import VAES
 from experiments.cli import distributed
 from experiments.study import app
-from experiments.study.training import RESUME, fit
+
+RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -25,8 +27,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
             f"config.methods: expected {' or '.join(VAES)}, found {config.methods}; "
             "add --config.methods=vae, or train CRADL with experiments.simclr"
         )
+    from experiments.study import training  # imports the library
+
     for method in chosen:
-        fit(config, workdir, method, RESUME.value)
+        training.fit(config, workdir, method, RESUME.value)
 
 
 if __name__ == "__main__":

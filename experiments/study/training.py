@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import optax
-from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -31,7 +30,6 @@ from experiments.cli.locking import exclusive
 from experiments.study import data_sets, runs, settings
 from experiments.study.training_log import Log
 
-RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint.")
 SAVE_SECONDS = 600  # between two checkpoints within an epoch
 CHECKPOINTS = 3  # the latest, the best, and one that is being written
 SHOWN = 5  # scans named in a message

@@ -8,19 +8,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = ("jax", "flax", "orbax", "optax", "matplotlib", "scipy", "sklearn", "nibabel", "pandas")
-COMMANDS = [
-    "predict",
-    "verify",
-    "benchmark",
-    "export",
-    "phantom",
-    "evaluate",
-    "report",
-    "reproduce",
-    "preprocess",
-    "synthesize",
-    "thresholds",
-]
+COMMANDS = sorted(
+    path.stem for path in (REPOSITORY / "experiments").glob("*.py") if path.stem != "__init__"
+)
 REPORT = f"""
 import atexit, sys
 def report():

@@ -16,8 +16,7 @@ import pytest
 from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.training.steps import adam, create_state
-from experiments import density
-from experiments.study import evaluation, preprocessing, settings, thresholds, training
+from experiments.study import evaluation, fitting, preprocessing, settings, thresholds, training
 from tests.helpers.tiny_study import tiny_config, write_scans
 
 REPOSITORY = Path(__file__).parents[2]
@@ -119,8 +118,8 @@ def test_two_processes_score_as_one(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "one")
     config = get_config()
     config.train.epochs = 1
-    for work in (density.fit, thresholds.fit, evaluation.evaluate):
-        if work is density.fit:
+    for work in (fitting.fit, thresholds.fit, evaluation.evaluate):
+        if work is fitting.fit:
             training.fit(config, tmp_path / "one", "cradl", resume=False)
         work(config, tmp_path / "one", "cradl")
     shutil.copytree(tmp_path / "one", tmp_path / "two")

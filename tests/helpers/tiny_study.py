@@ -11,8 +11,8 @@ from cradl_jax.methods import initial_variables
 from cradl_jax.runs.checkpoints import Checkpoints
 from cradl_jax.storage.manifest import write_manifest
 from cradl_jax.training.steps import adam, create_state
-from experiments import density, thresholds
-from experiments.study import data_sets, preprocessing, runs, settings, training
+from experiments import thresholds
+from experiments.study import data_sets, fitting, preprocessing, runs, settings, training
 from tests.helpers.scans import brain, write
 
 SHAPE = (30, 36, 28)
@@ -70,6 +70,6 @@ def make(workdir: Path) -> Path:
     write_scans(workdir / "data")
     preprocessing.preprocess(config, workdir)
     keep_initial_weights(config, workdir)
-    density.fit(config, workdir, "cradl")
+    fitting.fit(config, workdir, "cradl")
     thresholds.main(config, workdir)
     return workdir

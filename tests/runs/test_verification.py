@@ -12,8 +12,8 @@ from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.runs import archive, verification
 from cradl_jax.storage import integrity
-from experiments import density, evaluate, thresholds
-from experiments.study import data_sets, evaluation, preprocessing, runs
+from experiments import evaluate, thresholds
+from experiments.study import data_sets, evaluation, fitting, preprocessing, runs
 from tests.helpers.exported import packed, unpacked
 from tests.helpers.tiny_study import keep_initial_weights, make, tiny_config
 
@@ -32,7 +32,7 @@ def study(tmp_path_factory):
     workdir = make(tmp_path_factory.mktemp("study"))
     evaluate.main(config_of(0), workdir)
     keep_initial_weights(config_of(1), workdir)
-    density.fit(config_of(1), workdir, "cradl")
+    fitting.fit(config_of(1), workdir, "cradl")
     healthy = data_sets.stores(config_of(0), workdir)["healthy"]
     first, second = (
         runs.fingerprint(config_of(seed), workdir, "cradl", healthy) for seed in (0, 1)
@@ -69,7 +69,7 @@ def read(workdir):
 def study_again(workdir):
     """What `experiments.reproduce` does after training, when all is there."""
     config = config_of(0)
-    density.fit(config, workdir, "cradl")
+    fitting.fit(config, workdir, "cradl")
     thresholds.main(config, workdir)
     evaluate.main(config, workdir)
     evaluation.read_results(config, workdir, "cradl", data_sets.stores(config, workdir))

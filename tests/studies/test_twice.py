@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from cradl_jax.evaluation import results
 from cradl_jax.runs import verification
 from cradl_jax.storage import integrity, locks
-from experiments import density, evaluate, thresholds
+from experiments import evaluate, thresholds
 from experiments.cli import locking
-from experiments.study import preprocessing, training
+from experiments.study import fitting, preprocessing, training
 from tests.helpers.tiny_study import tiny_config, write_scans
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
     config = trained_config(str(data))
     preprocessing.preprocess(config, one)
     training.fit(config, one, "cradl", resume=False)
-    density.fit(config, one, "cradl")
+    fitting.fit(config, one, "cradl")
     thresholds.main(config, one)
     evaluate.main(config, one)
     for name in (

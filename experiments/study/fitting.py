@@ -1,0 +1,119 @@
+"""Fit the densities of a run to the representations of normal slices."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from cradl_jax import densities
+from cradl_jax.devices import processes
+from cradl_jax.evaluation import metrics
+from cradl_jax.names import components_of, density_names
+from cradl_jax.runs import checkpoints, contents
+from cradl_jax.runs.densities import byte_size, read_density, write_density
+from cradl_jax.runs.folder import read_model
+from cradl_jax.storage.files import require_space, write_json
+from cradl_jax.storage.integrity import is_complete, write_checksums
+from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
+from experiments.cli.locking import exclusive
+from experiments.study import data_sets, runs, settings
+
+
+@exclusive("densities of {}, seed {seed}")
+def fit(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Fit every configured density on one run's representations, unless it is there."""
+    folder = runs.folder(workdir, config.seed, method) / "densities"
+    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    run = runs.check(config, workdir, method, healthy)
+    origin = settings.of_densities(config), checkpoints.read_fingerprint(run)
+    processes.broadcast_from_first(lambda: write_manifest(folder, *origin))
+    if processes.broadcast_from_first(lambda: is_complete(folder)):
+        return
+    processes.broadcast_from_first(lambda: require_room(config, folder, method))
+    model = read_model(run)
+    train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
+    processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def require_room(config: ConfigDict, folder: Path, method: str) -> None:
+    """Raise an `InputError` unless the disk has room for the densities."""
+    needed = byte_size(
+        settings.of_method(config, method).model.latent,
+        components=config.gmm.components,
+        blocks=config.flow.blocks,
+        hidden=config.flow.hidden,
+    )
+    require_space(folder, needed, "the densities")
+
+
+def representations(config: ConfigDict, model: contents.Model, store, split: str) -> np.ndarray:
+    """Encode every slice of a split, z = Enc(x), [N, latent]."""
+    rows = store.rows(split)
+    batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
+    return np.concatenate(list(batches))
+
+
+def fit_all(
+    config: ConfigDict, folder: Path, method: str, train: np.ndarray, val: np.ndarray
+) -> None:
+    """Fit the densities that are missing to representations [N, latent], on this process's devices.
+
+    They take minutes, a hundredth of a training: other processes wait.
+    """
+    names = density_names(config.gmm.components)
+    for name in tqdm(names, f"fit densities of {method}", unit="density"):
+        if not (folder / f"{name}.npz").exists():
+            density, diagnostics = fit_and_describe(config, name, train, val)
+            for warning in diagnostics["warnings"]:
+                tqdm.write(f"warning: {name} of {method}: {warning}", file=sys.stderr)
+            write_json(folder / f"{name}.json", diagnostics)
+            write_density(folder / f"{name}.npz", density)
+    spectrum = metrics.covariance_spectrum(train)
+    diagnostics = {
+        "effective_rank": metrics.effective_rank(spectrum),
+        "eigenvalues": spectrum.tolist(),
+        "nll": {name: json.loads((folder / f"{name}.json").read_text()) for name in names},
+    }
+    write_json(folder / "diagnostics.json", diagnostics)
+    fitted = {name: read_density(folder / f"{name}.npz") for name in names}
+    made_from = read_manifest(folder)["made_from"]
+    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted))
+    write_checksums(folder)
+
+
+def fit_and_describe(
+    config: ConfigDict, name: str, train: np.ndarray, val: np.ndarray
+) -> tuple[densities.Density, dict]:
+    """Fit one density; also return its negative log-likelihoods, iterations and warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", densities.Collapsed)
+        density, iterations = fit_one(config, name, train, val)
+    return density, {
+        "train": -float(densities.log_prob(density, train).mean()),
+        "val": -float(densities.log_prob(density, val).mean()),
+        "iterations": iterations,
+        "warnings": [str(warning.message) for warning in caught],
+    }
+
+
+def fit_one(
+    config: ConfigDict, name: str, train: np.ndarray, val: np.ndarray
+) -> tuple[densities.Density, int]:
+    """Fit one density to the representations [N, latent]; also return its number of iterations."""
+    key, devices = jax.random.key(config.seed), jax.local_devices()
+    components = components_of(name)
+    if components is None:
+        with tqdm(total=config.flow.epochs, desc="flow", unit="epoch", leave=False) as bar:
+            density, history = densities.fit_realnvp(
+                key, train, val, devices=devices, progress=lambda _: bar.update(), **config.flow
+            )
+        return density, len(history["val"])
+    key = jax.random.fold_in(key, components)
+    options = config.gmm.to_dict() | {"components": components}
+    density, history = densities.fit_gmm(key, train, devices=devices, **options)
+    return density, len(history)

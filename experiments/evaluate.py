@@ -13,14 +13,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cradl_jax.names import BASELINE
 from experiments.cli import distributed
 from experiments.study import app
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Evaluate the configured methods and the trivial baselines."""
-    from cradl_jax.evaluation.results import BASELINE  # imports the library
-    from experiments.study import evaluation
+    from experiments.study import evaluation  # imports the library
 
     for method in (*config.methods, BASELINE):
         evaluation.evaluate(config, workdir, method)

@@ -25,8 +25,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Slice the scans, or a shard of them."""
     from experiments.study import preprocessing  # imports the library
 
-    shard = None if SHARD.value is None else preprocessing.parse_shard(SHARD.value)
-    preprocessing.preprocess(config, workdir, shard)
+    preprocessing.preprocess(config, workdir, preprocessing.shard_named(SHARD.value))
 
 
 if __name__ == "__main__":

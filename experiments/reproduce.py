@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cradl_jax.names import BASELINE
 from experiments.cli import distributed
 from experiments.study import app
 
@@ -35,7 +36,6 @@ def stage(name: str) -> Iterator[None]:
 def main(config: ConfigDict, workdir: Path) -> None:
     """Run every stage of the study; what is done is kept."""
     from cradl_jax.devices.processes import broadcast_from_first  # imports the library
-    from cradl_jax.evaluation.results import BASELINE
     from experiments.study import (
         evaluation,
         fitting,

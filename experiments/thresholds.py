@@ -15,14 +15,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cradl_jax.names import BASELINE
 from experiments.cli import distributed
 from experiments.study import app
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Estimate the thresholds of the configured methods and the trivial baselines."""
-    from cradl_jax.evaluation.results import BASELINE  # imports the library
-    from experiments.study import thresholds
+    from experiments.study import thresholds  # imports the library
 
     for method in (*config.methods, BASELINE):
         thresholds.fit(config, workdir, method)

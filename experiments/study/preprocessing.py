@@ -80,12 +80,14 @@ def print_store(name: str, store: SliceStore | None) -> None:
         )
 
 
-def parse_shard(text: str) -> Shard:
-    """Return the shard that --shard names, such as 3/8.
+def shard_named(text: str | None) -> Shard | None:
+    """Return the shard that --shard names, such as 3/8; None for the whole.
 
     Raises:
         InputError: it is no number of 1 to the count, and the count.
     """
+    if text is None:
+        return None
     number, _, count = text.partition("/")
     sound = all(part.isascii() and part.isdigit() for part in (number, count))
     if not sound or not 1 <= int(number) <= int(count):

@@ -11,8 +11,8 @@ from nibabel import arrayproxy
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.scan_statistics import describe, read_descriptions
 from cradl_jax.errors import InputError
-from experiments.preprocess import main
 from experiments.study.data_sets import stores
+from experiments.study.preprocessing import preprocess
 from tests.helpers.scans import brain, write
 
 LESION = (brain() > 140).astype(np.uint8)
@@ -45,7 +45,7 @@ def config(tmp_path):
 
 
 def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
-    main(config.lock(), tmp_path / "run")
+    preprocess(config.lock(), tmp_path / "run")
     opened = stores(config, tmp_path / "run")
     assert list(opened) == ["healthy", "lesion"]
     healthy, lesion = opened.values()
@@ -55,12 +55,12 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     assert "lesion test: 3 scans, 24 slices" in capsys.readouterr().out
 
     written = (lesion.path / "images.npy").stat().st_mtime_ns
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert (lesion.path / "images.npy").stat().st_mtime_ns == written
     config.data.sets.lesion.offset = 3
     with pytest.raises(InputError, match=r"'offset': 3.*found.*'offset': 4"):
         stores(config, tmp_path / "run")
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
 
 
@@ -78,7 +78,7 @@ def reads(monkeypatch):
 
 
 def test_every_scan_is_read_once_also_for_thresholds(config, tmp_path, reads):
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert len(reads) == 4 + 4 + 4, "images, and masks of the lesions"
     opened = stores(config, tmp_path / "run")
     kept = read_descriptions(opened["healthy"].path)
@@ -86,7 +86,7 @@ def test_every_scan_is_read_once_also_for_thresholds(config, tmp_path, reads):
     assert kept == [describe(read_volume(tmp_path / f"h{i}.nii")) for i in range(3)], "of training"
     assert read_descriptions(opened["lesion"].path) == []
     reads.clear()
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert not reads
 
 
@@ -94,14 +94,14 @@ def test_a_fault_completes_no_store_and_only_its_scan_is_read_again(config, tmp_
     good = (tmp_path / "h1.nii").read_bytes()
     write(tmp_path / "h1.nii", brain() + 1)
     with pytest.raises(InputError, match=r"h1\.nii: .*brain-extracted"):
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
     folders = [path.name for path in (tmp_path / "run" / "slices").iterdir()]
     assert sorted(folders) == ["healthy.partial", "lesion.partial"]
     (tmp_path / "h1.nii").write_bytes(good)
     reads.clear()
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert len(reads) == 1
-    main(config, tmp_path / "whole")
+    preprocess(config, tmp_path / "whole")
     for path in (tmp_path / "whole" / "slices").rglob("*.npy"):
         assert (
             path.read_bytes()
@@ -113,28 +113,28 @@ def test_masks_without_an_anomaly_in_a_whole_data_set_are_a_fault(config, tmp_pa
     for mask in (tmp_path / "lesion" / "derivatives").rglob("*.nii.gz"):
         write(mask, np.zeros_like(LESION))
     with pytest.raises(InputError, match=r"the other 3 scans of its data set.*found none in any"):
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
     assert not (tmp_path / "run" / "slices" / "lesion").exists()
 
 
 def test_lists_of_splits_are_written_and_used(config, tmp_path):
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     lists = {path.name: path.read_text() for path in (tmp_path / "run" / "splits").glob("*.csv")}
     assert lists["healthy.csv"] == "subject,split\nh0,train\nh1,train\nh2,train\nh3,val\n"
     assert lists.keys() == {"healthy.csv", "lesion.csv"}
-    main(config, tmp_path / "again")
+    preprocess(config, tmp_path / "again")
     assert (tmp_path / "again" / "splits" / "lesion.csv").read_text() == lists["lesion.csv"]
     seeds = []
     for seed in range(1, 6):
         config.data.seed = seed
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
         seeds.append((tmp_path / "run" / "splits" / "lesion.csv").read_text())
     assert set(seeds) != {lists["lesion.csv"]}
 
     mine = tmp_path / "mine.csv"
     mine.write_text("subject,split\n0,test\n1,test\n2,val\n3,held_out\n")
     config.data.sets.lesion.split_file = str(mine)
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     opened = stores(config, tmp_path / "run")["lesion"]
     assert {s: set(opened.subjects[opened.rows(s)]) for s in ("val", "test")} == {
         "val": {"sub-2"},
@@ -144,13 +144,13 @@ def test_lists_of_splits_are_written_and_used(config, tmp_path):
     healthy = tmp_path / "healthy_splits.csv"  # it counts more than the data set's own column
     healthy.write_text("subject,split\nh0,val\nh1,train\nh2,val\nh3,train\n")
     config.data.sets.healthy.split_file = str(healthy)
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert len(stores(config, tmp_path / "run")["healthy"].rows("val")) == 2 * 12
 
     mine.write_text("subject,split\n0,test\n1,test\n2,val\n9,val\n")
     healthy.unlink()
     with pytest.raises(InputError) as caught:
-        main(config, tmp_path / "other")
+        preprocess(config, tmp_path / "other")
     for pattern in (
         r"mine\.csv: expected a row for each of the 4 subjects.*found none for 1 \(3\)",
         r"mine\.csv: expected subjects of the data set, found 1 \(9\)",
@@ -160,14 +160,14 @@ def test_lists_of_splits_are_written_and_used(config, tmp_path):
     mine.write_text("subject,split\n" + "".join(f"{i},held_out\n" for i in range(4)))
     config.data.sets.healthy.split_file = None
     with pytest.raises(InputError, match=r"data set 'lesion': .* val and test, found none"):
-        main(config, tmp_path / "other")
+        preprocess(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_data_set_can_have_slices_of_its_own_thickness(config, tmp_path):
     config.data.slice_spacing_mm = 4.0
     config.data.sets.lesion.slice_spacing_mm = 1.0
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     opened = stores(config, tmp_path / "run")
     assert len(opened["healthy"].rows("val")) == 16 * 2 / 4 - 4
     assert len(opened["lesion"].rows("val")) == 16 * 2 / 1 - 8
@@ -187,7 +187,7 @@ def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
     config.data.sets.third = config.data.sets.lesion.copy_and_resolve_references()
     config.data.sets.third.path = "nowhere"
     with pytest.raises(InputError) as caught:
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
     faults = str(caught.value).splitlines()[1:]
     for pattern in (
         r"healthy\.csv, line 6: .*h4\.nii, found no such file",
@@ -217,9 +217,9 @@ def test_a_csv_of_patients_needs_a_mask_for_some(config, tmp_path):
         write(tmp_path / f"{name}.nii", brain(seed=20 + i))
     (tmp_path / "p.csv").write_text("\n".join(rows))
     with pytest.raises(InputError, match=r"a\.nii and the other 1 scans.*found none"):
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
     (tmp_path / "p.csv").write_text("\n".join(rows) + "mask.nii")
-    main(config, tmp_path / "run")
+    preprocess(config, tmp_path / "run")
     assert stores(config, tmp_path / "run")["patients"].masks.any()
 
 
@@ -228,10 +228,10 @@ def test_missing_things_come_with_instructions(config, tmp_path):
         stores(config, tmp_path / "run")
     config.data.root = None
     with pytest.raises(InputError, match=r"run/data: .*experiments\.phantom.*CRADL_DATA"):
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
     del config.data.sets["healthy"]
     with pytest.raises(InputError, match="'healthy'"):
-        main(config, tmp_path / "run")
+        preprocess(config, tmp_path / "run")
 
 
 def test_the_command_ends_in_status_two_without_a_traceback(tmp_path):

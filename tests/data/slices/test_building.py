@@ -21,7 +21,7 @@ from cradl_jax.data.slices import building, journal
 from cradl_jax.data.slices.building import Shard, build_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage import integrity
-from experiments.preprocess import shard_named
+from experiments.study.preprocessing import shard_named
 from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[3]

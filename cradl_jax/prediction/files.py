@@ -71,7 +71,7 @@ def write_files(
     scan: InputScan,
     volume: Volume,
     prediction: Prediction,
-    operating_point: OperatingPoint,
+    point: OperatingPoint,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Write all files of a scan, the summary last.
@@ -84,17 +84,12 @@ def write_files(
         The summary.
     """
     require_space(folder, 2 * prediction.anomaly_map.nbytes, f"the maps of {scan.name}")
-    above = prediction.anomaly_map > operating_point.voxel_threshold
-    content = summary(scan, volume, prediction, operating_point, above) | {
-        "warnings": list(warnings)
-    }
+    above = prediction.anomaly_map > point.voxel_threshold
+    content = summary(scan, volume, prediction, point, above) | {"warnings": list(warnings)}
     write_map(folder / f"{scan.name}{MAP}", prediction.anomaly_map, volume.origin)
     write_map(folder / f"{scan.name}{MASK}", above, volume.origin)
-    write_table(
-        folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, prediction, operating_point)
-    )
-    page = _page(volume, prediction, operating_point, content)
-    write_text(folder / f"{scan.name}{PAGE}", page)
+    write_table(folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, prediction, point))
+    write_text(folder / f"{scan.name}{PAGE}", _page(volume, prediction, point, content))
     write_json(folder / f"{scan.name}{SUMMARY}", content)
     return content
 
@@ -103,11 +98,11 @@ def summary(
     scan: InputScan,
     volume: Volume,
     prediction: Prediction,
-    operating_point: OperatingPoint,
+    point: OperatingPoint,
     above: np.ndarray,
 ) -> dict[str, Any]:
     """Summarize the scan as a whole in plain values; `above` [X, Y, Z] bool marks voxels."""
-    healthy = operating_point.healthy
+    healthy = point.healthy
     quantities = thresholds.scan_quantities(prediction.scores, healthy.thresholds)
     milliliters = np.count_nonzero(above) * float(np.prod(volume.spacing_mm)) / 1000
     return {
@@ -119,36 +114,32 @@ def summary(
             for name, value in quantities.items()
         },
         "slices": len(prediction.scores),
-        "slices_above": int((prediction.scores > operating_point.slice_threshold).sum()),
+        "slices_above": int((prediction.scores > point.slice_threshold).sum()),
         "milliliters_above": milliliters,
-        "false_positive_rate": float(operating_point.rate),
-        "thresholds": {
-            "slice": operating_point.slice_threshold,
-            "voxel": operating_point.voxel_threshold,
-        },
+        "false_positive_rate": float(point.rate),
+        "thresholds": {"slice": point.slice_threshold, "voxel": point.voxel_threshold},
         "healthy_validation": {"scans": len(healthy.scans["max"]), "slices": healthy.n_slices},
-        **operating_point.about,
+        **point.about,
     }
 
 
 def slice_rows(
-    origin: Origin, prediction: Prediction, operating_point: OperatingPoint
+    origin: Origin, prediction: Prediction, point: OperatingPoint
 ) -> list[dict[str, Any]]:
     """Return a row for each slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
     resampled) along the axis of the scan's file that is closest to bottom-top.
     """
-    healthy, scores = operating_point.healthy, prediction.scores
+    scores = prediction.scores
+    percentiles = thresholds.slice_percentiles(point.healthy, scores, prediction.position)
     columns = {
         "index": file_indices(origin, prediction),
         "position_mm": np.round(prediction.heights_mm, 3),
         "height_in_brain": np.round(prediction.position.astype(float), 4),
         "score": scores,
-        "above_threshold": (scores > operating_point.slice_threshold).astype(int),
-        "percentile": np.round(
-            thresholds.slice_percentiles(healthy, scores, prediction.position), 2
-        ),
+        "above_threshold": (scores > point.slice_threshold).astype(int),
+        "percentile": np.round(percentiles, 2),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -186,28 +177,21 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _page(
-    volume: Volume,
-    prediction: Prediction,
-    operating_point: OperatingPoint,
-    content: Mapping[str, Any],
+    volume: Volume, prediction: Prediction, point: OperatingPoint, content: Mapping[str, Any]
 ) -> str:
     """Return the page of a scan with this summary."""
     from cradl_jax.prediction.viewer import Profile, scan_page  # loading a run draws nothing
 
-    band = thresholds.slice_range(operating_point.healthy, prediction.position)
-    profile = Profile(
-        prediction.heights_mm,
-        prediction.scores,
-        operating_point.slice_threshold,
-        band,
-        "5th to 95th percentile of healthy slices at that height",
-    )
+    band = thresholds.slice_range(point.healthy, prediction.position)
+    label = "5th to 95th percentile of healthy slices at that height"
+    scores, heights = prediction.scores, prediction.heights_mm
+    profile = Profile(heights, scores, point.slice_threshold, band, label)
     return scan_page(
         content["scan"],
         volume,
         prediction.anomaly_map,
         profile,
-        threshold=operating_point.voxel_threshold,
+        threshold=point.voxel_threshold,
         summary=_in_words(content),
         warnings=content["warnings"],
     )

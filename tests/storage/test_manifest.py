@@ -17,7 +17,7 @@ def test_manifest_accepts_the_same_run_and_names_what_differs(tmp_path):
     with pytest.raises(InputError, match=r"train\.epochs: expected 4, found 3"):
         write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
     with pytest.raises(InputError, match="data or weights"):
-        write_manifest(tmp_path, SETTINGS, "abd")
+        write_manifest(tmp_path, SETTINGS, "xyz")
 
 
 def test_manifest_records_versions(tmp_path):

@@ -1,20 +1,18 @@
 """Checksums of finished files, so that none changes unseen.
 
 A finished folder holds `SHA256SUMS`, a line for each file, which `sha256sum -c SHA256SUMS` checks
-as well. Its first line is the checksum of the others. Lines of a journal carry their own.
+as well. Its first line is the checksum of the others.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cradl_jax.errors import InputError
 from cradl_jax.storage.files import write_text
 
 SUMS = "SHA256SUMS"
-OWN = "sha256"  # the field of a JSON file's own hash
 HEAD = "# sha256 of the lines below: "
 HALF_WRITTEN = ("partial_", ".partial_")  # see `files.replacing`
 BLOCK = 1 << 20
@@ -122,28 +120,3 @@ def check(folder: Path, again: str, names: Iterable[str] | None = None) -> None:
             f"{path}: expected the file as it was written, found {found}; bring it back from a "
             f"copy, or remove {folder} and {again}"
         )
-
-
-def with_hash(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values together with their own checksum."""
-    return {**content, OWN: _json_hash(content)}
-
-
-def without_hash(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that `with_hash` was given.
-
-    Raises:
-        ValueError: they are others, or no mapping.
-    """
-    if not isinstance(content, Mapping):
-        raise ValueError("no mapping")
-    values = {name: value for name, value in content.items() if name != OWN}
-    if content.get(OWN) != _json_hash(values):
-        raise ValueError("values other than those that were written")
-    return values
-
-
-def _json_hash(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of values as they are read back from a JSON file."""
-    plain = json.loads(json.dumps(content))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,12 +1,9 @@
 """Hashes of finished files, against sha256sum."""
 
-import json
 import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cradl_jax.errors import InputError
 from cradl_jax.storage import integrity
@@ -59,19 +56,3 @@ def test_parts_are_sealed_alone_and_progress_counts_their_bytes(folder):
     integrity.write_checksums(folder, "in", progress=seen.append)
     assert list(integrity.sums(folder)) == ["in/b  c.txt", "in/empty"]
     assert sum(seen) == len("in/b  c.txt")
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=20)
-@given(st.dictionaries(st.text(max_size=5).filter(lambda name: name != "sha256"), VALUES))
-def test_values_with_their_hash_come_back_from_json(values):
-    read = json.loads(json.dumps(integrity.with_hash(values)))
-    assert repr(integrity.without_hash(read)) == repr(values)
-    with pytest.raises(ValueError, match="other than"):
-        integrity.without_hash(read | {"one more": 1})

@@ -4,6 +4,7 @@
 <path>.partial/work/3-of-8.jsonl     a line a scan that shard 3 of 8 has sliced
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ from cradl_jax.data.scans.fingerprint import PREPROCESSING, files_of
 from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.data.slices.store import FORMAT, WORK
 from cradl_jax.storage.files import write_json
-from cradl_jax.storage.integrity import with_hash, without_hash
 
+CHECKSUM = "sha256"  # the field of a line's own checksum
 Line = dict[str, Any]
 """What is written of a sliced scan: `scan`, its number; `stamps`, see there; and more."""
 
@@ -84,7 +85,7 @@ def write_lines(journal: Path, lines: Iterator[Line]) -> None:
     with journal.open("ab") as file:
         file.write(b"\n")  # a kill may have cut the last line
         for line in lines:
-            file.write(json.dumps(with_hash(line)).encode() + b"\n")
+            file.write(json.dumps(with_checksum(line)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -95,7 +96,7 @@ def lines(path: Path, scans: Sequence[Scan]) -> dict[int, Line]:
     for journal in sorted(work(path).glob("*-of-*.jsonl")):
         for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                line = without_hash(json.loads(text))
+                line = without_checksum(json.loads(text))
             except ValueError:  # cut by a kill
                 continue
             number = line["scan"]
@@ -120,3 +121,28 @@ def stamps(scan: Scan) -> list[list[int]]:
 def relative(file: Path | None, store: Path) -> str | None:
     """Return a scan's file as seen from the store, so that both can be moved together."""
     return None if file is None else os.path.relpath(file.absolute(), store.resolve())
+
+
+def with_checksum(line: Line) -> Line:
+    """Return a line together with its own checksum."""
+    return {**line, CHECKSUM: _checksum(line)}
+
+
+def without_checksum(line: Line) -> Line:
+    """Return the line that `with_checksum` was given.
+
+    Raises:
+        ValueError: it is another, or no mapping.
+    """
+    if not isinstance(line, dict):
+        raise ValueError("no mapping")
+    values = {name: value for name, value in line.items() if name != CHECKSUM}
+    if line.get(CHECKSUM) != _checksum(values):
+        raise ValueError("values other than those that were written")
+    return values
+
+
+def _checksum(line: Line) -> str:
+    """Return the SHA-256 of a line as it is read back from JSON."""
+    plain = json.loads(json.dumps(line))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from cradl_jax.data.scans.layouts import LAYOUTS
 from cradl_jax.errors import InputError
-from cradl_jax.methods import DTYPES
 from cradl_jax.names import METHODS
+from cradl_jax.runs.contents import NetworkShape
 from cradl_jax.storage.schema import (
     BatchSize,
     Count,
@@ -19,17 +19,14 @@ from cradl_jax.storage.schema import (
     Flag,
     ImageSize,
     Interval,
-    Latent,
     NotNegative,
     Positive,
     Problem,
     Record,
     Seed,
-    Several,
     Share,
     Text,
     Whole,
-    Width,
     one_of,
     problems,
 )
@@ -77,15 +74,6 @@ class Data(Record):
     offset: Whole = 0
 
 
-class Network(Record):
-    """The shape and precision of a network, see `methods.network`."""
-
-    features: Width
-    latent: Latent
-    head: Several[Width]
-    dtype: Annotated[str, one_of(DTYPES)]
-
-
 class Augment(Record):
     """The random transforms of training."""
 
@@ -118,7 +106,7 @@ class Loss(Record):
 class Parts(Record):
     """What a run depends on, and what a method may override."""
 
-    model: Network
+    model: NetworkShape
     augment: Augment
     train: Train
     loss: Loss

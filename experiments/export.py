@@ -15,9 +15,8 @@ import cradl_jax
 from cradl_jax.errors import InputError
 from experiments.cli import command
 
-RUN = flags.DEFINE_string("run", None, "The folder of a run with its thresholds.")
-OUT = flags.DEFINE_string("out", None, "The file to write.")
-flags.mark_flags_as_required(["run", "out"])
+RUN = flags.DEFINE_string("run", None, "The folder of a run with its thresholds.", required=True)
+OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from absl import flags
 
 from experiments.cli import command
 
-RUN = flags.DEFINE_string("run", None, "A working directory, a run's folder, or an exported run.")
-flags.mark_flag_as_required("run")
+RUN = flags.DEFINE_string(
+    "run", None, "A working directory, a run's folder, or an exported run.", required=True
+)
 
 
 def main() -> None:

@@ -29,12 +29,12 @@ class Times(NamedTuple):
 
     @property
     def median(self) -> float:
-        """The median."""
+        """Return the median."""
         return median(self.seconds)
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest."""
+        """Return the smallest and the largest."""
         return min(self.seconds), max(self.seconds)
 
     def per(self, units: int) -> "Times":

@@ -42,7 +42,7 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
         InputError: nothing says how to find the others, or they are not there in time.
     """
     faults = []
-    timeouts = {
+    timeouts: dict[str, Any] = {
         "initialization_timeout": seconds + MARGIN_SECONDS,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
         "shutdown_timeout_seconds": SHUTDOWN_SECONDS,

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import future
 
 from cradl_jax.devices.parallel import across_processes
 from cradl_jax.devices.processes import is_first
@@ -41,14 +43,14 @@ def _val_loss(metrics: dict[str, float]) -> float:
 class _OriginHandler(ocp.JsonCheckpointHandler):
     """Saves the JSON that a function returns, which a thread of orbax calls."""
 
-    async def async_save(self, directory, item=None, args=None) -> list[ocp.future.Future]:
+    async def async_save(self, directory, item=None, args: Any = None) -> list[future.Future]:
         """Start the thread, which ends before the checkpoint counts as whole."""
 
         async def write() -> None:
             if is_first():
                 (directory / "metadata").write_text(json.dumps(args.origin()))
 
-        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name="origin")]
+        return [future.CommitFutureAwaitingContractedSignals(write(), name="origin")]
 
 
 @ocp.args.register_with_handler(_OriginHandler, for_save=True)
@@ -157,11 +159,11 @@ class Checkpoints:
         """Restore the latest state; `template` gives its structure and shapes."""
         step = self.manager.latest_step()
         items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
-        return TrainState(template.step + step, items.variables, items.optimizer)
+        return TrainState(template.step + step, items["variables"], items["optimizer"])
 
     def best(self, template: Variables) -> Variables:
         """Restore `params` and `batch_stats` with the smallest validation loss."""
-        return self.restore(self.best_step(), variables=template).variables
+        return self.restore(self.best_step(), variables=template)["variables"]
 
     def restore(self, step: int, **templates):
         """Restore those parts of a step's checkpoint that `templates` give the structure of.
@@ -197,7 +199,7 @@ class Checkpoints:
         """
         record = ocp.args.Composite(origin=_RestoreOrigin())
         try:
-            origin = self.manager.restore(step, args=record).origin
+            origin = self.manager.restore(step, args=record)["origin"]
             run = origin["run"]
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
@@ -258,7 +260,7 @@ def read_all(run: Path, template: Variables) -> list[Variables]:
     """Read `params` and `batch_stats` of every checkpoint; otherwise as `read_best`."""
     with _trained(run) as kept:
         steps = kept.manager.all_steps()
-        return [kept.restore(step, variables=_here(template)).variables for step in steps]
+        return [kept.restore(step, variables=_here(template))["variables"] for step in steps]
 
 
 def _here(template: Variables) -> Variables:

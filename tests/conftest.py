@@ -1,13 +1,18 @@
-"""Four virtual CPU devices for every test, set before JAX starts, and one compilation cache.
+"""Four virtual CPU devices for every test, set before JAX starts, and what tests share.
 
-Tests, their workers and the commands that they start compile the same functions again and again.
-They have the same flags of XLA, those of the commands: with others the last bits differ.
+That is one compilation cache and one tiny study: tests, their workers and the commands that they
+start would compile the same functions, and build the same study, again and again. Compilation is
+most of the suite's time, so tests, and the commands that they start, compile without most
+optimizations. Tests marked `optimized` compile as the commands do: golden figures, whose bits
+depend on it, and those whose computation takes longer than its compilation.
 """
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+os.environ[QUICKLY] = "1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cradl-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
@@ -23,15 +30,38 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import experiments  # noqa: F401, completes the flags
 
 
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler(request) -> None:
+    """Compile quickly, or as the commands do where a file of tests is marked `optimized`."""
+    import jax
+
+    quickly = request.node.get_closest_marker("optimized") is None
+    if jax.config.read(QUICKLY.lower()) != quickly:
+        os.environ[QUICKLY] = str(int(quickly))  # for the commands that tests start
+        jax.config.update(QUICKLY.lower(), quickly)
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """The working directory of a tiny study, for one file of tests."""
-    from tests.helpers.tiny_study import make  # imports JAX
+def study(compiler, tmp_path_factory) -> Path:
+    """The working directory of a tiny study: a copy for one file of tests.
 
-    return make(tmp_path_factory.mktemp("study"))
+    All workers copy the same one; the first of them to need it builds it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    with (root / "tiny-study.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "tiny-study").exists():
+            from tests.helpers.tiny_study import make  # imports JAX
+
+            make(root / "tiny-study.partial").rename(root / "tiny-study")
+    return shutil.copytree(root / "tiny-study", tmp_path_factory.mktemp("study") / "tiny")
 
 
 @pytest.fixture(scope="module")
-def folder(study):
+def folder(study) -> Path:
     """The run of that study."""
     return study / "seed0" / "cradl"

@@ -28,7 +28,7 @@ from cradl_jax.scoring import Batch, Scored, baseline, post_processed
 from experiments import thresholds
 from experiments.study import data_sets, evaluation, runs
 from tests.helpers.scans import write
-from tests.helpers.tiny_study import make, tiny_config
+from tests.helpers.tiny_study import tiny_config
 
 REPOSITORY = Path(__file__).parents[2]
 OBLIQUE = np.array([[0, -3.9, 0.4, 60], [0.1, 0.5, 3.95, -80], [-4, 0, 0, 70], [0, 0, 0, 1.0]])
@@ -36,10 +36,9 @@ SHAPE = (30, 36, 28)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    workdir = make(tmp_path_factory.mktemp("study"))
-    evaluation.evaluate(tiny_config(), workdir, "cradl")
-    return workdir
+def study(study):
+    evaluation.evaluate(tiny_config(), study, "cradl")
+    return study
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cradl_jax.storage import integrity
 from experiments import evaluate, thresholds
 from experiments.study import data_sets, evaluation, fitting, preprocessing, runs
 from tests.helpers.exported import packed, unpacked
-from tests.helpers.tiny_study import keep_initial_weights, make, tiny_config
+from tests.helpers.tiny_study import keep_initial_weights, tiny_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,9 +27,9 @@ def config_of(seed):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(study):
     """Two seeds of CRADL; thresholds and evaluation of the second are made of the first's."""
-    workdir = make(tmp_path_factory.mktemp("study"))
+    workdir = study
     evaluate.main(config_of(0), workdir)
     keep_initial_weights(config_of(1), workdir)
     fitting.fit(config_of(1), workdir, "cradl")

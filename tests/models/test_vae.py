@@ -10,6 +10,7 @@ from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.vae import VAE, Decoder, Posterior
 
 MODEL = VAE(Encoder(4, 2 * 6), Decoder(16, 4))
+apply = jax.jit(MODEL.apply, static_argnames="method")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_decoder_has_the_layers_of_table_10():
 
 def test_reconstructions_stay_in_the_range_of_the_images(variables):
     z = 100 * jax.random.normal(jax.random.key(2), (8, 6))
-    decoded = MODEL.apply(variables, z, method="decode")
+    decoded = apply(variables, z, method="decode")
     assert jnp.abs(decoded).max() <= 1.5
 
 
@@ -97,22 +98,23 @@ def test_cut_out_paints_one_to_three_rectangles():
 
 def test_vae_objective_is_equation_7(variables, images):
     keys = jax.random.split(jax.random.key(3), 5)
-    loss, (_, terms) = objectives.vae(MODEL, unchanged, 0.5)(variables, images, keys, False)
+    objective = jax.jit(objectives.vae(MODEL, unchanged, 0.5), static_argnums=3)
+    loss, (_, terms) = objective(variables, images, keys, False)
     np.testing.assert_allclose(loss, terms["rec"] + 0.5 * terms["kl"], rtol=1e-6)
-    _, posterior = MODEL.apply(variables, images, method="reconstruct")
+    _, posterior = apply(variables, images, method="reconstruct")
     np.testing.assert_allclose(terms["kl"], kl_divergence(posterior).mean(), rtol=1e-5)
 
 
 def test_cevae_objective_adds_the_restoration_of_equation_8(variables, images):
     keys = jax.random.split(jax.random.key(3), 5)
-    objective = objectives.cevae(MODEL, unchanged, 0.5, gamma=2.0)
+    objective = jax.jit(objectives.cevae(MODEL, unchanged, 0.5, gamma=2.0), static_argnums=3)
     loss, (_, terms) = objective(variables, images, keys, False)
     np.testing.assert_allclose(
         loss, terms["rec"] + 0.5 * terms["kl"] + 2 * terms["restore"], rtol=1e-6
     )
-    masked = jax.vmap(augment.cut_out)(
+    masked = jax.jit(jax.vmap(augment.cut_out))(
         jax.vmap(lambda key: jax.random.split(key, 3)[2])(keys), images
     )
-    restored, _ = MODEL.apply(variables, masked, method="reconstruct")
+    restored, _ = apply(variables, masked, method="reconstruct")
     expected = reconstruction(images, restored).mean()
     np.testing.assert_allclose(terms["restore"], expected, rtol=1e-5)

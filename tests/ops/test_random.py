@@ -5,14 +5,18 @@ from scipy.special import erfinv
 
 from cradl_jax.ops import random
 
+pytestmark = pytest.mark.optimized
+FUNCTIONS = (random.bits, jax.random.bits, random.normal, jax.random.normal)
+COMPILED = [jax.jit(function, static_argnums=1) for function in FUNCTIONS]
+
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 7), (2, 128, 128)])
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
 def test_bits_and_noise_are_those_of_jax(shape, seed):
     key = jax.random.fold_in(jax.random.key(seed), 3)
-    np.testing.assert_array_equal(random.bits(key, shape), jax.random.bits(key, shape))
-    expected = jax.random.normal(key, shape)
-    np.testing.assert_allclose(random.normal(key, shape), expected, rtol=1e-5, atol=1e-7)
+    bits, expected_bits, normal, expected_normal = (draw(key, shape) for draw in COMPILED)
+    np.testing.assert_array_equal(bits, expected_bits)
+    np.testing.assert_allclose(normal, expected_normal, rtol=1e-5, atol=1e-7)
 
 
 def test_every_image_of_a_batch_has_noise_of_its_own():

@@ -27,6 +27,8 @@ from experiments.study import config as study_config
 from experiments.study import data_sets, evaluation, preprocessing, report, runs
 from tests.helpers import golden
 
+pytestmark = pytest.mark.optimized
+
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from cradl_jax.runs.folder import chosen_score
 from cradl_jax.scoring import Batch, Scored, baseline, post_processed
 from experiments import thresholds
 from experiments.study import data_sets, evaluation, runs
+from tests.helpers import commands
 from tests.helpers.scans import write
 from tests.helpers.tiny_study import tiny_config
 
@@ -311,14 +309,8 @@ def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
     (folder / "bad.nii.gz").write_bytes(b"no scan")
     flat = np.asarray(nib.load(lesion(study)).dataobj, np.float32)[..., 10:14]
     write(folder / "flat.nii", np.pad(flat, ((4, 4), (4, 4), (0, 0))))
-    arguments = [
-        *(sys.executable, "-m", "experiments.predict", f"--run={study / 'seed0/cradl'}"),
-        *(f"--scan={folder}", f"--out={out}", "--fpr=0.1"),
-    ]
-    one_device = {**os.environ, "XLA_FLAGS": ""}
-    result = subprocess.run(
-        arguments, cwd=REPOSITORY, env=one_device, capture_output=True, text=True, check=False
-    )
+    run = f"--run={study / 'seed0/cradl'}"
+    result = commands.run("predict", run, f"--scan={folder}", f"--out={out}", "--fpr=0.1")
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr and "1 of 3 scans" in result.stdout
     rows = {row["scan"]: row for row in table(out / "summary.csv")}

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -20,6 +18,7 @@ from cradl_jax.data.synthetic import anomalies
 from cradl_jax.errors import InputError
 from experiments import synthesize
 from experiments.study import data_sets, preprocessing, synthesis
+from tests.helpers import commands
 from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,17 +73,9 @@ def small_config(root: Path, **settings) -> ConfigDict:
 
 def command(module: str, root: Path, workdir: Path, *arguments: str):
     overrides = {"data.root": root, "data.workers": 2} | SMALL
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", f"experiments.{module}", "--config=configs/hcp.py"),
-            *(f"--config.{name}={value}" for name, value in overrides.items()),
-            *(f"--workdir={workdir}", *arguments),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    settings = [f"--config.{name}={value}" for name, value in overrides.items()]
+    paths = "--config=configs/hcp.py", f"--workdir={workdir}"
+    return commands.run(module, *paths, *settings, *arguments)
 
 
 def split_of(workdir: Path, name: str) -> dict[str, str]:

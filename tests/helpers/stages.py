@@ -1,6 +1,6 @@
 """Commands of a tiny study as processes to be killed, forked with everything imported."""
 
-import multiprocessing
+import multiprocessing.process
 import os
 import shutil
 import sys
@@ -9,16 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from cradl_jax.cli import interruption
 from cradl_jax.storage.integrity import SUMS
 from cradl_jax.training import loop
 from experiments.study import app, training
-from tests.helpers import tiny_study
+from tests.helpers import commands, tiny_study
 
-CONTEXT = multiprocessing.get_context("forkserver")
 HERE = Path(__file__).resolve()
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
-xla_flags = ""
+quickly = True
 RUN = Path("seed0", "cradl")
 
 
@@ -53,43 +53,36 @@ def get_config():
     return config
 
 
-def serve() -> None:
-    """Import once what the forked processes need, but do not start JAX; each has one CPU device."""
-    os.environ["PYTHONPATH"] = str(HERE.parents[2])
-    CONTEXT.set_forkserver_preload(
-        ["tests.helpers.stages", "experiments.simclr", "experiments.study.evaluation"]
-    )
-
-
-def start(command: str, workdir: Path, log: Path, *arguments: str) -> multiprocessing.Process:
-    """Start `experiments.<command>` on the study; what it says goes to `log`."""
+def start(
+    command: str, workdir: Path, log: Path, *arguments: str
+) -> multiprocessing.process.BaseProcess:
+    """Start `experiments.<command>` on the study, with one CPU device; it prints to `log`."""
     log.unlink(missing_ok=True)
-    process = CONTEXT.Process(target=_run, args=(command, workdir, log, arguments, xla_flags))
+    process = commands.CONTEXT.Process(
+        target=_run, args=(command, workdir, log, arguments, quickly)
+    )
     process.start()
     return process
 
 
-def _run(
-    command: str, workdir: Path, log: Path, arguments: tuple[str, ...], xla_flags: str
-) -> None:
-    os.environ["XLA_FLAGS"] = xla_flags
+def _run(command: str, workdir: Path, log: Path, arguments: tuple[str, ...], quickly: bool) -> None:
+    os.environ["XLA_FLAGS"] = ""
+    jax.config.update(commands.QUICKLY, quickly)
     loop.LONGEST_CHUNK = 2  # several an epoch, and a checkpoint after each
     training.SAVE_SECONDS = 0
     interruption.GRACE = 1
-    with log.open("w") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    commands.redirect(log, log)
     sys.argv = [command, f"--config={HERE}", f"--workdir={workdir}", *arguments]
     app.run(import_module(f"experiments.{command}").main)
 
 
-def wait_for(text: str, log: Path, process: multiprocessing.Process) -> None:
+def wait_for(text: str, log: Path, process: multiprocessing.process.BaseProcess) -> None:
     """Until the process has said `text`, or has ended."""
     while process.is_alive() and not (log.exists() and text in log.read_text()):
         time.sleep(0.002)
 
 
-def finish(process: multiprocessing.Process) -> int:
+def finish(process: multiprocessing.process.BaseProcess) -> int:
     """Wait for its end; its exit status."""
     process.join(300)
     assert process.exitcode is not None, "hangs"

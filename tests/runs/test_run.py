@@ -18,6 +18,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.runs import archive, contents
 from experiments.study import data_sets
+from tests.helpers import commands
 from tests.helpers.exported import packed, unpacked, with_checksum
 from tests.helpers.tiny_study import tiny_config
 
@@ -27,8 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def exported(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "new" / "cradl.safetensors"
-    arguments = [sys.executable, "-m", "experiments.export", f"--run={folder}", f"--out={path}"]
-    subprocess.run(arguments, cwd=REPOSITORY, check=True)
+    commands.run("export", f"--run={folder}", f"--out={path}").check_returncode()
     return path
 
 

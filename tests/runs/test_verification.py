@@ -1,8 +1,6 @@
 """What does not belong together is refused, and what was changed is named."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from cradl_jax.runs import archive, verification
 from cradl_jax.storage import integrity
 from experiments import evaluate, thresholds
 from experiments.study import data_sets, evaluation, fitting, preprocessing, runs
+from tests.helpers import commands
 from tests.helpers.exported import packed, unpacked
 from tests.helpers.tiny_study import keep_initial_weights, tiny_config
 
@@ -206,20 +205,14 @@ def test_moved_and_changed_scans_are_named(study, copied):
 
 
 def test_the_command_prints_a_line_a_check_and_exits_with_a_status(copied):
-    def verify(path):
-        arguments = [sys.executable, "-m", "experiments.verify", f"--run={path}"]
-        return subprocess.run(
-            arguments, cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
-
     run = copied / "seed0" / "cradl"
-    good = verify(run)
+    good = commands.run("verify", f"--run={run}")
     assert good.returncode == 0, good.stderr
     lines = good.stdout.splitlines()
     assert all(line.startswith("ok    ") for line in lines[:-1])
     assert lines[-1] == f"all {len(lines) - 1} checks passed"
     flip(run / "thresholds" / "thresholds.json")
-    bad = verify(run)
+    bad = commands.run("verify", f"--run={run}")
     assert bad.returncode == 1 and bad.stdout.count("wrong ") == 1
     assert f"{run / 'thresholds' / 'thresholds.json'}: found another content" in bad.stdout
     with pytest.raises(InputError, match="nowhere: expected an exported run"):

@@ -24,15 +24,14 @@ from experiments.study import settings
 from tests.helpers import stages, tiny_study
 from tests.helpers.stages import RUN, STAGES, Stage, finish, without
 
-QUICK = pytest.mark.parametrize("study", [stages.QUICK], indirect=True, ids=["quick"])
-FULL = pytest.mark.parametrize("study", [""], indirect=True, ids=["full"])
+QUICK = pytest.mark.parametrize("study", [True], indirect=True, ids=["quick"])
+FULL = pytest.mark.parametrize("study", [False], indirect=True, ids=["full"])
 
 
 @pytest.fixture(scope="module")
 def study(request, tmp_path_factory):
-    """The study that nothing interrupted, by a compiler with these flags."""
-    stages.serve()
-    stages.xla_flags = request.param
+    """The study that nothing interrupted, compiled quickly or as the commands do."""
+    stages.quickly = request.param
     workdir = tmp_path_factory.mktemp("uninterrupted")
     tiny_study.write_scans(workdir / "data")
     for command in ("preprocess", "simclr", "density", "thresholds", "evaluate"):

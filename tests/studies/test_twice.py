@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from cradl_jax.storage import integrity, locks
 from experiments import evaluate, thresholds
 from experiments.cli import locking
 from experiments.study import fitting, preprocessing, training
+from tests.helpers.commands import Command
 from tests.helpers.tiny_study import tiny_config, write_scans
 
-REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 from tests.studies import test_twice
 
@@ -37,14 +35,7 @@ def trained_config(data):
 
 
 def start(command, config, workdir, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", command, f"--config={config}", f"--workdir={workdir}", *more],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Command(command, f"--config={config}", f"--workdir={workdir}", *more)
 
 
 @pytest.mark.slow
@@ -52,10 +43,10 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
     data, together, one = (tmp_path / name for name in ("data", "together", "one"))
     write_scans(data)
     (tmp_path / "tiny.py").write_text(CONFIG.format(data=str(data)))
-    processes = [start("experiments.reproduce", tmp_path / "tiny.py", together) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    waited = "".join(errors for _, errors in said)
+    processes = [start("reproduce", tmp_path / "tiny.py", together) for _ in range(2)]
+    ended = [process.end() for process in processes]
+    assert [process.returncode for process in ended] == [0, 0], ended
+    waited = "".join(process.stderr for process in ended)
     assert re.search(r"waiting for \S+:\d+, which works on ", waited)
     assert not [fault for check in verification.checks(together) for fault in check.faults]
     assert not list((together / ".locks").iterdir())
@@ -92,12 +83,13 @@ def test_shards_started_at_once_give_the_stores_of_one_command(tmp_path):
     write_scans(data)
     (tmp_path / "tiny.py").write_text(CONFIG.format(data=str(data)))
     processes = [
-        start("experiments.preprocess", tmp_path / "tiny.py", together, f"--shard={shard}")
+        start("preprocess", tmp_path / "tiny.py", together, f"--shard={shard}")
         for shard in ("1/2", "2/2", "1/2")
     ]
-    said = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert any("healthy train: 4 scans" in out for out, _ in said), "the last one completes it"
+    ended = [process.end() for process in processes]
+    assert [process.returncode for process in ended] == [0, 0, 0], ended
+    complete = "healthy train: 4 scans"
+    assert any(complete in process.stdout for process in ended), "the last one completes it"
     preprocessing.preprocess(trained_config(str(data)), one)
     for name in ("healthy", "lesion"):
         mine, theirs = (integrity.sums(study / "slices" / name) for study in (one, together))

@@ -20,8 +20,9 @@ def test_layers_choose_a_form_inside_scan():
 def test_batch_statistics_become_the_batch_mean():
     norm, x = layers.NormReLU(), draw(0, 64, 4, 4, 3) * 2 + 5
     variables = norm.init(jax.random.key(0), x, False)
+    update = jax.jit(lambda variables: norm.apply(variables, x, True, mutable=["batch_stats"]))
     for _ in range(200):
-        _, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+        _, updated = update(variables)
         variables = {**variables, **updated}
     stats = variables["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(stats["mean"], x.mean((0, 1, 2)), rtol=1e-4)

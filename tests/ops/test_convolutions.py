@@ -38,7 +38,7 @@ def test_down_is_a_strided_correlation(form, width, channels):
     full = np.stack(
         [correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(2)], axis=-1
     )
-    np.testing.assert_allclose(form(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(form)(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
 
 
 @every_up
@@ -49,7 +49,8 @@ def test_up_adds_the_kernel_at_every_second_pixel(up, features, width):
     for row, column in np.ndindex(4, width):
         added = np.asarray(kernel) @ np.asarray(x)[0, row, column]
         expected[2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += added
-    np.testing.assert_allclose(up(x, kernel)[0], expected[1:-1, 1:-1], rtol=1e-4, atol=1e-5)
+    found = jax.jit(up)(x, kernel)[0]
+    np.testing.assert_allclose(found, expected[1:-1, 1:-1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_gradients_of_both_forms_agree(native, products, before, after, width):
     kernel = (after, before) if native is UP_NATIVE else (before, after)
     x, kernel = draw(0, 2, 8, width, before), draw(1, 4, 4, *kernel)
     expected, found = (
-        jax.grad(lambda x, k, f=form: (f(x, k) ** 3).sum(), (0, 1))(x, kernel)
+        jax.jit(jax.grad(lambda x, k, f=form: (f(x, k) ** 3).sum(), (0, 1)))(x, kernel)
         for form in (native, products)
     )
     jax.tree.map(
@@ -77,13 +78,14 @@ def test_gradients_of_both_forms_agree(native, products, before, after, width):
 @every_up
 def test_gradients_of_up_equal_finite_differences(up, features):
     x, kernel = draw(0, 1, 4, 4, 3), draw(1, 4, 4, features, 3)
-    check_grads(up, (x, kernel), order=1, modes=["rev"], rtol=1e-2, atol=1e-2)
+    check_grads(jax.jit(up), (x, kernel), order=1, modes=["rev"], rtol=1e-2, atol=1e-2)
 
 
 def test_a_batch_may_be_mapped():
     x, kernel = draw(0, 3, 8, 8, 2), draw(1, 4, 4, 2, 4)
-    mapped = jax.vmap(lambda image: convolutions.down_winograd(image[None], kernel)[0])(x)
-    np.testing.assert_allclose(mapped, convolutions.down_winograd(x, kernel), rtol=1e-4, atol=1e-5)
+    down = jax.jit(convolutions.down_winograd)
+    mapped = jax.vmap(lambda image: down(image[None], kernel)[0])(x)
+    np.testing.assert_allclose(mapped, down(x, kernel), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "factor"), [(4, 5), (16, 10)])
@@ -93,7 +95,7 @@ def test_fewer_products_round_like_float32(size, factor):
     windows = np.lib.stride_tricks.sliding_window_view(padded, (4, 4), (1, 2))[:, ::2, ::2]
     exact = np.einsum("nijchw,hwco->nijo", windows, np.asarray(kernel, np.float64))
     errors = [
-        (form(x, kernel) - exact).std() / exact.std()
+        (jax.jit(form)(x, kernel) - exact).std() / exact.std()
         for form in (convolutions.down_native, convolutions.down_winograd)
     ]
     assert errors[1] < factor * errors[0] < 4e-6

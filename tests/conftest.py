@@ -45,7 +45,7 @@ def compiler(request) -> None:
 
 @pytest.fixture(scope="module")
 def study(compiler, tmp_path_factory) -> Path:
-    """The working directory of a tiny study: a copy for one file of tests.
+    """Return the working directory of a tiny study: a copy for one file of tests.
 
     All workers copy the same one; the first of them to need it builds it.
     """
@@ -63,5 +63,5 @@ def study(compiler, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(study) -> Path:
-    """The run of that study."""
+    """Return the run of that study."""
     return study / "seed0" / "cradl"

@@ -21,12 +21,12 @@ BIG = nib.Nifti1Header(endianness=">")
 
 
 def plain() -> np.ndarray:
-    """The brain of every file here, in whole numbers that all formats can hold."""
+    """Return the brain of every file here, in whole numbers that all formats can hold."""
     return np.rint(brain(SHAPE)).astype(np.int16)
 
 
 def nifti(data=None, header=nib.Nifti1Header(), **fields) -> bytes:  # noqa: B008
-    """A .nii file whose header says what `fields` say, true or not."""
+    """Return a .nii file whose header holds `fields`, true or not."""
     data = plain() if data is None else data
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(data, AFFINE, header)
@@ -46,7 +46,7 @@ def with_extension() -> bytes:
 
 
 def sform(affine) -> dict:
-    """Fields that say the affine by the sform."""
+    """Return the fields that give the affine by the sform."""
     rows = dict(zip(("srow_x", "srow_y", "srow_z"), np.asarray(affine, float), strict=False))
     return {"sform_code": 1, **rows}
 
@@ -87,7 +87,7 @@ def flipped(place: int) -> bytes:
 
 
 def named(name: str | bytes) -> Maker:
-    """The plain scan under a name that makes trouble."""
+    """Write the plain scan under a name that makes trouble."""
 
     def make(folder: Path) -> Path:
         path = folder / os.fsdecode(name)
@@ -117,7 +117,7 @@ def link(target: str) -> Maker:
 
 
 def pair(spoil: Callable[[Path], None], **fields) -> Maker:
-    """A .hdr/.img pair, spoiled."""
+    """Write a .hdr/.img pair and spoil it."""
 
     def make(folder: Path) -> Path:
         nib.save(nib.Nifti1Pair(plain(), AFFINE), folder / "scan.img")

@@ -10,7 +10,7 @@ from cradl_jax.runs import archive
 
 
 def unpacked(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The plain values of an exported run, and its tensors by name."""
+    """Return the plain values of an exported run, and its tensors by name."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
@@ -24,13 +24,13 @@ def unpacked(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def with_checksum(about: dict, tensors: dict[str, np.ndarray]) -> dict:
-    """Plain values with the checksum that belongs to them and the tensors."""
+    """Return plain values with the checksum that belongs to them and the tensors."""
     rest = {name: value for name, value in about.items() if name != "checksum"}
     return {**rest, "checksum": archive.checksum(rest, tensors)}
 
 
 def packed(path: Path, about: object, tensors: dict[str, np.ndarray]) -> Path:
-    """A file of these plain values and tensors."""
+    """Write a file of these plain values and tensors."""
     header, blocks, end = {"__metadata__": {"run": json.dumps(about)}}, [], 0
     for name, array in tensors.items():
         block = array.tobytes()
@@ -43,7 +43,7 @@ def packed(path: Path, about: object, tensors: dict[str, np.ndarray]) -> Path:
 
 
 def raw(path: Path, header: bytes, data: bytes = b"", length: int | None = None) -> Path:
-    """A file of this header and data; `length` is what it says of the header."""
+    """Write a file of this header and data; `length` is what it claims for the header."""
     length = len(header) if length is None else length
     path.write_bytes(struct.pack("<Q", length) + header + data)
     return path

@@ -1,4 +1,4 @@
-"""A study's figures beside those of an earlier one, each with the tolerance that is stated there.
+"""Compare a study's figures with those of an earlier one, each within the tolerance kept there.
 
     python -m tests.helpers.golden runs/ci tests/golden/smoke.csv           # compare: status 0 or 1
     python -m tests.helpers.golden runs/ci tests/golden/smoke.csv --renew   # keep these
@@ -33,7 +33,7 @@ METRICS = ("auprc", "auroc")
 
 
 def figures(workdir: Path) -> dict[str, tuple[float, float]]:
-    """Figures of a study by name, with their tolerances."""
+    """Return the figures of a study by name, with their tolerances."""
     found = {}
     for place in sorted((workdir / "slices").iterdir()):
         store = open_store(place)
@@ -51,7 +51,7 @@ def figures(workdir: Path) -> dict[str, tuple[float, float]]:
 
 
 def kind(row: Result) -> str:
-    """What a score is, of those in `RESULTS`."""
+    """Return which of the kinds in `RESULTS` a score is."""
     if row.method == BASELINE:
         return "baseline"
     if not is_density(row.score):
@@ -60,7 +60,7 @@ def kind(row: Result) -> str:
 
 
 def write(path: Path, found: dict[str, tuple[float, float]]) -> None:
-    """Keep figures with their tolerances."""
+    """Write figures with their tolerances."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["figure", "value", "tolerance"])
@@ -68,7 +68,7 @@ def write(path: Path, found: dict[str, tuple[float, float]]) -> None:
 
 
 def differences(path: Path, found: dict[str, tuple[float, float]]) -> list[str]:
-    """Where figures differ from those that were kept by more than their tolerance."""
+    """Name the figures that differ from those that were kept by more than their tolerance."""
     with path.open(newline="") as file:
         kept = {row["figure"]: row for row in csv.DictReader(file)}
     differing = [f"{name}: only in one of both" for name in kept.keys() ^ found.keys()]
@@ -81,7 +81,7 @@ def differences(path: Path, found: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def main(workdir: str, path: str, *options: str) -> int:
-    """Compare, or keep with --renew; returns the exit status."""
+    """Compare, or write with --renew; return the exit status."""
     found = figures(Path(workdir))
     if options == ("--renew",):
         write(Path(path), found)

@@ -1,4 +1,4 @@
-"""What the tests of bad input share: how a fault must be told, and in which time."""
+"""What the tests of bad input share: how a fault must be named, and how soon."""
 
 import signal
 import warnings
@@ -13,7 +13,7 @@ SECONDS = 5  # that a message may take
 
 @pytest.fixture(autouse=True)
 def in_time():
-    """What hangs is interrupted and fails."""
+    """Interrupt what hangs, which then fails."""
 
     def late(*_):
         raise TimeoutError(f"no answer within {SECONDS} s")
@@ -26,7 +26,7 @@ def in_time():
 
 
 def refusal(function, *arguments) -> str:
-    """The one line of the InputError that a call must raise, without a warning beside it."""
+    """Return the one line of the InputError that a call must raise, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # of other packages
@@ -40,7 +40,7 @@ def refusal(function, *arguments) -> str:
 
 
 def put(content: dict, path: str, value) -> dict:
-    """A copy of nested values with another one at a dotted path."""
+    """Return a copy of nested values with another value at a dotted path."""
     copy = deepcopy(content)
     *outer, last = path.split(".")
     inner = copy

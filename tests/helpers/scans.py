@@ -11,7 +11,7 @@ from cradl_jax.data.scans.volumes import Volume
 
 
 def brain(shape=(20, 24, 16), seed=0) -> np.ndarray:
-    """[X, Y, Z] float32 with values in (50, 150) inside an ellipsoid, 0 outside."""
+    """Return [X, Y, Z] float32 with values in (50, 150) inside an ellipsoid, 0 outside."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     inside = (grid**2).sum(0) < 0.7
     values = np.random.default_rng(seed).uniform(50, 150, shape)
@@ -27,7 +27,7 @@ def write(path: Path, data: np.ndarray, affine=None) -> Path:
 
 
 def volume(data: np.ndarray, affine, states_orientation=True) -> Volume:
-    """What `read_volume` makes of a file whose axes point to R, A and S."""
+    """Return what `read_volume` makes of a file whose axes point to R, A and S."""
     data, affine = np.asarray(data, np.float32), np.asarray(affine, float)
     header = nib.Nifti1Image(data, affine).header
     upright = np.array([[0, 1], [1, 1], [2, 1]])

@@ -23,7 +23,7 @@ RUN = Path("seed0", "cradl")
 
 
 class Stage(NamedTuple):
-    """A command to be killed from when it says `begins`; `makes` is what it writes."""
+    """A command to be killed once it has printed `begins`; it writes `makes`."""
 
     command: str
     begins: str
@@ -44,7 +44,7 @@ STAGES = {
 
 
 def get_config():
-    """The study's config; this file is the commands' --config."""
+    """Return the study's config; this file is the commands' --config."""
     config = tiny_study.tiny_config()
     config.train.update({"epochs": 3, "warmup_epochs": 1, "batch_size": 16})
     config.gmm.update({"components": (2,), "restarts": 20, "tolerance": 1e-3})
@@ -77,20 +77,20 @@ def _run(command: str, workdir: Path, log: Path, arguments: tuple[str, ...], qui
 
 
 def wait_for(text: str, log: Path, process: multiprocessing.process.BaseProcess) -> None:
-    """Until the process has said `text`, or has ended."""
+    """Wait until the process has printed `text`, or has ended."""
     while process.is_alive() and not (log.exists() and text in log.read_text()):
         time.sleep(0.002)
 
 
 def finish(process: multiprocessing.process.BaseProcess) -> int:
-    """Wait for its end; its exit status."""
+    """Wait for its end and return its exit status."""
     process.join(300)
     assert process.exitcode is not None, "hangs"
     return process.exitcode
 
 
 def without(study: Path, stage: Stage, place: Path) -> Path:
-    """A copy of the study before a stage."""
+    """Return a copy of the study before a stage."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(study, place)
     for path in stage.makes:

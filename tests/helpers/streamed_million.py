@@ -29,7 +29,7 @@ CHUNKS = 3
 
 
 def write_store(folder: Path) -> None:
-    """All slices are 0, but for some of them."""
+    """Write slices that are 0, but for some of them."""
     folder.mkdir()
     for name, dtype in ARRAYS.items():
         open_memmap(folder / f"{name}.npy", "w+", dtype, (SLICES, SIZE, SIZE))
@@ -49,7 +49,7 @@ def write_store(folder: Path) -> None:
 
 
 def fitted(variables, images, keys, train):
-    """As good as nothing to compute: the memory is that of the data."""
+    """Compute next to nothing: the memory is that of the data."""
     loss = jnp.square(images - variables["params"]["weights"]).mean()
     return loss, (variables["batch_stats"], {})
 

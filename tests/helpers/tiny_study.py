@@ -34,7 +34,7 @@ def tiny_config():
 
 
 def write_scans(root):
-    """Lumpy ellipsoids; those with a lesion have a bright cube."""
+    """Write lumpy ellipsoids; those with a lesion have a bright cube."""
     for name, splits in SCANS.items():
         lines = ["subject,split,image,mask"]
         for split, count in splits.items():
@@ -52,7 +52,7 @@ def write_scans(root):
 
 
 def keep_initial_weights(config, workdir):
-    """A run whose encoder has learned nothing, which is enough to score slices with."""
+    """Write a run whose encoder has learned nothing, which is enough to score slices with."""
     run = runs.folder(workdir, config.seed, "cradl")
     healthy = data_sets.stores(config, workdir)["healthy"]
     write_manifest(run, settings.of_run(config, "cradl"), healthy.manifest["fingerprint"])
@@ -65,7 +65,7 @@ def keep_initial_weights(config, workdir):
 
 
 def make(workdir: Path) -> Path:
-    """Slices, a run, its densities and thresholds."""
+    """Write scans, slices, a run, its densities and thresholds; return the folder."""
     config = tiny_config()
     write_scans(workdir / "data")
     preprocessing.preprocess(config, workdir)

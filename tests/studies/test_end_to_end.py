@@ -88,7 +88,7 @@ def test_every_score_is_measured_on_every_set(study):
 
 
 def above(scores, labels, threshold):
-    """Dice, sensitivity and false-positive rate of what lies above, by their definitions."""
+    """Return Dice, sensitivity and false-positive rate above a threshold, by definition."""
     found = scores > np.float32(threshold)
     return {
         "dice": 2 * (found & labels).sum() / (found.sum() + labels.sum()),
@@ -98,7 +98,7 @@ def above(scores, labels, threshold):
 
 
 def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(study):
-    """Every slice score from the scores that are kept, and the heatmap of |intensity| anew."""
+    """Slice scores are those that the study kept, the heatmap of |intensity| is computed again."""
     stores = data_sets.stores(tiny_config(), study)
     rows = {r[1:7]: r.value for r in read_csv(study / "results.csv")}
     for method, dataset in product(SCORES, ("synth", "lesion")):
@@ -145,7 +145,7 @@ def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_pa
 
 
 def test_golden_figures_have_not_changed(study):
-    """How to renew them knowingly is said in golden.py."""
+    """golden.py describes how to renew them."""
     found = golden.figures(study)
     if os.environ.get("RENEW_GOLDEN"):
         golden.write(GOLDEN, found)

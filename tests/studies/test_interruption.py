@@ -1,4 +1,4 @@
-"""Stages killed at random moments: the same command ends where it had ended without the kill."""
+"""Stages killed at random moments: the same command gives the results of a run without a kill."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ FULL = pytest.mark.parametrize("study", [False], indirect=True, ids=["full"])
 
 @pytest.fixture(scope="module")
 def study(request, tmp_path_factory):
-    """The study that nothing interrupted, compiled quickly or as the commands do."""
+    """Return the study that nothing interrupted, compiled quickly or as the commands do."""
     stages.quickly = request.param
     workdir = tmp_path_factory.mktemp("uninterrupted")
     tiny_study.write_scans(workdir / "data")
@@ -40,7 +40,7 @@ def study(request, tmp_path_factory):
 
 
 def duration(study: Path, stage: Stage, place: Path) -> float:
-    """Seconds from when the stage begins to its end, with all compiled; the result is the same."""
+    """Return the seconds that the stage takes, with all compiled; the result is the same."""
     without(study, stage, place)
     process = stages.start(stage.command, place, place / "log", *stage.arguments)
     stages.wait_for(stage.begins, place / "log", process)
@@ -52,7 +52,7 @@ def duration(study: Path, stage: Stage, place: Path) -> float:
 
 
 def live(stage: Stage, place: Path, number: signal.Signals | None, moment: float) -> int:
-    """Run a stage, which gets a signal some seconds after its work began; its exit status."""
+    """Run a stage, send it a signal some seconds after its work began; return its exit status."""
     process = stages.start(stage.command, place, place / "log", *stage.arguments)
     if number is not None:
         stages.wait_for(stage.begins, place / "log", process)
@@ -93,7 +93,7 @@ def survive(
 
 
 def check(expected: Path, stage: Stage, found: Path) -> None:
-    """What the stage made is the same to the bit, and nothing half written is left of it."""
+    """Assert that what the stage made is the same to the bit, and nothing is left half written."""
     for path in stage.makes:
         files = [path] if (expected / path).is_file() else below(expected, path)
         assert files == ([path] if (found / path).is_file() else below(found, path))
@@ -106,9 +106,9 @@ def check(expected: Path, stage: Stage, found: Path) -> None:
 
 
 def below(root: Path, folder: Path) -> list[Path]:
-    """The files that readers see, without checkpoints, TensorBoard's and what comes after.
+    """List the files that readers see, without checkpoints, TensorBoard's and what comes after.
 
-    Nor are the hashes compared, which are of times as well.
+    Checksums are not compared either: they cover times as well.
     """
     other = {"checkpoints", "tensorboard", "densities", "thresholds", "evaluation", SUMS}
     files = (path.relative_to(root) for path in (root / folder).rglob("[!.]*") if path.is_file())
@@ -116,7 +116,7 @@ def below(root: Path, folder: Path) -> list[Path]:
 
 
 def same(expected: Path, found: Path) -> None:
-    """Arrays, results and logs; a log without its times, a manifest without its commit."""
+    """Assert that files agree: logs but for their times, manifests but for their commit."""
     if expected.suffix == ".npz":
         wanted, got = np.load(expected), np.load(found)
         assert wanted.files == got.files
@@ -135,7 +135,7 @@ def same(expected: Path, found: Path) -> None:
 
 
 def weights(run: Path):
-    """The latest state, the best weights, and when these were."""
+    """Return the latest state, the best weights, and the steps of both."""
     state = template()
     with Checkpoints(run, create=False) as kept:
         steps = np.array([kept.latest_step(), kept.best_step()])
@@ -144,7 +144,7 @@ def weights(run: Path):
 
 @functools.cache
 def template() -> TrainState:
-    """A state of the study's shapes."""
+    """Return a state of the study's shapes."""
     config = stages.get_config()
     variables = initial_variables(settings.network(config, "cradl"), 0, config.data.size)
     return create_state(variables, adam(1e-3, 0.0, 1, 10))
@@ -177,7 +177,7 @@ def test_a_stage_killed_at_25_moments_ends_as_if_it_had_not_been(study, tmp_path
 @pytest.mark.slow
 @QUICK
 def test_sigterm_ends_a_computation_that_python_waits_for(study, tmp_path):
-    """EM without end."""
+    """EM would go on without end."""
     place, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(study, place)
     shutil.rmtree(place / RUN / "densities")
@@ -194,7 +194,7 @@ def test_sigterm_ends_a_computation_that_python_waits_for(study, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own, of 6 MB."""
+    """Mount a disk of 6 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
@@ -207,7 +207,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all the space there is."""
+    """Write a file that takes all the space there is."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -241,7 +241,7 @@ def test_a_full_disk_is_named_and_the_same_command_continues(study, small_disk, 
 
 
 def saved(run: Path) -> list[Path]:
-    """Whole checkpoints."""
+    """List the whole checkpoints."""
     return [path for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
 
 

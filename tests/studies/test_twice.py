@@ -26,7 +26,7 @@ def get_config():
 
 
 def trained_config(data):
-    """The tiny study, this time trained."""
+    """Return the tiny study's config, this time trained."""
     config = tiny_config()
     config.seeds = (0,)
     config.data.root = data

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ml_collections import config_flags
 from cradl_jax.errors import LONGEST
 from experiments.cli import command
 from experiments.study import app, config_schema
-from tests.helpers import corpus, corpus_settings
+from tests.helpers import commands, corpus, corpus_settings
 from tests.helpers.refusals import in_time, refusal  # noqa: F401
 from tests.helpers.scans import brain, write
 
@@ -113,19 +112,6 @@ def test_lists_named_so_that_no_folder_can_be(tmp_path, monkeypatch, capsys):
         assert "data set's name" in refused(monkeypatch, capsys, path, *lists)
 
 
-def process(*arguments):
-    """A command as it is, within the time of its start."""
-    signal.alarm(60)
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 def healthy_and_ill(folder: Path) -> list[str]:
     """Lists of four scans, of which one is no scan."""
     for name in ("a", "b", "c", "d"):
@@ -147,12 +133,13 @@ def test_commands_print_one_line_and_end_with_status_2(tmp_path):
     os.mkfifo(tmp_path / "run.zip")
     work = f"--workdir={tmp_path / 'out'}"
     lists = healthy_and_ill(tmp_path)
-    for arguments, cause in (
+    for (name, *arguments), cause in (
         (("preprocess", "--config=configs/scans.py", work, *lists), r"b\.nii: .*pixdim"),
         (("phantom", PHANTOM, work, "--config.train.batch_size=-3"), "batch_size: .*found -3"),
         (("predict", f"--run={tmp_path / 'run.zip'}", f"--scan={tmp_path / 'a.nii'}"), "a pipe"),
     ):
-        found = process(f"experiments.{arguments[0]}", *arguments[1:])
+        signal.alarm(60)  # within the time of its start
+        found = commands.run(name, *arguments)
         assert found.returncode == 2 and not found.stdout
         lines = [line for line in found.stderr.splitlines() if line and "checking" not in line]
         assert len(lines) == 1 and re.search(f"^error: .*{cause}", lines[0]), found.stderr

@@ -3,7 +3,6 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import nibabel as nib
@@ -28,7 +27,6 @@ from tests.helpers import commands
 from tests.helpers.scans import write
 from tests.helpers.tiny_study import tiny_config
 
-REPOSITORY = Path(__file__).parents[2]
 OBLIQUE = np.array([[0, -3.9, 0.4, 60], [0.1, 0.5, 3.95, -80], [-4, 0, 0, 70], [0, 0, 0, 1.0]])
 SHAPE = (30, 36, 28)
 

@@ -21,7 +21,6 @@ from experiments.study import data_sets, preprocessing, synthesis
 from tests.helpers import commands
 from tests.helpers.scans import brain, write
 
-REPOSITORY = Path(__file__).parents[2]
 SHAPE, SPACING = (48, 58, 48), 3.5  # a brain of 1.7 liters
 AFFINE = np.diag([-SPACING, SPACING, SPACING, 1.0])  # LAS, as HCP
 AFFINE[:3, 3] = 84, -100, -84

@@ -26,8 +26,8 @@ class Command:
 
     def __init__(self, name: str, *arguments: str):
         self.arguments = [name, *arguments]
-        self.said = tempfile.TemporaryDirectory(prefix="cradl-command-")
-        outputs = tuple(Path(self.said.name, stream) for stream in ("stdout", "stderr"))
+        self.printed = tempfile.TemporaryDirectory(prefix="cradl-command-")
+        outputs = tuple(Path(self.printed.name, stream) for stream in ("stdout", "stderr"))
         quickly = jax.config.read(QUICKLY)
         self.process = CONTEXT.Process(target=_run, args=(self.arguments, outputs, quickly))
         self.process.start()
@@ -37,10 +37,10 @@ class Command:
         self.process.join(seconds)
         try:
             assert self.process.exitcode is not None, "hangs"
-            texts = [Path(self.said.name, name).read_text() for name in ("stdout", "stderr")]
+            texts = [Path(self.printed.name, name).read_text() for name in ("stdout", "stderr")]
         finally:
             self.process.kill()
-            self.said.cleanup()
+            self.printed.cleanup()
         return CompletedProcess(self.arguments, self.process.exitcode, *texts)
 
 
@@ -58,7 +58,7 @@ def _run(arguments: list[str], outputs: tuple[Path, Path], quickly: bool) -> Non
 
 
 def redirect(stdout: Path, stderr: Path) -> None:
-    """Let this process print to files."""
+    """Make this process print to files."""
     for path, stream in ((stdout, sys.stdout), (stderr, sys.stderr)):
         with path.open("a") as file:
             os.dup2(file.fileno(), stream.fileno())

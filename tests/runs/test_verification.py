@@ -16,8 +16,6 @@ from tests.helpers import commands
 from tests.helpers.exported import packed, unpacked
 from tests.helpers.tiny_study import keep_initial_weights, tiny_config
 
-REPOSITORY = Path(__file__).parents[2]
-
 
 def config_of(seed):
     config = tiny_config()

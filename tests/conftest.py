@@ -29,6 +29,31 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import experiments  # noqa: F401, completes the flags
 
 QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+LONGEST = [
+    "test_end_to_end",
+    "test_interruption",
+    "test_phantom",
+    "test_loop",
+    "test_benchmark",
+    "test_em",
+    "test_gmm",
+    "test_anomalies",
+    "test_synthesize",
+    "test_hostile",
+    "test_colab",
+    "test_predict",
+    "test_verification",
+    "test_processes",
+    "test_twice",
+    "test_bootstrap",
+    "test_convolutions",
+]
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Start with the files that take longest: no worker is left with one at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,14 +8,9 @@ from ml_collections import ConfigDict
 from cradl_jax.data.scans.checks import Annotated, missing_masks, scan_faults
 from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.splits import write_splits
-from cradl_jax.data.slices.building import (
-    complete_store,
-    finished_store,
-    plan_job,
-    slice_scans,
-)
+from cradl_jax.data.slices.building import complete_store, plan_job, slice_scans
 from cradl_jax.data.slices.journal import Shard, sliced
-from cradl_jax.data.slices.store import SliceStore, anomalous
+from cradl_jax.data.slices.store import SliceStore, anomalous, find_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
@@ -41,7 +36,7 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
     faults += missing_splits(data_sets) + leaks(config, found)
     stores = {
-        name: finished_store(store_path(workdir, name), scans, slicing(config, name))
+        name: find_store(store_path(workdir, name), scans, **slicing(config, name))
         for name, scans in data_sets.items()
     }
     unfinished = {n: scans for n, scans in data_sets.items() if scans and stores[n] is None}

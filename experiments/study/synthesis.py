@@ -53,19 +53,16 @@ def synthesize(config: ConfigDict, workdir: Path, name: str) -> None:
     missing = [s for s in sources if not bids.scan_path(root, bare(s.subject)).exists()]
     bids.write_data_set(root, config.data.sets[name].get("paper", name), splits)
 
-    def write(scan: Scan) -> tuple[str, ...]:
+    def write(scan: Scan) -> None:
         subject = bare(scan.subject)
-        try:
-            if scan.mask is not None:
-                read_scan(scan, {"size": 1, "offset": 0}, "none")
-            write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
-        except InputError as fault:
-            return fault.args
-        return ()
+        if scan.mask is not None:
+            read_scan(scan, {"size": 1, "offset": 0}, "none")
+        write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
 
     if missing:
-        results = map_scans(write, missing, workers, f"writing {name}")
-        raise_faults([fault for faults in results for fault in faults])
+        faults: list[str] = []
+        list(map_scans(write, missing, workers, f"writing {name}", faults))
+        raise_faults(faults)
     counts = sorted(Counter(splits.values()).items())
     print(f"{root}: {', '.join(f'{count} {split}' for split, count in counts)}")
 

@@ -1,15 +1,15 @@
 """List what is wrong with the files of a data set before anything is computed from them."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.volumes import Volume, read_mask, read_volume
 from cradl_jax.data.scans.workers import map_scans
-from cradl_jax.data.slices.preprocess import slice_geometry
+from cradl_jax.data.slices.preprocess import SliceGeometry, slice_geometry
 from cradl_jax.errors import InputError
 
 Annotated = Literal["none", "some", "all"]
@@ -43,6 +43,14 @@ def empty_masks(scans: Sequence[Scan]) -> str:
     )
 
 
+def geometry_of(origin: Origin, settings: Mapping[str, Any]) -> SliceGeometry:
+    """Return the geometry of a file's slices; an InputError that none is left names the file."""
+    try:
+        return slice_geometry(origin.ras_shape, origin.spacing_mm, **settings)
+    except InputError as fault:
+        raise InputError(f"{origin.path}: {fault}") from fault
+
+
 def read_scan(
     scan: Scan, settings: Mapping[str, Any], annotated: Annotated | None = None
 ) -> tuple[Volume, np.ndarray | None]:
@@ -58,13 +66,13 @@ def read_scan(
     """
     volume, mask, faults = read_volume(scan.image), None, []
     try:
-        slice_geometry(volume.origin.ras_shape, volume.spacing_mm, **settings)
+        geometry_of(volume.origin, settings)
     except InputError as fault:
-        faults.append(f"{scan.image}: {fault}")
+        faults += fault.args
     try:
         mask = None if scan.mask is None else read_mask(scan.mask, volume)
     except InputError as fault:
-        faults.append(str(fault))
+        faults += fault.args
     if annotated == "none" and mask is not None and mask.any():
         faults.append(
             f"{scan.mask}: expected no anomaly in a healthy data set, found "
@@ -82,13 +90,10 @@ def scan_faults(
     label: str,
 ) -> list[str]:
     """Read scans, and return every fault that `read_scan` finds in them."""
-    read = partial(_faults, settings=settings, annotated=annotated)
-    return [fault for faults in map_scans(read, scans, workers, label) for fault in faults]
+    faults: list[str] = []
 
-
-def _faults(scan: Scan, settings: Mapping[str, Any], annotated: Annotated) -> list[str]:
-    try:
+    def check(scan: Scan) -> None:
         read_scan(scan, settings, annotated)
-    except InputError as fault:
-        return list(fault.args)
-    return []
+
+    list(map_scans(check, scans, workers, label, faults))
+    return faults

@@ -118,24 +118,6 @@ def read_origin(path: Path) -> Origin:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what nibabel raises about a damaged file into an `InputError`."""
-    token = _reading.set(True)
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    except InputError:
-        raise
-    except Exception as fault:  # nibabel raises errors of many kinds, some of its own
-        raise InputError(
-            f"{path}: expected a complete volume (.nii, .nii.gz, .hdr/.img or .mgz), found a file "
-            f"that cannot be read ({cause(fault)}); copy or convert it again"
-        ) from fault
-    finally:
-        _reading.reset(token)
-
-
-@contextmanager
 def _opened(path: Path) -> Iterator[tuple[SpatialImage, BinaryIO]]:
     """Yield the image, its header read and its voxels on disk, and the unpacked file of its header.
 
@@ -151,17 +133,29 @@ def _opened(path: Path) -> Iterator[tuple[SpatialImage, BinaryIO]]:
     pair = name.endswith((".hdr", ".img"))
     for half in (path, path.with_suffix(".hdr"), path.with_suffix(".img")) if pair else ():
         check_file(half, "a volume")
-    with (
-        open_file(path.with_suffix(".hdr") if pair else path, "a volume") as file,
-        _readable(path),
-        gzip.open(file) if path.suffix.lower() in PACKED else file as unpacked,
-    ):
-        image = nib.load(path)
-        if not isinstance(image, SpatialImage):
-            raise InputError(
-                f"{path}: expected a volume, found a {type(image).__name__}; convert it to NIfTI"
-            )
-        yield image, cast(BinaryIO, unpacked)
+    token = _reading.set(True)
+    try:
+        with (
+            open_file(path.with_suffix(".hdr") if pair else path, "a volume") as file,
+            np.errstate(all="ignore"),
+            gzip.open(file) if path.suffix.lower() in PACKED else file as unpacked,
+        ):
+            image = nib.load(path)
+            if not isinstance(image, SpatialImage):
+                raise InputError(
+                    f"{path}: expected a volume, found a {type(image).__name__}; convert it to "
+                    "NIfTI"
+                )
+            yield image, cast(BinaryIO, unpacked)
+    except InputError:
+        raise
+    except Exception as fault:  # nibabel raises errors of many kinds, some of its own
+        raise InputError(
+            f"{path}: expected a complete volume (.nii, .nii.gz, .hdr/.img or .mgz), found a file "
+            f"that cannot be read ({cause(fault)}); copy or convert it again"
+        ) from fault
+    finally:
+        _reading.reset(token)
 
 
 def _read(path: Path) -> tuple[Volume, SpatialImage]:

@@ -7,23 +7,43 @@ from typing import TypeVar
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from cradl_jax.errors import InputError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def map_scans(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    label: str,
+    faults: list[str] | None = None,
 ) -> Iterator[Result]:
     """Yield `function` of each item in order, under a progress bar; an error drops the rest.
+
+    An `InputError` does not where `faults` is given: its item is passed over, its faults are added.
 
     Threads suffice: decompression and array arithmetic release Python's lock. BLAS keeps to one
     thread in each, because its own threads, waiting for busy cores, slow products down tenfold.
     """
+
+    def attempt(item: Item) -> Result | InputError:
+        try:
+            return function(item)
+        except InputError as fault:
+            if faults is None:
+                raise
+            return fault
+
     executor = ThreadPoolExecutor(workers)
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            yield from tqdm(
-                executor.map(function, items), desc=label, total=len(items), unit="scan"
-            )
+            results = executor.map(attempt, items)
+            for result in tqdm(results, desc=label, total=len(items), unit="scan"):
+                if isinstance(result, InputError):
+                    faults += result.args
+                else:
+                    yield result
     finally:
         executor.shutdown(cancel_futures=True)

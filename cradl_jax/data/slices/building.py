@@ -9,11 +9,12 @@ the index and renames the folder.
 
 import csv
 import json
+import math
 import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -26,19 +27,14 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax.data.scans.checks import Annotated, empty_masks, read_scan
+from cradl_jax.data.scans.checks import Annotated, empty_masks, geometry_of, read_scan
 from cradl_jax.data.scans.fingerprint import file_fingerprints, fingerprint_of_records
 from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.volumes import read_origin
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices import journal
 from cradl_jax.data.slices.journal import Shard, relative
-from cradl_jax.data.slices.preprocess import (
-    SliceGeometry,
-    Slices,
-    normalized_slices,
-    slice_geometry,
-)
+from cradl_jax.data.slices.preprocess import SliceGeometry, Slices, normalized_slices
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.data.slices.store import (
     ARRAYS,
@@ -52,12 +48,8 @@ from cradl_jax.data.slices.store import (
 )
 from cradl_jax.errors import InputError
 from cradl_jax.storage import locks
-from cradl_jax.storage.files import require_space
+from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import write_checksums
-
-
-class Faults(tuple[str, ...]):
-    """What is wrong with a scan."""
 
 
 class Job(NamedTuple):
@@ -127,22 +119,11 @@ def build_store(
             shard's scans are missing, or shards have begun with other scans or settings.
     """
     settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
-    store = finished_store(path, scans, settings)
-    if store is not None:
+    if store := find_store(path, scans, **settings):
         return store
     job = plan_job(path, scans, settings, workers)
     raise_faults(slice_scans(job, shard, workers))
     return complete_store(job, shard)
-
-
-def finished_store(
-    path: Path, scans: Sequence[Scan], settings: Mapping[str, Any]
-) -> SliceStore | None:
-    """Return the store at `path` if it is complete and of these scans and settings."""
-    store = find_store(path, scans, **settings)
-    if store is not None:
-        shutil.rmtree(path / WORK, ignore_errors=True)  # a process was killed before it did so
-    return store
 
 
 def plan_job(
@@ -161,22 +142,14 @@ def plan_job(
         raise InputError(
             f"{path}: expected a slice store or nothing, found other files; choose another folder"
         )
-    read = partial(_geometry, settings=settings)
-    results = list(map_scans(read, scans, workers, f"headers of {path.name}"))
-    raise_faults(fault for result in results if isinstance(result, Faults) for fault in result)
-    geometries = [result for result in results if isinstance(result, SliceGeometry)]
+    faults: list[str] = []
+
+    def geometry(scan: Scan) -> SliceGeometry:
+        return geometry_of(read_origin(scan.image), settings)
+
+    geometries = list(map_scans(geometry, scans, workers, f"headers of {path.name}", faults))
+    raise_faults(faults)
     return Job(path, scans, settings, annotated, geometries)
-
-
-def _geometry(scan: Scan, settings: Mapping[str, Any]) -> SliceGeometry | Faults:
-    try:
-        origin = read_origin(scan.image)
-    except InputError as fault:
-        return Faults(fault.args)
-    try:
-        return slice_geometry(origin.ras_shape, origin.spacing_mm, **settings)
-    except InputError as fault:
-        return Faults([f"{scan.image}: {fault}"])
 
 
 def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
@@ -191,7 +164,7 @@ def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
         InputError: If the disk is too small, or shards have begun with other scans or settings.
     """
     with job.lock():
-        if finished_store(job.path, job.scans, job.settings) is not None:
+        if find_store(job.path, job.scans, **job.settings):
             return []
         _prepare(job)
         merging = shard is None and journal.shards_begun(job.path) > 1
@@ -213,16 +186,13 @@ def _prepare(job: Job) -> None:
             "none is at work any more, remove that folder"
         )
     shutil.rmtree(job.partial, ignore_errors=True)
-    size = job.settings["size"]
-    job.path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (sum(n_slices), job.settings["size"], job.settings["size"])
     pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
-    needed = sum(n_slices) * size**2 * pixel_bytes
-    require_space(job.path.parent, needed, f"{sum(n_slices)} slices")
+    require_space(job.path.parent, math.prod(shape) * pixel_bytes, f"{shape[0]} slices")
     journal.work(job.path).mkdir(parents=True)
     for name, dtype in ARRAYS.items():
-        shape = (sum(n_slices), size, size)
         npy.open_memmap(job.partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    journal.write_plan(job.path, plan)
+    write_json(journal.work(job.path) / "plan.json", plan)
 
 
 def _slice(job: Job, shard: Shard, notes: Path, workers: int) -> list[str]:
@@ -230,16 +200,8 @@ def _slice(job: Job, shard: Shard, notes: Path, workers: int) -> list[str]:
     done = journal.lines(job.path, job.scans)
     todo = [number for number in shard.share(len(job.scans)) if number not in done]
     label = f"slicing {job.path.name}" + (f", shard {shard}" if shard.count > 1 else "")
-    faults = []
-
-    def sliced() -> Iterator[journal.Line]:
-        for result in map_scans(partial(_write_scan, job), todo, workers, label):
-            if isinstance(result, Faults):
-                faults.extend(result)
-            else:
-                yield result
-
-    journal.write_lines(notes, sliced())
+    faults: list[str] = []
+    journal.write_lines(notes, map_scans(partial(_write_scan, job), todo, workers, label, faults))
     return faults or _unmarked(job)
 
 
@@ -248,29 +210,24 @@ def _unmarked(job: Job) -> list[str]:
     if job.annotated in (None, "none"):
         return []
     lines = journal.lines(job.path, job.scans)
-    whole = len(lines) == len(job.scans)
-    return (
-        [empty_masks(job.scans)] if whole and not any(x["marked"] for x in lines.values()) else []
-    )
+    if len(lines) < len(job.scans) or any(line["marked"] for line in lines.values()):
+        return []
+    return [empty_masks(job.scans)]
 
 
-def _write_scan(job: Job, number: int) -> journal.Line | Faults:
-    """Slice a scan into the arrays; return its line for the journal, or what is wrong with it."""
+def _write_scan(job: Job, number: int) -> journal.Line:
+    """Slice a scan into the arrays, and return its line for the journal."""
     scan = job.scans[number]
     stamps = journal.stamps(scan)
-    try:
-        volume, mask = read_scan(scan, job.settings, job.annotated)
-    except InputError as fault:
-        return Faults(fault.args)
+    volume, mask = read_scan(scan, job.settings, job.annotated)
     slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **job.settings)
     _write_rows(job.partial, slices, job.starts[number])
-    image, mask_file = (relative(file, job.path) for file in (scan.image, scan.mask))
     image_fingerprint, mask_fingerprint = file_fingerprints(scan)
     record = {
         "subject": scan.subject,
         "split": scan.split,
-        "image": image,
-        "mask": mask_file,
+        "image": relative(scan.image, job.path),
+        "mask": relative(scan.mask, job.path),
         "image_fingerprint": image_fingerprint,
         "mask_fingerprint": mask_fingerprint,
         "mean": mean,
@@ -278,12 +235,11 @@ def _write_scan(job: Job, number: int) -> journal.Line | Faults:
         "affine": volume.affine.tolist(),
         **asdict(job.geometries[number]),
     }
-    index = [[int(z), float(p)] for z, p in zip(slices.z_index, slices.position, strict=True)]
     return {
         "scan": number,
         "stamps": stamps,
         "record": record,
-        "index": index,
+        "index": list(zip(slices.z_index.tolist(), slices.position.tolist(), strict=True)),
         "marked": 0 if mask is None else int(np.count_nonzero(mask)),
         "description": describe(volume)._asdict() if scan.split == "train" else None,
     }
@@ -292,13 +248,11 @@ def _write_scan(job: Job, number: int) -> journal.Line | Faults:
 def _write_rows(folder: Path, slices: Slices, first: int) -> None:
     """Write a scan's slices to the arrays, from the row `first`, and to the disk."""
     for name, dtype in ARRAYS.items():
-        rows, path = np.ascontiguousarray(getattr(slices, name), dtype), folder / f"{name}.npy"
-        with path.open("rb") as file:
+        rows = np.ascontiguousarray(getattr(slices, name), dtype)
+        with (folder / f"{name}.npy").open("r+b") as file:
             npy.read_magic(file)
             npy.read_array_header_1_0(file)
-            start = file.tell()
-        with path.open("r+b") as file:
-            file.seek(start + int(first) * rows[0].nbytes)
+            file.seek(int(first) * rows[0].nbytes, os.SEEK_CUR)
             file.write(rows.data)
             file.flush()
             os.fsync(file.fileno())

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 from cradl_jax.data.scans.fingerprint import PREPROCESSING, files_of
 from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.data.slices.store import FORMAT, WORK
-from cradl_jax.storage.files import write_json
 
-CHECKSUM = "sha256"  # the field of a line's own checksum
 Line = dict[str, Any]
 """What is written of a sliced scan: `scan`, its number; `stamps`, see there; and more."""
 
@@ -60,11 +58,6 @@ def read_plan(path: Path) -> list:
         return list(json.loads((work(path) / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return []
-
-
-def write_plan(path: Path, content: list) -> None:
-    """Write the plan of an unfinished store."""
-    write_json(work(path) / "plan.json", content)
 
 
 def shards_begun(path: Path) -> int:
@@ -124,8 +117,8 @@ def relative(file: Path | None, store: Path) -> str | None:
 
 
 def with_checksum(line: Line) -> Line:
-    """Return a line together with its own checksum."""
-    return {**line, CHECKSUM: _checksum(line)}
+    """Return a line together with its own checksum, the SHA-256 of its JSON."""
+    return {**line, "sha256": _checksum(line)}
 
 
 def without_checksum(line: Line) -> Line:
@@ -136,13 +129,11 @@ def without_checksum(line: Line) -> Line:
     """
     if not isinstance(line, dict):
         raise ValueError("no mapping")
-    values = {name: value for name, value in line.items() if name != CHECKSUM}
-    if line.get(CHECKSUM) != _checksum(values):
+    checksum = line.pop("sha256", None)
+    if checksum != _checksum(line):
         raise ValueError("values other than those that were written")
-    return values
+    return line
 
 
 def _checksum(line: Line) -> str:
-    """Return the SHA-256 of a line as it is read back from JSON."""
-    plain = json.loads(json.dumps(line))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ since only thresholds need it; `manifest.json` with the fingerprint of what it w
 import csv
 import json
 import mmap
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,19 @@ def find_store(
     offset: int,
     slice_spacing_mm: float | None = None,
 ) -> SliceStore | None:
-    """Open the store at `path` if it is complete and was made from these scans and settings."""
+    """Open the store at `path` if it is complete and was made from these scans and settings.
+
+    What a process that was killed while it completed the store left in it is removed.
+    """
     try:
         store = open_store(path)
     except InputError:
         return None
     settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
-    return store if store.manifest["fingerprint"] == fingerprint(scans, settings) else None
+    if store.manifest["fingerprint"] != fingerprint(scans, settings):
+        return None
+    shutil.rmtree(path / WORK, ignore_errors=True)
+    return store
 
 
 def open_store(path: Path) -> SliceStore:

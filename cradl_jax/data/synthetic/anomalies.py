@@ -7,6 +7,7 @@ for ISLES and BraTS: lesions that glow in T2, seen by another scanner. Lengths a
 intensities relative to the volume's own brain, so that real scans serve as well as phantoms.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,6 +20,7 @@ from cradl_jax.data.synthetic.phantom import Spacing, smooth_field
 SMALLEST_MM, LARGEST_MM = (27.0, 27.0, 12.5), (43.0, 43.0, 25.0)
 # A large lesion and sometimes a small one; prevalences between those of ISLES and BraTS in Table 1.
 LESION_MM = ((20.0, 42.0), (8.0, 16.0))
+BORDER_MM = 2.0  # of a lesion
 DEPTH_MM = 14.0  # of an anomaly's center under the brain's surface, in its slice
 
 
@@ -78,31 +80,15 @@ def _tube(key: Array, p: Array) -> Array:
 SHAPES = (_superellipsoid, _torus, _star, _tube)
 
 
-def _stripes(key: Array, q: Array) -> Array:
-    return jnp.sign(jnp.sin(q[..., 0]))
-
-
-def _waves(key: Array, q: Array) -> Array:
-    return jnp.sin(q[..., 0]) * jnp.cos(0.5 * q[..., 1])
-
-
-def _checker(key: Array, q: Array) -> Array:
-    return jnp.sign(jnp.prod(jnp.sin(q), axis=-1))
-
-
-def _grain(key: Array, q: Array) -> Array:
-    return jax.random.normal(key, q.shape[:-1])
-
-
-def _gradient(key: Array, q: Array) -> Array:
-    return jnp.clip(q[..., 0] / 6, -1.5, 1.5)
-
-
-def _flat(key: Array, q: Array) -> Array:
-    return jnp.zeros(q.shape[:-1])
-
-
-TEXTURES = (_stripes, _waves, _checker, _grain, _gradient, _flat)
+TEXTURES: tuple[Callable[[Array, Array], Array], ...] = (
+    lambda key, q: jnp.sign(jnp.sin(q[..., 0])),  # stripes
+    lambda key, q: jnp.sin(q[..., 0]) * jnp.cos(0.5 * q[..., 1]),  # waves
+    lambda key, q: jnp.sign(jnp.prod(jnp.sin(q), axis=-1)),  # a checkerboard
+    lambda key, q: jax.random.normal(key, q.shape[:-1]),  # grain
+    lambda key, q: jnp.clip(q[..., 0] / 6, -1.5, 1.5),  # a gradient
+    lambda key, q: jnp.zeros(q.shape[:-1]),  # flat
+)
+"""Patterns at phases `q` [..., 3] from a shape's center."""
 
 
 @partial(jax.jit, static_argnames="spacing_mm")
@@ -160,28 +146,21 @@ def add_lesions(
     share = jnp.where(brain, share, 0)
     glow = level + deviation * jax.random.uniform(glow_key, minval=0.8, maxval=2.4)
     lesioned = volume + share * jnp.maximum(glow - volume, 0) * 0.9
-    mask = share >= 0.5
-    return jnp.where(share > 0.02, lesioned, volume), mask
+    return jnp.where(share > 0.02, lesioned, volume), share >= 0.5
 
 
 def _lesion(
-    key: Array,
-    brain: Array,
-    positions: Array,
-    spacing_mm: Spacing,
-    sizes_mm: tuple[float, float],
+    key: Array, brain: Array, positions: Array, spacing_mm: Spacing, sizes_mm: tuple[float, float]
 ) -> Array:
     """Share of a lesion in every voxel, falling from 1 to 0 over a few mm."""
     center_key, radius_key, shape_key, field_key = jax.random.split(key, 4)
     center = _center(center_key, brain, positions, spacing_mm)
-    smallest, largest = sizes_mm
-    radius = jax.random.uniform(radius_key, minval=smallest, maxval=largest)
+    radius = jax.random.uniform(radius_key, minval=sizes_mm[0], maxval=sizes_mm[1])
     stretch = jax.random.uniform(shape_key, (3,), minval=0.8, maxval=1.25)
     stretch *= jnp.array([1, 1, 0.75])  # wider than tall
     wobble = smooth_field(field_key, brain.shape, spacing_mm, 14.0, 1)[..., 0]
     distance = jnp.linalg.norm((positions - center) / stretch, axis=-1) / radius
-    border_mm = 2.0
-    return jax.nn.sigmoid((1 + 0.2 * wobble - distance) * radius / border_mm)
+    return jax.nn.sigmoid((1 + 0.2 * wobble - distance) * radius / BORDER_MM)
 
 
 @partial(jax.jit, static_argnames="spacing_mm")

@@ -38,16 +38,13 @@ def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
     from nilearn import datasets  # takes seconds to import
 
     template = datasets.load_mni152_template(resolution=1)
-    t1, gray, white = (
-        np.pad(image.get_fdata(dtype=np.float32), PADDING)
-        for image in (
-            template,
-            datasets.load_mni152_gm_template(resolution=1),
-            datasets.load_mni152_wm_template(resolution=1),
-        )
-    )
+    matter = (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    images = (template, *(load(resolution=1) for load in matter))
+    t1, gray, white = (np.pad(image.get_fdata(dtype=np.float32), PADDING) for image in images)
     brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0, iterations=2))
-    start = _start(brain)
+    inside = np.argwhere(brain)
+    centered = (inside.min(0) + inside.max(0) + 1 - np.array(FIELD_OF_VIEW_MM, int)) // 2
+    start = centered + np.array([0, 0, HEADROOM_MM])
     window = tuple(
         slice(a, a + int(length)) for a, length in zip(start, FIELD_OF_VIEW_MM, strict=True)
     )
@@ -57,25 +54,14 @@ def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
     tissue = np.stack([fluid, gray, white], -1)
     means = (tissue * t1[..., None]).sum((0, 1, 2)) / tissue.sum((0, 1, 2))
     contrast = np.where(brain, t1 - tissue @ means, 0)
+    ventricles = (fluid > 0.5) & (ndimage.distance_transform_edt(brain) > 30)  # fluid deep inside
     box = [max(1, round(step)) for step in spacing_mm]
     return Atlas(
         jnp.asarray(ndimage.uniform_filter(tissue, (*box, 0))),
         jnp.asarray(ndimage.uniform_filter(contrast, box)),
-        jnp.asarray(_towards(_ventricles(fluid, brain), spacing_mm)),
+        jnp.asarray(_towards(ventricles, spacing_mm)),
         jnp.asarray((template.affine @ [*(start - PADDING), 1])[:3], jnp.float32),
     )
-
-
-def _start(brain: np.ndarray) -> np.ndarray:
-    """First voxel of the window of `FIELD_OF_VIEW_MM` around the brain."""
-    inside = np.argwhere(brain)
-    centered = (inside.min(0) + inside.max(0) + 1 - np.array(FIELD_OF_VIEW_MM, int)) // 2
-    return centered + np.array([0, 0, HEADROOM_MM])
-
-
-def _ventricles(fluid: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Find the fluid deep inside the brain, bool."""
-    return (fluid > 0.5) & (ndimage.distance_transform_edt(brain) > 30)
 
 
 def _towards(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:

@@ -5,6 +5,7 @@ invertible deformations at several scales, width of ventricles and sulci) and a 
 (tissue contrast, bias field, Rician noise).
 """
 
+import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -19,8 +20,6 @@ GENERATOR = 1  # raised whenever a key comes to give another volume
 DEFORMATIONS_MM = ((60.0, 4.5), (28.0, 3.0), (13.0, 1.6))  # correlation length, size
 STEEPEST = 0.8  # of a displacement, mm per mm; below 1 the deformation is invertible
 INTENSITIES = (1.0, 0.55, 0.36)  # of fluid, grey and white matter in a T2-weighted scan
-
-
 Spacing = tuple[float, float, float]  # size of a voxel, mm; static under jit
 
 
@@ -75,18 +74,16 @@ def _cubic_b_spline(t: Array) -> Array:
 def interpolate(volume: Array, points: Array) -> Array:
     """Trilinear samples of [X, Y, Z, C] at voxel coordinates [..., 3], [..., C]; edges go on."""
     last = jnp.array(volume.shape[:3]) - 1
-    points = lax.optimization_barrier(jnp.clip(points, 0, last))  # not anew for each corner
+    points = lax.optimization_barrier(jnp.clip(points, 0, last))  # once for all corners
     corner = jnp.minimum(points.astype(int), last - 1)
     upper = points - corner
     _, ny, nz, channels = volume.shape
     flat = volume.reshape(-1, channels)
     index = (corner[..., 0] * ny + corner[..., 1]) * nz + corner[..., 2]
     total = 0.0
-    for x in (0, 1):
-        for y in (0, 1):
-            for z in (0, 1):
-                side = jnp.where(jnp.array([x, y, z]) == 1, upper, 1 - upper)
-                total += side.prod(-1)[..., None] * flat[index + (x * ny + y) * nz + z]
+    for x, y, z in itertools.product((0, 1), repeat=3):
+        side = jnp.where(jnp.array([x, y, z]) == 1, upper, 1 - upper)
+        total += side.prod(-1)[..., None] * flat[index + (x * ny + y) * nz + z]
     return total
 
 
@@ -109,9 +106,8 @@ def deformation(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Array:
     """
     affine_key, ventricle_key, shift_key, *field_keys = jax.random.split(key, 6)
     shape = grid_shape(spacing_mm)
-    head = grid_mm(spacing_mm)
     center = atlas.origin_mm + (jnp.array(FIELD_OF_VIEW_MM) - 1) / 2
-    base = center + head @ head_shape(affine_key).T
+    base = center + grid_mm(spacing_mm) @ head_shape(affine_key).T
     base += 1.5 * jax.random.truncated_normal(shift_key, -2, 2, (3,))
     displacement = sum(
         size * smooth_field(field_key, shape, spacing_mm, scale, 3)
@@ -131,19 +127,17 @@ def deformation(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Array:
 def sample_healthy(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Subject:
     """Render a healthy subject's scan on the grid of `grid_mm`."""
     keys = jax.random.split(key, 5)
-    shape = grid_shape(spacing_mm)
     points = deformation(keys[0], atlas, spacing_mm) - atlas.origin_mm
     tissue = interpolate(atlas.tissue, points)
     contrast = interpolate(atlas.contrast[..., None], points)[..., 0]
     brain = tissue.sum(-1) > 0.5
-    tissue = _individual(keys[1], tissue, spacing_mm)
-    tissue *= brain[..., None]
+    tissue = _individual(keys[1], tissue, spacing_mm) * brain[..., None]
 
     levels = jnp.array(INTENSITIES) * (
         1 + jnp.array([0.08, 0.05, 0.05]) * jax.random.truncated_normal(keys[2], -2, 2, (3,))
     )
     nuclei = jnp.where(tissue[..., 0] < 0.2, contrast, 0)  # iron: bright in T1, dark in T2
-    texture = 0.02 * smooth_field(keys[4], shape, spacing_mm, 4.0, 1)[..., 0]
+    texture = 0.02 * smooth_field(keys[4], brain.shape, spacing_mm, 4.0, 1)[..., 0]
     signal = (tissue @ levels - 0.6 * nuclei) * (1 + texture)
     return Subject(acquire(keys[3], signal, brain, spacing_mm), brain, tissue)
 

@@ -131,12 +131,13 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     beyond = {name: distances[name] > limit for name, limit in reference.limits.items()}
     misplaced = [_size(scan, reference), _axes(scan, reference)]
     beyond["appearance"] &= not any(misplaced)
+    inverted = beyond["appearance"] and 1 - distances["appearance"] < INVERTED
     sentences = [
         *misplaced,
         None if scan.oriented else UNSTATED,
         _grid(scan, reference),
-        _contrast(distances, beyond, reference.limits),
-        SKULL if beyond["layers"] and not _inverted(distances, beyond) else None,
+        _inverted(distances) if inverted else _contrast(distances, beyond, reference.limits),
+        SKULL if beyond["layers"] and not inverted else None,
     ]
     if not any(sentences) and beyond["shape"]:
         sentences = [SHAPE]
@@ -222,13 +223,15 @@ def _grid(scan: Description, reference: Reference) -> str | None:
     )
 
 
+def _inverted(distances: dict) -> str:
+    return (
+        "The contrast looks inverted: the scan is bright where the training scans are dark "
+        f"(correlation in space {1 - distances['appearance']:.2f}); check that it is T2-weighted "
+        "as they are."
+    )
+
+
 def _contrast(distances: dict, beyond: dict, limits: Mapping[str, float]) -> str | None:
-    if _inverted(distances, beyond):
-        return (
-            "The contrast looks inverted: the scan is bright where the training scans are dark "
-            f"(correlation in space {1 - distances['appearance']:.2f}); check that it is "
-            "T2-weighted as they are."
-        )
     if not (beyond["contrast"] or beyond["appearance"]):
         return None
     return (
@@ -237,10 +240,6 @@ def _contrast(distances: dict, beyond: dict, limits: Mapping[str, float]) -> str
         f"in space {1 - distances['appearance']:.2f}, usual from {1 - limits['appearance']:.2f}): "
         "another sequence, scanner or preprocessing can look abnormal everywhere."
     )
-
-
-def _inverted(distances: dict, beyond: dict) -> bool:
-    return beyond["appearance"] and 1 - distances["appearance"] < INVERTED
 
 
 def _lengths(values: Sequence[float]) -> str:

@@ -18,7 +18,7 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
     """Open the slice store of every data set, the healthy one first.
 
     Raises:
-        InputError: If one is missing or was made with other settings.
+        InputError: If one is missing or was made with other settings, or processes have others.
     """
     opened = {}
     for name in names(config):
@@ -32,12 +32,6 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
                 f"{opened[name].path}: expected slices made with {expected}, found {found}; run "
                 "python -m experiments.preprocess again, or choose another working directory"
             )
-    return opened
-
-
-def agreed_stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
-    """Open every data set's slices, the healthy one first; all processes have the same."""
-    opened = stores(config, workdir)
     processes.assert_equal({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
     return opened
 

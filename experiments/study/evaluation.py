@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """Measure all scores of one method and seed on all anomalous data sets; keep what is there."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
-    opened = data_sets.agreed_stores(config, workdir)
+    opened = data_sets.stores(config, workdir)
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
     label_free = label_free_thresholds(config, workdir, method, opened[HEALTHY], made_from)
     processes.broadcast_from_first(

@@ -28,7 +28,7 @@ from experiments.study import data_sets, runs, settings
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
-    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    healthy = next(iter(data_sets.stores(config, workdir).values()))
     run = runs.check(config, workdir, method, healthy)
     origin = settings.of_densities(config), checkpoints.read_fingerprint(run)
     processes.broadcast_from_first(lambda: write_manifest(folder, *origin))

@@ -67,9 +67,8 @@ def write(config: ConfigDict, folder: Path) -> None:
     for index, (name, sample) in enumerate(DATA_SETS.items()):
         root = folder / name
         counts = settings.subjects[name].to_dict()
-        made_with = {"spacing_mm": settings.spacing_mm, "subjects": counts}
-        made_with["generator"] = phantom.GENERATOR
-        write_manifest(root, made_with, f"seed {settings.seed}")
+        grid = {"spacing_mm": settings.spacing_mm, "generator": phantom.GENERATOR}
+        write_manifest(root, {**grid, "subjects": counts}, f"seed {settings.seed}")
         order = [split for split in sorted(counts) for _ in range(counts[split])]
         splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
         bids.write_data_set(root, f"CRADL phantom, {name}", splits)

@@ -109,8 +109,8 @@ def claim(config: ConfigDict, workdir: Path, name: str, sources: list[Scan]) -> 
             f"{root}: expected nothing or what this command made, found other files; move them "
             f"away ({elsewhere})"
         )
-    made_with = {"seed": config.data.seed, "generator": phantom.GENERATOR}
-    made_with["subjects"] = {bare(scan.subject): scan.split for scan in sources}
+    subjects = {bare(scan.subject): scan.split for scan in sources}
+    made_with = {"seed": config.data.seed, "generator": phantom.GENERATOR, "subjects": subjects}
     try:
         write_manifest(root, made_with, fingerprint(sources, {}))
     except InputError as fault:

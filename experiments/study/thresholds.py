@@ -24,7 +24,7 @@ from experiments.study.scores import HeatmapFiles, score, voxels
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
-    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    healthy = next(iter(data_sets.stores(config, workdir).values()))
     about = settings(config, healthy, method)
     made_from = runs.fingerprint(config, workdir, method, healthy)
     processes.broadcast_from_first(lambda: write_manifest(folder, about, made_from))

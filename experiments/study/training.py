@@ -63,7 +63,7 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
         InputError: the run exists and `resume` is false, or it was made with other settings or
             data, or training met numbers that are not finite.
     """
-    healthy = next(iter(data_sets.agreed_stores(config, workdir).values()))
+    healthy = next(iter(data_sets.stores(config, workdir).values()))
     setup = set_up(config, method, healthy)
     run = runs.folder(workdir, config.seed, method)
     origin = settings.of_run(config, method), healthy.manifest["fingerprint"]

@@ -42,7 +42,7 @@ def find_scans(path: Path, layout: str) -> list[Scan]:
     return scans
 
 
-def list_scans(path: Path, layout: str) -> tuple[list[Scan], list[str]]:
+def list_scans(path: Path, layout: str) -> Found:
     """List the scans of the data set at `path` by path (a CSV file keeps its order).
 
     Args:
@@ -170,7 +170,7 @@ def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
     for line, row in read_table(path, delimiter="\t", columns=("participant_id",)):
         subject, split = row["participant_id"], row.get("split", "n/a")
         if split not in (*SPLITS, "", "n/a"):
-            faults.append(_split_fault(path, line, split))
+            faults.append(split_fault(path, line, split))
         elif subject in splits:
             faults.append(f"{path}, line {line}: {subject} was listed before; keep one row of it")
         elif split in SPLITS:
@@ -211,7 +211,7 @@ def _find_csv(path: Path) -> Found:
     columns = ("subject", "split", "image", "mask")
     for line, row in read_table(path, delimiter=",", columns=columns):
         if row["split"] not in SPLITS:
-            faults.append(_split_fault(path, line, row["split"]))
+            faults.append(split_fault(path, line, row["split"]))
         for column in ("subject", "image"):
             if not row[column]:
                 faults.append(f"{path}, line {line}: expected '{column}', found none; fill it in")
@@ -237,8 +237,9 @@ def _find_csv(path: Path) -> Found:
     return scans, faults
 
 
-def _split_fault(path: Path, line: int, split: str) -> str:
-    return f"{path}, line {line}: expected split {', '.join(SPLITS)}, found {split!r}; correct it"
+def split_fault(path: Path, line: int, split: str, splits: Iterable[str] = SPLITS) -> str:
+    """Return the fault of a line with none of the `splits`."""
+    return f"{path}, line {line}: expected split {', '.join(splits)}, found {split!r}; correct it"
 
 
 def read_table(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from cradl_jax.data.scans.layouts import HELD_OUT, SPLITS, Scan, read_table
+from cradl_jax.data.scans.layouts import HELD_OUT, SPLITS, Scan, read_table, split_fault
 from cradl_jax.errors import InputError
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import no_file
@@ -128,10 +128,7 @@ def _read_splits(path: Path) -> tuple[dict[str, str], list[str]]:
     for line, row in read_table(path, delimiter=",", columns=COLUMNS):
         subject, split = bare(row["subject"]), row["split"]
         if split not in DRAWN:
-            faults.append(
-                f"{path}, line {line}: expected split {', '.join(DRAWN)}, found {split!r}; "
-                "correct it"
-            )
+            faults.append(split_fault(path, line, split, DRAWN))
         if subject in splits:
             faults.append(f"{path}, line {line}: {subject} was listed before; keep one row of it")
         splits.setdefault(subject, split)

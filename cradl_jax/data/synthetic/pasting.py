@@ -3,17 +3,15 @@
 from pathlib import Path
 
 import jax
-import nibabel as nib
 import numpy as np
 from jax import Array
 from nibabel.spatialimages import SpatialImage
 
 from cradl_jax.data.scans import bids
 from cradl_jax.data.scans.volumes import read_stored
+from cradl_jax.data.slices.native import to_scan_grid
 from cradl_jax.data.synthetic.anomalies import paste_object
 from cradl_jax.errors import InputError
-
-RAS = np.array([[0, 1], [1, 1], [2, 1]])  # the orientation of volumes in memory
 
 
 def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
@@ -42,8 +40,9 @@ def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
             f"with voxels of {spacing_mm} mm; check the scan and its spacing"
         )
     voxels, affine = _native_voxels(stored), volume.origin.affine
-    back = nib.orientations.ornt_transform(RAS, volume.origin.orientation)
-    pasted, mask = (nib.apply_orientation(array, back) for array in (pasted, mask))
+    pasted, mask = (
+        to_scan_grid(array, volume.origin).reshape(voxels.shape) for array in (pasted, mask)
+    )
     voxels[mask] = _as_type(pasted[mask], voxels.dtype)
     bids.write_volume(bids.mask_path(root, subject), mask.astype(np.uint8), affine)
     bids.write_volume(bids.scan_path(root, subject), voxels, affine)

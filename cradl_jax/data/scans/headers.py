@@ -55,12 +55,9 @@ class Origin:
 
 
 def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
-    """Return the origin of the image at `path`.
+    """Return the origin of the image at `path`, whose voxels may still be on disk.
 
-    Args:
-        path: For the messages.
-        image: Its voxels may still be on disk.
-        file: The unpacked file that holds its header, at its beginning.
+    `file` is the unpacked file that holds its header, at its beginning.
 
     Raises:
         InputError: If it is no 3-D volume of real numbers placed in space.

@@ -157,11 +157,7 @@ def _some(subjects: Collection[str]) -> str:
 def source_faults(name: str, made: Sequence[Scan], source: str, scans: Sequence[Scan]) -> list[str]:
     """Find the subjects of a data set that were not held out of the one it was made from.
 
-    Args:
-        name: The data set's name.
-        made: Its scans.
-        source: The name of the data set that it was made from.
-        scans: All scans of that one, those held out too.
+    `made` are the scans of the data set `name`; `scans` are all of `source`, those held out too.
     """
     learned = {bare(scan.subject) for scan in scans if scan.split != HELD_OUT}
     leaking = learned & {bare(scan.subject) for scan in made}

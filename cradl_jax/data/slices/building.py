@@ -90,26 +90,17 @@ def build_store(
     path: Path,
     scans: Sequence[Scan],
     *,
-    size: int,
-    offset: int,
-    slice_spacing_mm: float | None = None,
     workers: int,
     shard: Shard | None = None,
+    **settings: float | None,
 ) -> SliceStore | None:
     """Return the slice store at `path`, made from the scans unless it is there already.
 
     It is written to `<path>.partial` and renamed when it is complete. What is sliced already, by
-    this process or by shards, is kept if it is of the same scans and settings.
-
-    Args:
-        path: Folder of the store.
-        scans: The data set.
-        size: See `slice_geometry`, as for the next two.
-        offset: Number of slices left out at each end of a volume.
-        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
-        workers: Number of scans sliced at once.
-        shard: Which share of the scans to slice; None: all, or, if shards have begun, none: what
-            they wrote becomes the store.
+    this process or by shards, is kept if it is of the same scans and settings: `size`, `offset` and
+    `slice_spacing_mm` of `slice_geometry`. A number of `workers` slice a scan each at a time. A
+    shard slices its share of the scans; None slices all, or, if shards have begun, none: what they
+    wrote becomes the store.
 
     Returns:
         The store; for a shard None while others are not done.
@@ -118,7 +109,7 @@ def build_store(
         InputError: If a scan cannot be used, the disk is too small, `path` is another folder, a
             shard's scans are missing, or shards have begun with other scans or settings.
     """
-    settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
+    settings = {"slice_spacing_mm": None, **settings}
     if store := find_store(path, scans, **settings):
         return store
     job = plan_job(path, scans, settings, workers)

@@ -26,12 +26,12 @@ def to_volume(
 
     Linear interpolation between the centers of pixels and, where the stack was resampled, of
     slices; where voxels are larger than pixels, a weighted mean over about two voxels. Values keep
-    their unit. A voxel is 0 if its center lies beyond the slices.
+    their unit. A voxel is 0 if its center lies beyond the slices, or outside the `brain`.
 
     Args:
         maps: [n, size, size], a finite map for each slice of `geometry`, from the lowest.
         geometry: How the volume was sliced.
-        brain: [X, Y, Z] bool; voxels outside become 0. None keeps them.
+        brain: [X, Y, Z] bool; None is everywhere.
 
     Returns:
         [X, Y, Z] float32 along R, A and S.

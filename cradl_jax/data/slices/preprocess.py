@@ -59,11 +59,11 @@ def slice_geometry(
     pixel_mm: float | None = None,
     center_mm: tuple[float, float] = (0.0, 0.0),
 ) -> SliceGeometry:
-    """Return the geometry of the slices of a volume of `shape` voxels along R, A and S.
+    """Return the geometry of the slices of a volume.
 
     Args:
         shape: Voxels along R, A and S.
-        spacing_mm: Distance of neighboring voxels along R, A and S in millimeters.
+        spacing_mm: Distance of neighboring voxels along R, A and S.
         size: Height and width of a slice in pixels.
         offset: Number of slices left out at each end.
         slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
@@ -100,13 +100,8 @@ def plane_center(
     """Find the middle of slices of `side_mm`, along R and A, from the volume's middle in mm.
 
     It is the volume's middle where the slice is as wide as the volume or wider. Where the volume is
-    cropped it is the middle of the brain's box, or, if the box is wider than the slice, the brain's
-    center of mass, which a speck far away hardly moves.
-
-    Args:
-        brain: [X, Y, Z] bool, true somewhere.
-        spacing_mm: Distance of neighboring voxels in millimeters.
-        side_mm: Height and width of a slice.
+    cropped it is the middle of the box of `brain` ([X, Y, Z] bool, true somewhere), or, if the box
+    is wider than the slice, the brain's center of mass, which a speck far away hardly moves.
     """
     plane, center = np.count_nonzero(brain, axis=2), []
     for counts, step in ((plane.sum(1), spacing_mm[0]), (plane.sum(0), spacing_mm[1])):
@@ -132,17 +127,9 @@ def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
 def normalize(
     data: np.ndarray, brain: np.ndarray, mean: float, std: float, clip: float = CLIP
 ) -> np.ndarray:
-    """Return the z-score, clipped to +-`clip`, exactly 0 outside the brain (Section 4.1).
+    """Return the z-score of `data` by its `moments`, [X, Y, Z] float32 (Section 4.1).
 
-    Args:
-        data: [X, Y, Z] intensities of one volume.
-        brain: [X, Y, Z] bool.
-        mean: Mean intensity, see `moments`.
-        std: Standard deviation, see `moments`.
-        clip: Largest magnitude kept.
-
-    Returns:
-        [X, Y, Z] float32.
+    It is clipped to +-`clip`, and exactly 0 outside the brain, [X, Y, Z] bool.
     """
     score = (data - np.float32(mean)) / np.float32(std)
     np.clip(score, -clip, clip, out=score)
@@ -155,11 +142,7 @@ def normalized_slices(
 ) -> tuple[Slices, float, float]:
     """Return the normalized slices of a brain-extracted volume and its `moments` (Section 4.1).
 
-    Args:
-        data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
-        mask: See `slice_volume`, as for the others.
-        spacing_mm: Distance of neighboring voxels in millimeters.
-        **settings: `size`, `offset`, `slice_spacing_mm` and `pixel_mm`.
+    See `slice_volume` for the arguments; the brain is where `data` is not 0.
 
     Raises:
         InputError: If no slice is left.
@@ -176,10 +159,8 @@ def slice_volume(
     mask: np.ndarray | None,
     spacing_mm: tuple[float, float, float],
     *,
-    size: int,
-    offset: int,
-    slice_spacing_mm: float | None = None,
     pixel_mm: float | None = None,
+    **settings,
 ) -> Slices:
     """Cut a volume into axial slices of `size` x `size` pixels, keeping the aspect ratio in mm.
 
@@ -190,31 +171,23 @@ def slice_volume(
         data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
         brain: [X, Y, Z] bool, true somewhere.
         mask: [X, Y, Z] bool, or None for a healthy volume.
-        spacing_mm: Distance of neighboring voxels in millimeters.
-        size: See `slice_geometry`, as for the next three.
-        offset: Number of slices left out at each end.
-        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+        spacing_mm: Distance of neighboring voxels.
         pixel_mm: Side of a pixel, the slices around `plane_center`; None shows the whole volume.
+        **settings: `size`, `offset` and `slice_spacing_mm`, see `slice_geometry`.
 
     Raises:
         InputError: If no slice is left.
     """
-    geometry = slice_geometry(
-        data.shape,
-        spacing_mm,
-        size=size,
-        offset=offset,
-        slice_spacing_mm=slice_spacing_mm,
-        pixel_mm=pixel_mm,
-        center_mm=plane_center(brain, spacing_mm, size * pixel_mm) if pixel_mm else (0.0, 0.0),
-    )
+    if pixel_mm:
+        settings["center_mm"] = plane_center(brain, spacing_mm, settings["size"] * pixel_mm)
+    geometry = slice_geometry(data.shape, spacing_mm, pixel_mm=pixel_mm, **settings)
     coverage = _area_means(brain, geometry)
     brains = coverage >= 0.5
     images = np.zeros_like(coverage)
     np.divide(_area_means(data, geometry), coverage, out=images, where=brains)
     np.clip(images, data.min(), data.max(), out=images, where=brains)  # of rounding
     masks = np.zeros_like(brains) if mask is None else _area_means(mask, geometry) >= 0.5
-    z_index = np.arange(offset, offset + geometry.n_slices)
+    z_index = geometry.offset + np.arange(geometry.n_slices)
     return Slices(images, brains, masks, z_index, _position(brain, z_index, geometry), geometry)
 
 

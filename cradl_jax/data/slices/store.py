@@ -86,24 +86,18 @@ def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:
     return np.concatenate([np.zeros(0, int), *counts]) > 5
 
 
-def find_store(
-    path: Path,
-    scans: Sequence[Scan],
-    *,
-    size: int,
-    offset: int,
-    slice_spacing_mm: float | None = None,
-) -> SliceStore | None:
+def find_store(path: Path, scans: Sequence[Scan], **settings: float | None) -> SliceStore | None:
     """Open the store at `path` if it is complete and was made from these scans and settings.
 
-    What a process that was killed while it completed the store left in it is removed.
+    The settings are `size`, `offset` and `slice_spacing_mm` of `slice_geometry`. What a process
+    that was killed while it completed the store left in it is removed.
     """
     try:
         store = open_store(path)
     except InputError:
         return None
-    settings = {"size": size, "offset": offset, "slice_spacing_mm": slice_spacing_mm}
-    if store.manifest["fingerprint"] != fingerprint(scans, settings):
+    expected = fingerprint(scans, {"slice_spacing_mm": None, **settings})
+    if store.manifest["fingerprint"] != expected:
         return None
     shutil.rmtree(path / WORK, ignore_errors=True)
     return store

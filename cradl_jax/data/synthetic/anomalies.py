@@ -97,11 +97,7 @@ def paste_object(
 ) -> tuple[Array, Array]:
     """Render a foreign object of random shape, size, texture and brightness into the brain.
 
-    Args:
-        key: draws everything.
-        volume: intensities, 0 outside the brain, [X, Y, Z].
-        brain: [X, Y, Z] bool.
-        spacing_mm: size of a voxel; static under jit.
+    `volume` [X, Y, Z] is 0 outside the `brain`, [X, Y, Z] bool.
 
     Returns:
         The volume, changed only where the mask is set, and the mask, inside the brain.

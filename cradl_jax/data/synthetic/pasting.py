@@ -20,13 +20,7 @@ def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
     The object is rendered at the scan's own spacing. Voxel order, affine and all intensities
     outside the mask are those of the source. Integers that the file does not scale keep their
     type, everything else is written as float32. The scan is written last: it says that both files
-    are there.
-
-    Args:
-        key: draws the object, see `paste_object`.
-        image: a brain-extracted scan.
-        root: folder of the BIDS tree.
-        subject: name within the tree, without `sub-`.
+    are there. `root` is the tree's folder, `subject` the name in it, without `sub-`.
 
     Raises:
         InputError: the scan cannot be used, see `read_volume`, or has no room for an object.

@@ -19,7 +19,7 @@ from cradl_jax.intensity import CLIP
 from cradl_jax.storage.schema import Count, NotNegative, Numbers, Record, with_names
 
 AXES = ("left-right", "back-front", "bottom-top")
-HEAD_LITERS = (0.3, 6.0)  # of a small brain and of a large head with its neck
+HEAD_ML = (300, 6000)  # of a small brain and of a large head with its neck
 HEAD_MM = ((80, 210), (90, 260), (20, 330))  # the same, extents along R, A and S
 FULLEST = 0.92  # share of its box that a head fills at most: an ellipsoid 0.52, a slab of it 0.79
 BETTER = 0.9  # another orientation must lower the distance by this factor
@@ -97,7 +97,8 @@ def summarize(descriptions: Sequence[Description]) -> Reference:
     limits = {}
     for name, one in ONE_SCAN.items():
         values = np.array([distances[name] for distances in left_out])
-        limits[name] = values.max() + (0.5 + 4 / n) * (values.max() - np.median(values)) + one / n
+        limit = values.max() + (0.5 + 4 / n) * (values.max() - np.median(values)) + one / n
+        limits[name] = round(float(limit), 4)
     ranges = {}
     for name in ("brain_ml", "n_slices", "extent_mm", "spacing_mm"):
         values = np.array([getattr(scan, name) for scan in descriptions])
@@ -105,7 +106,6 @@ def summarize(descriptions: Sequence[Description]) -> Reference:
         ends = np.maximum(values.min(0) - margin, 0), values.max(0) + margin
         ranges[name] = [end.round(3).tolist() for end in ends]
     means = {name: (total / n).round(5).tolist() for name, total in sums.items()}
-    limits = {name: round(float(limit), 4) for name, limit in limits.items()}
     return Reference.model_validate({"n": n, "means": means, "limits": limits, "ranges": ranges})
 
 
@@ -113,7 +113,7 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     """Say in sentences what makes a scan unlike the training scans; none if nothing does.
 
     - Orientation: the file does not state it, see `Description.oriented`.
-    - Not a head: the volume, an extent or the filled share of the box lies beyond `HEAD_LITERS`,
+    - Not a head: the volume, an extent or the filled share of the box lies beyond `HEAD_ML`,
       `HEAD_MM` or `FULLEST`, and beyond the training scans' range too. Otherwise the volume: above
       the range there may be a skull, below it the brain is incomplete.
     - Axes: one of the other 23 orientations, left and right aside (a head is nearly symmetric),
@@ -163,8 +163,7 @@ def _size(scan: Description, reference: Reference) -> str | None:
     low, high = reference.ranges["brain_ml"]
     shortest, longest = reference.ranges["extent_mm"]
     filled = scan.brain_ml * 1000 / max(float(np.prod(scan.extent_mm)), 1e-6)
-    head_ml = (liters * 1000 for liters in HEAD_LITERS)
-    bounds = [(scan.brain_ml, low, high, *head_ml)]
+    bounds = [(scan.brain_ml, low, high, *HEAD_ML)]
     bounds += [
         (mm, *ends, *head)
         for mm, *ends, head in zip(scan.extent_mm, shortest, longest, HEAD_MM, strict=True)

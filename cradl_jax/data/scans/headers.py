@@ -83,9 +83,9 @@ def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
             "it to a gray-scale magnitude image"
         )
     _check_placement(path, image, file)
-    affine, header = image.affine, image.header
-    orientation = nib.io_orientation(affine)
-    return Origin(path, shape, affine, orientation, header, _states_orientation(image))
+    orientation = nib.io_orientation(image.affine)
+    stated = _states_orientation(image)
+    return Origin(path, shape, image.affine, orientation, image.header, stated)
 
 
 def _states_orientation(image: SpatialImage) -> bool:
@@ -151,12 +151,11 @@ def _check_spacing(path: Path, affine: np.ndarray, stated: np.ndarray) -> None:
 
 
 def _check_axes(path: Path, header: nib.Nifti1Header) -> None:
-    by_qform, by_sform = header.get_qform()[:3, :3], header.get_sform()[:3, :3]
+    affines = (header.get_qform(), header.get_sform())
+    by_qform, by_sform = (affine[:3, :3] for affine in affines)
     lengths = np.linalg.norm(by_qform, axis=0) * np.linalg.norm(by_sform, axis=0)
     if not ((by_qform * by_sform).sum(0) >= LEAST_COSINE * lengths).all():
-        axes = [
-            "".join(nib.aff2axcodes(affine)) for affine in (header.get_qform(), header.get_sform())
-        ]
+        axes = ["".join(nib.aff2axcodes(affine)) for affine in affines]
         raise InputError(
             f"{path}: expected one orientation, found axes to {axes[0]} by the qform and to "
             f"{axes[1]} by the sform; remove the wrong one, or convert the scan again"

@@ -73,15 +73,6 @@ def data_root(config: ConfigDict, workdir: Path) -> Path:
     return Path(config.data.root or workdir / "data").expanduser()
 
 
-def find_data_sets(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Scan]], list[str]]:
-    """Find every data set's scans, each with its split, and what is wrong with the lists."""
-    data_sets, faults = {}, []
-    for name in names(config):
-        data_sets[name], found = find_data_set(config, workdir, name)
-        faults += found
-    return data_sets, faults
-
-
 def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Scan], list[str]]:
     """Find a data set's scans, each with its split, and what is wrong with the list of them.
 

@@ -53,34 +53,29 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 
 
 def make(config: ConfigDict, workdir: Path) -> None:
-    """Run the command."""
-    root = Path(config.data.root or workdir / "data")
-    with exclusive("the phantom", root):
-        write(config, root)
-
-
-def write(config: ConfigDict, folder: Path) -> None:
-    """Write the data sets under `folder`."""
-    settings = config.phantom
+    """Write the data sets, except for what is there already."""
+    folder, settings = Path(config.data.root or workdir / "data"), config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
     jobs, atlas = [], None
-    for index, (name, sample) in enumerate(DATA_SETS.items()):
-        root = folder / name
-        counts = settings.subjects[name].to_dict()
-        grid = {"spacing_mm": settings.spacing_mm, "generator": phantom.GENERATOR}
-        write_manifest(root, {**grid, "subjects": counts}, f"seed {settings.seed}")
-        order = [split for split in sorted(counts) for _ in range(counts[split])]
-        splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
-        bids.write_data_set(root, f"CRADL phantom, {name}", splits)
-        missing = [s for s in splits if not bids.scan_path(root, s).exists()]
-        if missing and atlas is None:
-            atlas = load_atlas(spacing_mm)
-        sample = partial(sample, atlas=atlas, spacing_mm=spacing_mm)
-        set_key = jax.random.fold_in(jax.random.key(settings.seed), index)
-        for position, subject in enumerate(splits):
-            if subject in missing:
-                key = jax.random.fold_in(set_key, position)
-                jobs.append(partial(write_subject, root, sample, key, spacing_mm, subject))
-    if jobs:
-        workers = config.data.workers or os.cpu_count() or 1
-        list(map_scans(lambda write: write(), jobs, workers, "write phantom"))
+    with exclusive("the phantom", folder):
+        for index, (name, sample) in enumerate(DATA_SETS.items()):
+            root = folder / name
+            counts = settings.subjects[name].to_dict()
+            made_with = {"spacing_mm": settings.spacing_mm, "subjects": counts}
+            made_with["generator"] = phantom.GENERATOR
+            write_manifest(root, made_with, f"seed {settings.seed}")
+            order = [split for split in sorted(counts) for _ in range(counts[split])]
+            splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
+            bids.write_data_set(root, f"CRADL phantom, {name}", splits)
+            missing = [s for s in splits if not bids.scan_path(root, s).exists()]
+            if missing and atlas is None:
+                atlas = load_atlas(spacing_mm)
+            sample = partial(sample, atlas=atlas, spacing_mm=spacing_mm)
+            set_key = jax.random.fold_in(jax.random.key(settings.seed), index)
+            for position, subject in enumerate(splits):
+                if subject in missing:
+                    key = jax.random.fold_in(set_key, position)
+                    jobs.append(partial(write_subject, root, sample, key, spacing_mm, subject))
+        if jobs:
+            workers = config.data.workers or os.cpu_count() or 1
+            list(map_scans(lambda write: write(), jobs, workers, "write phantom"))

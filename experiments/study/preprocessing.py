@@ -16,9 +16,10 @@ from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
 from experiments.study.data_sets import (
     HEALTHY,
-    find_data_sets,
+    find_data_set,
     leaks,
     missing_splits,
+    names,
     slicing,
     store_path,
     used,
@@ -32,7 +33,9 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
     its share of the scans is read.
     """
     workers = config.data.workers or os.cpu_count() or 1
-    found, faults = find_data_sets(config, workdir)
+    lists = {name: find_data_set(config, workdir, name) for name in names(config)}
+    found = {name: scans for name, (scans, _) in lists.items()}
+    faults = [fault for _, faults in lists.values() for fault in faults]
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
     faults += missing_splits(data_sets) + leaks(config, found)
     stores = {

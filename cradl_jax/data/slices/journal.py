@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,13 +89,11 @@ def lines(path: Path, scans: Sequence[Scan]) -> dict[int, Line]:
     results = {}
     for journal in sorted(work(path).glob("*-of-*.jsonl")):
         for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
+            with suppress(ValueError):  # cut by a kill
                 line = without_checksum(json.loads(text))
-            except ValueError:  # cut by a kill
-                continue
-            number = line["scan"]
-            if number < len(scans) and line.get("stamps") == stamps(scans[number]):
-                results[number] = line
+                number = line["scan"]
+                if number < len(scans) and line.get("stamps") == stamps(scans[number]):
+                    results[number] = line
     return results
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cradl_jax.data.scans.layouts import raise_faults, read_table
+from cradl_jax.data.scans.layouts import raise_faults, read_table, volume_files
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.storage.reading import is_entry, kind_of
+from cradl_jax.storage.reading import kind_of
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -36,12 +36,8 @@ def find_scans(path: Path) -> list[InputScan]:
     if path.suffix.lower() == ".csv" and kind == "a file":
         found = _listed(path)
     elif kind == "a folder":
-        files = sorted(f for f in path.iterdir() if f.name.endswith((".nii", ".nii.gz")))
-        found = [
-            InputScan(scan_name(f), f)
-            for f in files
-            if not f.name.endswith((MAP, MASK)) and is_entry(f)
-        ]
+        files = volume_files(path.iterdir())
+        found = [InputScan(scan_name(f), f) for f in files if not f.name.endswith((MAP, MASK))]
     else:
         found = [InputScan(scan_name(path), path)]
     held = kind in ("a file", "a folder")

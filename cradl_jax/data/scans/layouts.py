@@ -109,7 +109,7 @@ def _lost(scans: Iterable[Scan]) -> dict[Path, str]:
     }
 
 
-def _volumes(paths: Iterable[Path]) -> list[Path]:
+def volume_files(paths: Iterable[Path]) -> list[Path]:
     """Select the volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
     return sorted(
         path for path in set(paths) if path.name.endswith((".nii", ".nii.gz")) and is_entry(path)
@@ -134,10 +134,10 @@ def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None
 def _find_bids(path: Path) -> Found:
     splits, faults = _participants(path / "participants.tsv")
     masks = defaultdict(list)
-    for mask in _volumes(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.nii*")):
+    for mask in volume_files(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.nii*")):
         masks[mask.name.split("_")[0]].append(mask)
     scans = []
-    for image in _volumes([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
+    for image in volume_files([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
         subject = image.relative_to(path).parts[0]
         if re.fullmatch(rf"{re.escape(subject)}_(.*_)?T2w", _stem(image)):
             mask = _only([m for m in masks[subject] if _is_bids_mask(m, image)], image, faults)
@@ -180,17 +180,17 @@ def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
 
 def _find_hcp(path: Path) -> Found:
     name = "T2w_acpc_dc_restore_brain.nii*"
-    images = _volumes([*path.glob(f"*/{name}"), *path.glob(f"*/T1w/{name}")])
+    images = volume_files([*path.glob(f"*/{name}"), *path.glob(f"*/T1w/{name}")])
     return [Scan(image.relative_to(path).parts[0], image, None, None) for image in images], []
 
 
 def _find_brats(path: Path) -> Found:
     scans, faults = [], []
-    for image in _volumes(path.rglob("*[_-]t2*.nii*")):
+    for image in volume_files(path.rglob("*[_-]t2*.nii*")):
         match = re.fullmatch(r"(.+)(_t2|-t2w)", _stem(image))
         if match:
             case, separator = match[1], match[2][0]
-            masks = _volumes(image.parent.glob(f"{case}{separator}seg.nii*"))
+            masks = volume_files(image.parent.glob(f"{case}{separator}seg.nii*"))
             # From 2021 on the names end in the number of the examination: BraTS-GLI-00000-000.
             subject = re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", case)
             scans.append(Scan(subject, image, _only(masks, image, faults), None))
@@ -199,9 +199,9 @@ def _find_brats(path: Path) -> Found:
 
 def _find_isles2015(path: Path) -> Found:
     scans, faults = [], []
-    for image in _volumes(path.rglob("VSD.Brain*.MR_T2*.nii*")):
+    for image in volume_files(path.rglob("VSD.Brain*.MR_T2*.nii*")):
         case = next(folder for folder in image.parents if not folder.name.startswith("VSD."))
-        mask = _only(_volumes(case.rglob("VSD.Brain*.OT.*nii*")), image, faults)
+        mask = _only(volume_files(case.rglob("VSD.Brain*.OT.*nii*")), image, faults)
         scans.append(Scan(case.name, image, mask, None))
     return scans, faults
 

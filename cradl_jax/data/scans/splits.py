@@ -49,7 +49,7 @@ def assign_splits(
 def _sizes(counts: Mapping[str, int | float], n_subjects: int) -> dict[str, int]:
     """Return the number of subjects of each split; see `assign_splits`."""
     for name, count in counts.items():
-        if name not in DRAWN or not (_is_share(count) or _is_number(count)):
+        if name not in DRAWN or not _is_valid(count):
             raise InputError(
                 f"splits: expected {', '.join(DRAWN)} with a number of subjects each, a share "
                 f"between 0 and 1, or -1 for the rest, found {name}={count!r}; correct the split"
@@ -75,17 +75,15 @@ def _sizes(counts: Mapping[str, int | float], n_subjects: int) -> dict[str, int]
     return sizes | dict.fromkeys(takers, rest)
 
 
-def _is_share(count: object) -> bool:
-    return isinstance(count, int | float) and 0 < count < 1
-
-
-def _is_number(count: object) -> bool:
-    return isinstance(count, int | float) and count >= -1 and float(count).is_integer()
+def _is_valid(count: object) -> bool:
+    if not isinstance(count, int | float):
+        return False
+    return 0 < count < 1 or (count >= -1 and float(count).is_integer())
 
 
 def _size(count: int | float, n_subjects: int) -> int:
     """Return a number of subjects, that of a share being rounded; -1 stays."""
-    return round(count * n_subjects) if _is_share(count) else int(count)
+    return round(count * n_subjects) if 0 < count < 1 else int(count)
 
 
 def listed_splits(scans: Sequence[Scan], path: Path) -> tuple[list[Scan], list[str]]:

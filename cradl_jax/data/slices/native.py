@@ -98,13 +98,9 @@ def to_scan_grid(volume: np.ndarray, origin: Origin) -> np.ndarray:
 def write_map(path: Path, volume: np.ndarray, origin: Origin) -> None:
     """Write a map or mask with the shape, affine, units and qform and sform codes of its scan.
 
-    Values are stored as they are, as float32 (a bool volume as uint8), without scaling.
-
-    Args:
-        path: Where to write, a name that ends in .nii.gz; folders are made.
-        volume: [X, Y, Z] along R, A and S.
-        origin: The scan's file. One that is not NIfTI (.mgz, or Analyze) lends its affine to qform
-            and sform, with the code for scanner coordinates.
+    The volume is [X, Y, Z] along R, A and S; its values are stored as they are, as float32 (bool as
+    uint8), without scaling. A scan that is not NIfTI (.mgz, or Analyze) lends its affine to qform
+    and sform, with the code for scanner coordinates. Folders of `path` are made.
 
     Raises:
         InputError: If `path` has another ending, or if the scan has other voxels than `volume`.

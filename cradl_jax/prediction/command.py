@@ -13,6 +13,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.prediction import files
 from cradl_jax.prediction.inputs import InputScan, find_scans
 from cradl_jax.runs import Run, load_run
+from cradl_jax.storage.files import require_writable
 
 FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)  # that end one scan, not the others
 
@@ -42,7 +43,7 @@ def predict(
     folder = Path(out).expanduser() if out else beside / "predictions"
     scans = find_scans(Path(scan).expanduser())
     loaded = load_run(place).using(score, heatmap, fpr)
-    processes.broadcast_from_first(lambda: files.claim_folder(folder))
+    processes.broadcast_from_first(lambda: require_writable(folder, "--out"))
     own = scans[jax.process_index() :: jax.process_count()]
     in_turn = zip_longest(*processes.all_gather(predict_scans(loaded, own, folder)))
     rows = [row for turn in in_turn for row in turn if row is not None]

@@ -1,8 +1,6 @@
 """Write what a model finds in a scan: maps, table of slices, page and summary."""
 
 import csv
-import io
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +10,10 @@ import numpy as np
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.native import write_map
-from cradl_jax.errors import InputError
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction.inputs import MAP, MASK, InputScan
 from cradl_jax.prediction.scan import Prediction
-from cradl_jax.storage.files import require_space, write_json, write_text
+from cradl_jax.storage.files import replacing, require_space, write_json, write_text
 
 NOTICE = "For research only. Not a medical device."
 TABLE, PAGE, SUMMARY = "_slices.csv", ".html", "_summary.json"
@@ -41,23 +38,6 @@ class OperatingPoint(NamedTuple):
     def slice_threshold(self) -> float:
         """Score above which a slice is called anomalous."""
         return self.healthy.thresholds[self.rate]
-
-
-def claim_folder(folder: Path) -> None:
-    """Make the folder of the results.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as fault:
-        raise InputError(
-            f"{folder}: expected a folder that can be written to, found {fault}; name another "
-            "with --out"
-        ) from fault
 
 
 def remove(folder: Path, scan: InputScan) -> None:
@@ -159,21 +139,19 @@ def overview_row(content: Mapping[str, Any]) -> dict[str, Any]:
     row = {"scan": content["scan"], "image": content["image"], "error": ""}
     for name, score in content["scan_scores"].items():
         row |= {name: score["value"], f"{name}_percentile": score["percentile"]}
-    kept = ("slices", "slices_above", "milliliters_above")
-    return (
-        row | {name: content[name] for name in kept} | {"warnings": " ".join(content["warnings"])}
-    )
+    for name in ("slices", "slices_above", "milliliters_above"):
+        row[name] = content[name]
+    return row | {"warnings": " ".join(content["warnings"])}
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a CSV file with the columns of all rows; a missing cell is empty."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _page(
@@ -183,9 +161,7 @@ def _page(
     from cradl_jax.prediction.viewer import Profile, scan_page  # loading a run draws nothing
 
     band = thresholds.slice_range(point.healthy, prediction.position)
-    label = "5th to 95th percentile of healthy slices at that height"
-    scores, heights = prediction.scores, prediction.heights_mm
-    profile = Profile(heights, scores, point.slice_threshold, band, label)
+    profile = Profile(prediction.heights_mm, prediction.scores, point.slice_threshold, band)
     return scan_page(
         content["scan"],
         volume,
@@ -199,7 +175,7 @@ def _page(
 
 def _in_words(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the summary for people: names and values of a table."""
-    n = content["healthy_validation"]["scans"]
+    n, limits = content["healthy_validation"]["scans"], content["thresholds"]
     rate = f"{content['false_positive_rate']:.0%}"
     words = {"max": "highest slice score", "mean": "mean", "p95": "95th percentile"}
     shown = {
@@ -213,12 +189,8 @@ def _in_words(content: Mapping[str, Any]) -> dict[str, str]:
         **shown,
         "slices above the threshold": f"{content['slices_above']} of {content['slices']}",
         "brain above the map's threshold": f"{content['milliliters_above']:.1f} ml",
-        "thresholds": f"{rate} of healthy validation slices lie above {_number(content, 'slice')}, "
-        f"{rate} of their pixels above {_number(content, 'voxel')}",
+        "thresholds": f"{rate} of healthy validation slices lie above {limits['slice']:.4g}, "
+        f"{rate} of their pixels above {limits['voxel']:.4g}",
         "model": content["model"],
         "file": content["image"],
     }
-
-
-def _number(content: Mapping[str, Any], name: str) -> str:
-    return f"{content['thresholds'][name]:.4g}"

@@ -102,27 +102,17 @@ def slice_scorer(
         devices: to run on.
     """
     functions, params = zip(*scorers, strict=True)
-    function = only(functions, score, heatmap)
 
-    def score_slices(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.arange(len(batch.images))
-        parts = in_batches(function, params, batch, rows, batch_size, devices)
-        scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        return scored.scores[score], scored.heatmaps[heatmap]
-
-    return score_slices
-
-
-def only(scorers: Sequence[Scorer], score: str, heatmap: str) -> Scorer:
-    """Return a scorer of one score and one post-processed heatmap; its params are a sequence.
-
-    Compiled, what the others would compute is left out.
-    """
-
-    def scorer(params: Sequence[Any], batch: Batch) -> Scored:
-        scored = [one(own, batch) for one, own in zip(scorers, params, strict=True)]
+    def only(params: Sequence[Any], batch: Batch) -> Scored:  # compiled, the others are left out
+        scored = [function(own, batch) for function, own in zip(functions, params, strict=True)]
         scores = {name: values for one in scored for name, values in one.scores.items()}
         maps = {name: values for one in scored for name, values in one.heatmaps.items()}
         return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
 
-    return scorer
+    def score_slices(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(len(batch.images))
+        parts = in_batches(only, params, batch, rows, batch_size, devices)
+        scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return scored.scores[score], scored.heatmaps[heatmap]
+
+    return score_slices

@@ -17,13 +17,13 @@ from nibabel import affines
 from scipy import ndimage
 
 from cradl_jax.data.scans.volumes import Volume
-from cradl_jax.errors import InputError
 from cradl_jax.reporting.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
 from cradl_jax.reporting.page import Frame, Picture, Section, html_page
 
 MOST_VOXELS = 2_100_000  # shown: below 15 MB even if every one is noise overlaid with noise
 MARGIN_MM = 3.0  # around the brain
 VIEWER_STYLE = "<style>body{margin:0;font:14px system-ui,sans-serif}</style>"
+HEALTHY = "5th to 95th percentile of healthy slices at that height"
 ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
 
 
@@ -33,17 +33,14 @@ class Profile(NamedTuple):
     Attributes:
         heights_mm: [n] height of each slice in scanner coordinates, see `native.slice_heights_mm`.
         scores: [n], higher is more anomalous.
-        threshold: score above which a slice is called anomalous; None if there is none.
-        healthy_range: lower and upper percentile of healthy slices' scores, each [n] or a number;
-            None if unknown.
-        range_label: what these percentiles are, for the legend.
+        threshold: score above which a slice is called anomalous.
+        healthy_range: 5th and 95th percentile, [n] each, of healthy slices' scores.
     """
 
     heights_mm: np.ndarray
     scores: np.ndarray
-    threshold: float | None = None
-    healthy_range: tuple[np.ndarray | float, np.ndarray | float] | None = None
-    range_label: str = "healthy slices"
+    threshold: float
+    healthy_range: tuple[np.ndarray, np.ndarray]
 
 
 def scan_page(
@@ -52,38 +49,24 @@ def scan_page(
     heat: np.ndarray,
     profile: Profile,
     *,
-    threshold: float | None = None,
+    threshold: float,
     summary: Mapping[str, object],
-    warnings: Sequence[str] | None = None,
+    warnings: Sequence[str],
 ) -> str:
     """Return the page of one scan, below 15 MB: it needs no other file and no network.
 
     Args:
         title: Heading, such as the scan's name. This and all other text may come from data.
         scan: From `volumes.read_volume`.
-        heat: [X, Y, Z] anomaly map, not negative, on the voxels of `scan`.
+        heat: [X, Y, Z] anomaly map, finite and not negative, on the voxels of `scan`.
         profile: The slices' scores.
-        threshold: The overlay shows the map where it lies above; None shows all above 0.
+        threshold: The overlay shows the map where it lies above.
         summary: Names and values of a table.
-        warnings: Sentences on why the scan may not be fit; None if it was not checked.
-
-    Raises:
-        InputError: If the map has another shape than the scan, or is negative or not finite.
+        warnings: Sentences on why the scan may not be fit.
     """
-    if heat.shape != scan.data.shape:
-        raise InputError(
-            f"{title}: expected an anomaly map of the scan's shape {scan.data.shape} (along R, A, "
-            f"S), found {heat.shape}; see native.to_volume"
-        )
-    if not (np.isfinite(heat).all() and heat.min() >= 0):
-        raise InputError(
-            f"{title}: expected an anomaly map of finite values from 0, found others; check the "
-            "scores of this scan"
-        )
-    frame, caption = _viewer(scan, heat, threshold or 0.0)
-    checked = [] if warnings is None else [Section("Like the training scans?", warnings or [ALIKE])]
+    frame, caption = _viewer(scan, heat, threshold)
     sections = [
-        *checked,
+        Section("Like the training scans?", warnings or [ALIKE]),
         Section("Anomaly map", [frame, caption]),
         Section("Slices", [Picture(profile_figure(profile), _profile_caption(profile))]),
         Section("Summary", [summary]),
@@ -96,28 +79,21 @@ def profile_figure(profile: Profile) -> Figure:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     order = np.argsort(profile.heights_mm)
-    heights, scores = np.asarray(profile.heights_mm)[order], np.asarray(profile.scores)[order]
-    if profile.healthy_range is not None:
-        low, high = (np.broadcast_to(ends, scores.shape)[order] for ends in profile.healthy_range)
-        style: dict[str, Any] = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
-        axes.fill_between(heights, low, high, label=profile.range_label, **style)
+    heights, scores = profile.heights_mm[order], profile.scores[order]
+    low, high = (ends[order] for ends in profile.healthy_range)
+    style: dict[str, Any] = {"color": FAINT, "alpha": 0.3, "linewidth": 0}
+    axes.fill_between(heights, low, high, label=HEALTHY, **style)
     axes.plot(heights, scores, ".-", color=NORMAL, linewidth=1.2, markersize=4, label="this scan")
-    if profile.threshold is not None:
-        above = scores > profile.threshold
-        label = f"threshold {profile.threshold:.4g}: {above.sum()} of {len(scores)} slices above"
-        axes.axhline(
-            profile.threshold, color=ANOMALOUS, linewidth=1.2, linestyle=DASHED, label=label
-        )
-        axes.plot(heights[above], scores[above], ".", color=ANOMALOUS, markersize=6)
+    above = scores > profile.threshold
+    label = f"threshold {profile.threshold:.4g}: {above.sum()} of {len(scores)} slices above"
+    axes.axhline(profile.threshold, color=ANOMALOUS, linewidth=1.2, linestyle=DASHED, label=label)
+    axes.plot(heights[above], scores[above], ".", color=ANOMALOUS, markersize=6)
     axes.set_xlabel("height of the slice, mm (bottom to top)", fontsize=9.5, color=INK)
     axes.set_ylabel("slice score (higher: more anomalous)", fontsize=9.5, color=INK)
     axes.tick_params(labelsize=9, colors=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
-    for text in axes.legend(
-        frameon=False, fontsize=7.5, ncols=2, loc="lower left", bbox_to_anchor=(0, 1)
-    ).get_texts():
-        text.set_parse_math(False)
+    axes.legend(frameon=False, fontsize=7.5, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

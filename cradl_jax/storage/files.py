@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from cradl_jax.errors import InputError
+from cradl_jax.errors import InputError, cause
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -56,6 +57,18 @@ def write_json(path: Path, content: dict | list) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def require_writable(folder: Path, option: str) -> None:
+    """Raise an InputError unless the folder that `option` names can be made and written to."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            pass
+    except OSError as fault:
+        raise InputError(
+            f"{folder}: expected a folder that can be written to, found {cause(fault)}; name "
+            f"another with {option}"
+        ) from fault
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise an `InputError` unless the disk has room for more.
 
@@ -64,14 +77,19 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         needed: bytes.
         what: that they are for, e.g. "36 slices".
     """
-    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(_existing(folder)).free
     if needed > free:
         raise InputError(
             f"{folder}: expected {in_words(needed)} of free disk space for {what}, found "
             f"{in_words(free)}; free some, then the same command continues, or choose another "
             "working directory"
         )
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists; a link may lead nowhere."""
+    places = (folder, *folder.absolute().parents)
+    return next(place for place in places if place.exists() or place.is_symlink())
 
 
 def no_space(fault: BaseException) -> str | None:

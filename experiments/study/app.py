@@ -1,13 +1,13 @@
 """What the commands of a study share: their flags, which name its config and working directory."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cradl_jax.errors import InputError, cause
+from cradl_jax.errors import InputError
+from cradl_jax.storage.files import require_writable
 from experiments.cli import command
 
 flags.disclaim_key_flags()  # they are those of the command that calls `run`, in its --help
@@ -44,21 +44,8 @@ def study() -> tuple[ConfigDict, Path]:
     study_config.prepare(config.lock())
     name = Path(file).stem + ("-smoke" if config.get("smoke") else "")
     workdir = Path(WORKDIR.value or Path("runs") / name)
-    _check_writable(workdir)
+    require_writable(workdir, "--workdir")
     return config, workdir
-
-
-def _check_writable(workdir: Path) -> None:
-    """Raise an InputError unless the working directory can be made and written to."""
-    place = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as fault:
-        raise InputError(
-            f"{workdir}: expected a folder that can be written to, found {cause(fault)}; name "
-            "another with --workdir"
-        ) from fault
 
 
 def run(main: Callable[[ConfigDict, Path], None]) -> None:

@@ -1,8 +1,8 @@
 import pytest
 
 from cradl_jax.errors import InputError
-from cradl_jax.prediction.files import claim_folder
 from cradl_jax.prediction.inputs import InputScan, find_scans
+from cradl_jax.storage.files import require_writable
 
 
 def test_scans_are_found_and_named(tmp_path):
@@ -44,5 +44,7 @@ def test_missing_scan_and_unwritable_folder_are_named(tmp_path):
     with pytest.raises(InputError, match="none in it"):
         find_scans(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--out"):
-        claim_folder(tmp_path / "file" / "out")
+    (tmp_path / "link").symlink_to("absent")
+    for place in (tmp_path / "file" / "out", tmp_path / "link", tmp_path / "link" / "out"):
+        with pytest.raises(InputError, match="--out"):
+            require_writable(place, "--out")

@@ -21,18 +21,10 @@ FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)  # that end one sca
 def predict(
     run: str, scan: str, out: str | None, score: str | None, heatmap: str | None, fpr: float
 ) -> int:
-    """Predict all scans and write the results; processes, where there are several, share the scans.
+    """Predict all scans and write the results; return how many scans could not be used.
 
-    Args:
-        run: the folder of a run, or an exported run.
-        scan: a scan, a folder of scans, or a CSV file that lists them.
-        out: the folder of the results; None: `predictions`, in the run's folder or beside its file.
-        score: the slice score; None: the one that validation chose.
-        heatmap: the heatmap; None: the one that validation chose.
-        fpr: false-positive rate of the thresholds.
-
-    Returns:
-        The number of scans that could not be used.
+    Processes, where there are several, share the scans. The arguments are `cli.predict.OPTIONS`;
+    None stands for the default.
 
     Raises:
         InputError: there is no such run, scan, score, heatmap or rate, or the folder cannot be

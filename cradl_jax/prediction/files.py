@@ -1,7 +1,7 @@
 """Write what a model finds in a scan: maps, table of slices, page and summary."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import Volume
-from cradl_jax.data.slices.native import write_map
+from cradl_jax.data.slices.native import to_scan_grid, write_map
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction.inputs import MAP, MASK, InputScan
 from cradl_jax.prediction.scan import Prediction
@@ -40,51 +40,69 @@ class OperatingPoint(NamedTuple):
         return self.healthy.thresholds[self.rate]
 
 
+class ScanResult(NamedTuple):
+    """The prediction of a scan: scores, anomaly map, mask, and warnings.
+
+    Attributes:
+        scan: its name and file.
+        volume: its voxels along R, A and S.
+        prediction: scores and maps of its slices, and the map on `volume`'s voxels.
+        operating_point: the thresholds, and the scores of healthy scans.
+        warnings: sentences on what makes the scan unlike the training scans.
+    """
+
+    scan: InputScan
+    volume: Volume
+    prediction: Prediction
+    operating_point: OperatingPoint
+    warnings: list[str]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The slices' scores [n], from the lowest slice to the highest."""
+        return self.prediction.scores
+
+    @property
+    def anomaly_map(self) -> np.ndarray:
+        """The map in the shape and order of axes of the scan's file, float32."""
+        return to_scan_grid(self.prediction.anomaly_map, self.volume.origin)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Where `anomaly_map` lies above the threshold, bool."""
+        return self.anomaly_map > self.operating_point.voxel_threshold
+
+    def save(self, out: Path | str) -> dict[str, Any]:
+        """Write map, mask, table of slices, page and summary to a folder; return the summary.
+
+        The summary is written last. `<name>_anomaly.nii.gz`, the map on the scan's own voxels,
+        float32, in the unit of the score; `<name>_anomaly_mask.nii.gz`, where it lies above the
+        threshold; `<name>_slices.csv`; `<name>.html`; `<name>_summary.json`.
+        """
+        folder, name, heat = Path(out), self.scan.name, self.prediction.anomaly_map
+        require_space(folder, 2 * heat.nbytes, f"the maps of {name}")
+        above = heat > self.operating_point.voxel_threshold
+        content = summary(self, above)
+        write_map(folder / f"{name}{MAP}", heat, self.volume.origin)
+        write_map(folder / f"{name}{MASK}", above, self.volume.origin)
+        write_table(folder / f"{name}{TABLE}", slice_rows(self))
+        write_text(folder / f"{name}{PAGE}", _page(self, content))
+        write_json(folder / f"{name}{SUMMARY}", content)
+        return content
+
+
 def remove(folder: Path, scan: InputScan) -> None:
-    """Remove what an earlier call of `write_files` wrote of a scan, the summary first."""
+    """Remove what an earlier `ScanResult.save` wrote of a scan, the summary first."""
     for ending in (SUMMARY, PAGE, TABLE, MASK, MAP):
         (folder / f"{scan.name}{ending}").unlink(missing_ok=True)
 
 
-def write_files(
-    folder: Path,
-    scan: InputScan,
-    volume: Volume,
-    prediction: Prediction,
-    point: OperatingPoint,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """Write all files of a scan, the summary last.
-
-    `<name>_anomaly.nii.gz`, the map on the scan's own voxels, float32, in the unit of the score;
-    `<name>_anomaly_mask.nii.gz`, where it lies above the threshold; `<name>_slices.csv`;
-    `<name>.html`; `<name>_summary.json`.
-
-    Returns:
-        The summary.
-    """
-    require_space(folder, 2 * prediction.anomaly_map.nbytes, f"the maps of {scan.name}")
-    above = prediction.anomaly_map > point.voxel_threshold
-    content = summary(scan, volume, prediction, point, above) | {"warnings": list(warnings)}
-    write_map(folder / f"{scan.name}{MAP}", prediction.anomaly_map, volume.origin)
-    write_map(folder / f"{scan.name}{MASK}", above, volume.origin)
-    write_table(folder / f"{scan.name}{TABLE}", slice_rows(volume.origin, prediction, point))
-    write_text(folder / f"{scan.name}{PAGE}", _page(volume, prediction, point, content))
-    write_json(folder / f"{scan.name}{SUMMARY}", content)
-    return content
-
-
-def summary(
-    scan: InputScan,
-    volume: Volume,
-    prediction: Prediction,
-    point: OperatingPoint,
-    above: np.ndarray,
-) -> dict[str, Any]:
+def summary(result: ScanResult, above: np.ndarray) -> dict[str, Any]:
     """Summarize the scan as a whole in plain values; `above` [X, Y, Z] bool marks voxels."""
+    scan, point, scores = result.scan, result.operating_point, result.scores
     healthy = point.healthy
-    quantities = thresholds.scan_quantities(prediction.scores, healthy.thresholds)
-    milliliters = np.count_nonzero(above) * float(np.prod(volume.spacing_mm)) / 1000
+    quantities = thresholds.scan_quantities(scores, healthy.thresholds)
+    milliliters = np.count_nonzero(above) * float(np.prod(result.volume.spacing_mm)) / 1000
     return {
         "scan": scan.name,
         "image": str(scan.image),
@@ -93,28 +111,27 @@ def summary(
             name: {"value": value, "percentile": thresholds.scan_percentile(healthy, name, value)}
             for name, value in quantities.items()
         },
-        "slices": len(prediction.scores),
-        "slices_above": int((prediction.scores > point.slice_threshold).sum()),
+        "slices": len(scores),
+        "slices_above": int((scores > point.slice_threshold).sum()),
         "milliliters_above": milliliters,
         "false_positive_rate": float(point.rate),
         "thresholds": {"slice": point.slice_threshold, "voxel": point.voxel_threshold},
         "healthy_validation": {"scans": len(healthy.scans["max"]), "slices": healthy.n_slices},
         **point.about,
+        "warnings": list(result.warnings),
     }
 
 
-def slice_rows(
-    origin: Origin, prediction: Prediction, point: OperatingPoint
-) -> list[dict[str, Any]]:
+def slice_rows(result: ScanResult) -> list[dict[str, Any]]:
     """Return a row for each slice that shows brain, from the lowest to the highest.
 
     `index` is the number, from 0, of the slice (or of the nearest one, where the stack was
     resampled) along the axis of the scan's file that is closest to bottom-top.
     """
-    scores = prediction.scores
+    point, prediction, scores = result.operating_point, result.prediction, result.scores
     percentiles = thresholds.slice_percentiles(point.healthy, scores, prediction.position)
     columns = {
-        "index": file_indices(origin, prediction),
+        "index": file_indices(result.volume.origin, prediction),
         "position_mm": np.round(prediction.heights_mm, 3),
         "height_in_brain": np.round(prediction.position.astype(float), 4),
         "score": scores,
@@ -154,22 +171,21 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _page(
-    volume: Volume, prediction: Prediction, point: OperatingPoint, content: Mapping[str, Any]
-) -> str:
+def _page(result: ScanResult, content: Mapping[str, Any]) -> str:
     """Return the page of a scan with this summary."""
     from cradl_jax.prediction.viewer import Profile, scan_page  # loading a run draws nothing
 
+    point, prediction = result.operating_point, result.prediction
     band = thresholds.slice_range(point.healthy, prediction.position)
     profile = Profile(prediction.heights_mm, prediction.scores, point.slice_threshold, band)
     return scan_page(
         content["scan"],
-        volume,
+        result.volume,
         prediction.anomaly_map,
         profile,
         threshold=point.voxel_threshold,
         summary=_in_words(content),
-        warnings=content["warnings"],
+        warnings=result.warnings,
     )
 
 

@@ -20,8 +20,20 @@ from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.scoring import Batch, Scored, Scorer
 
-ScoreSlices = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
-"""Slices -> their scores [n] and post-processed heatmaps [n, H, W]."""
+
+class SliceScores(NamedTuple):
+    """Scores and heatmaps of slices.
+
+    Attributes:
+        scores: [N], higher is more anomalous.
+        heatmaps: [N, H, W] post-processed, not negative, never scaled.
+    """
+
+    scores: np.ndarray
+    heatmaps: np.ndarray
+
+
+ScoreSlices = Callable[[Batch], SliceScores]
 
 
 class Prediction(NamedTuple):
@@ -52,10 +64,7 @@ def predict_volume(
 ) -> Prediction:
     """Score every slice of a scan that shows brain.
 
-    Args:
-        score_slices: see `slice_scorer`.
-        volume: from `read_volume`.
-        slicing: `size`, `offset`, `slice_spacing_mm` and `pixel_mm` of `slice_volume`.
+    `slicing` has the `size`, `offset`, `slice_spacing_mm` and `pixel_mm` of `slice_volume`.
 
     Raises:
         InputError: the scan has too few slices, none shows brain, or a score is not finite.
@@ -95,9 +104,9 @@ def slice_scorer(
     slice's result does not depend on the others.
 
     Args:
-        scorers: with their parameters; one has a score named `score`, one a heatmap `heatmap`.
-        score: name of the slice score.
-        heatmap: name of the heatmap.
+        scorers: with their parameters.
+        score: name of a slice score that one of them has.
+        heatmap: name of a heatmap that one of them has.
         batch_size: slices scored at once, over all devices.
         devices: to run on.
     """
@@ -109,10 +118,10 @@ def slice_scorer(
         maps = {name: values for one in scored for name, values in one.heatmaps.items()}
         return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
 
-    def score_slices(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def score_slices(batch: Batch) -> SliceScores:
         rows = np.arange(len(batch.images))
         parts = in_batches(only, params, batch, rows, batch_size, devices)
         scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        return scored.scores[score], scored.heatmaps[heatmap]
+        return SliceScores(scored.scores[score], scored.heatmaps[heatmap])
 
     return score_slices

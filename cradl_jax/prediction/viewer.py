@@ -55,14 +55,16 @@ def scan_page(
 ) -> str:
     """Return the page of one scan, below 15 MB: it needs no other file and no network.
 
+    All text may come from data.
+
     Args:
-        title: Heading, such as the scan's name. This and all other text may come from data.
-        scan: From `volumes.read_volume`.
+        title: heading, such as the scan's name.
+        scan: from `volumes.read_volume`.
         heat: [X, Y, Z] anomaly map, finite and not negative, on the voxels of `scan`.
-        profile: The slices' scores.
-        threshold: The overlay shows the map where it lies above.
-        summary: Names and values of a table.
-        warnings: Sentences on why the scan may not be fit.
+        profile: the slices' scores.
+        threshold: the overlay shows the map where it lies above.
+        summary: names and values of a table.
+        warnings: sentences on why the scan may not be fit.
     """
     frame, caption = _viewer(scan, heat, threshold)
     sections = [
@@ -140,13 +142,8 @@ def _nilearn_page(
 ) -> str:
     """Return the page of nilearn's viewer, without its links to other servers.
 
-    Args:
-        overlay: [X, Y, Z], shown in colors from `bottom` to `top`.
-        background: [X, Y, Z], shown in gray.
-        affine: of both.
-        cross: where it starts, in mm.
-        bottom: values of the overlay up to here are not shown.
-        top: value at which the colors end.
+    It shows `overlay` [X, Y, Z] in colors where it lies above `bottom`, which end at `top`, on
+    `background` [X, Y, Z] in gray, both with this affine. The `cross` is in mm.
     """
     from nilearn.plotting import view_img  # takes seconds to import
 

@@ -22,11 +22,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cradl_jax import densities, methods
+from cradl_jax import densities
 from cradl_jax.errors import InputError, cause
-from cradl_jax.objectives import Variables
 from cradl_jax.runs import contents
-from cradl_jax.runs.reference import Thresholds
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.manifest import FORMAT, check_format, fingerprint
 from cradl_jax.storage.schema import parse
@@ -103,20 +101,14 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     fitted = tensors[DENSITIES]
     if tensors.keys() != {NETWORK, DENSITIES} or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
-    variables = _variables(manifest["settings"], tensors[NETWORK])
+    network = tensors[NETWORK]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), network)
+    if shapes != contents.template(manifest["settings"]):
+        raise ValueError("weights of another network")
+    variables = jax.tree.map(jnp.asarray, network)
     fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
     own = contents.fingerprint_of(fingerprint(variables), fitted)
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")
-    thresholds = parse(Thresholds, about["thresholds"])
+    thresholds = parse(contents.Thresholds, about["thresholds"])
     return contents.RunContents(manifest, variables, fitted, thresholds, about["chosen"], own)
-
-
-def _variables(settings: Mapping[str, Any], arrays: Mapping[str, Any]) -> Variables:
-    """Return the network's variables, if they are those of a network of these settings."""
-    network, size = contents.network(settings), settings["size"]
-    expected = jax.eval_shape(lambda: methods.initial_variables(network, 0, size))
-    found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-    if found != expected:
-        raise ValueError("weights of another network")
-    return jax.tree.map(jnp.asarray, arrays)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class _RestoreOrigin(ocp.args.CheckpointArgs):
     pass
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run folder: the latest and the best by validation loss."""
 
     def __init__(self, run: Path, *, create: bool = True):
@@ -97,10 +97,6 @@ class Checkpoints:
         self.folder = (run / "checkpoints").absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def __enter__(self):
-        """Return itself."""
-        return self
-
     def __exit__(self, *_):
         """Wait for what is being saved."""
         with self._full_disk_named():
@@ -114,9 +110,8 @@ class Checkpoints:
         Raises:
             InputError: the disk has no room for it; the checkpoints that are there stay.
         """
-        needed = byte_size((state.variables, state.optimizer))
-        require_space(self.folder, needed, "a checkpoint")
         items = {"variables": state.variables, "optimizer": state.optimizer}
+        require_space(self.folder, byte_size(items), "a checkpoint")
         run = _made_from(self.run)
 
         def origin() -> dict:
@@ -137,14 +132,10 @@ class Checkpoints:
             with naming(self.folder):
                 yield
         except ValueError as fault:
-            if os.strerror(errno.ENOSPC) not in str(fault):
-                raise
             message = os.strerror(errno.ENOSPC)
+            if message not in str(fault):
+                raise
             raise OSError(errno.ENOSPC, message, str(self.folder)) from fault
-
-    def steps(self) -> list[int]:
-        """Return the steps of all checkpoints, in order."""
-        return sorted(self.manager.all_steps())
 
     def latest_step(self) -> int | None:
         """Return the step of the latest checkpoint, None if there is none."""
@@ -157,7 +148,7 @@ class Checkpoints:
 
     def latest(self, template: TrainState) -> TrainState:
         """Restore the latest state; `template` gives its structure and shapes."""
-        step = self.manager.latest_step()
+        step = self.latest_step()
         items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
         return TrainState(template.step + step, items["variables"], items["optimizer"])
 
@@ -197,29 +188,23 @@ class Checkpoints:
         Raises:
             InputError: another run saved it, or its record is damaged.
         """
-        record = ocp.args.Composite(origin=_RestoreOrigin())
+        record, place = ocp.args.Composite(origin=_RestoreOrigin()), self.folder / str(step)
         try:
             origin = self.manager.restore(step, args=record)["origin"]
             run = origin["run"]
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
-                f"{self.folder / str(step)}: expected a checkpoint, found a damaged one "
-                f"({cause(fault)}); bring it back from a copy, or remove its folder and train on "
-                "with --resume"
+                f"{place}: expected a checkpoint, found a damaged one ({cause(fault)}); bring it "
+                "back from a copy, or remove its folder and train on with --resume"
             ) from fault
-        self._check_run(step, run)
-        return origin
-
-    def _check_run(self, step: int, run: dict | None) -> None:
-        """Raise an InputError unless this run saved the checkpoint, which says that `run` did."""
         expected = _made_from(self.run)
         if run != expected:
             differing = "; ".join(differences(run or {}, expected or {}))
             raise InputError(
-                f"{self.folder / str(step)}: expected a checkpoint of {self.run / MANIFEST}, found "
-                f"one of another run ({differing}); bring back the run's own, or remove the run "
-                "and train it again"
+                f"{place}: expected a checkpoint of {self.run / MANIFEST}, found one of another "
+                f"run ({differing}); bring back the run's own, or remove the run and train it again"
             )
+        return origin
 
 
 def _made_from(run: Path) -> dict | None:
@@ -233,11 +218,8 @@ def _made_from(run: Path) -> dict | None:
 def read_best(run: Path, template: Variables) -> Variables:
     """Read `params` and `batch_stats` with the smallest validation loss, on one local device.
 
-    Nothing is written, and the run may have been trained on other and more devices.
-
-    Args:
-        run: a run folder.
-        template: its structure and shapes.
+    Nothing is written, and the run may have been trained on other and more devices. `template`
+    gives structure and shapes.
 
     Raises:
         InputError: the run is not trained, or has other shapes.

@@ -4,20 +4,27 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
+import jax
+from pydantic import Field
+from typing_extensions import TypedDict
+
 from cradl_jax import methods, scoring
 from cradl_jax.densities import Density
 from cradl_jax.errors import InputError
+from cradl_jax.evaluation.thresholds import AtRates, HealthyScores
 from cradl_jax.names import METHODS, VAES
 from cradl_jax.objectives import Variables
-from cradl_jax.runs.reference import Thresholds
+from cradl_jax.prediction.input_qc import Reference
 from cradl_jax.storage.manifest import fingerprint
 from cradl_jax.storage.schema import (
     ImageSize,
     Latent,
     NotNegative,
+    Positive,
     Record,
     Seed,
     Several,
+    Whole,
     Width,
     one_of,
     parse,
@@ -49,18 +56,30 @@ class NetworkSettings(Record, extra="ignore"):
     loss: Loss
 
 
-class Model(NamedTuple):
-    """A trained network.
+class Slicing(TypedDict):
+    """How a scan is sliced, see `data.slices.preprocess.slice_geometry`."""
+
+    size: ImageSize
+    offset: Whole
+    slice_spacing_mm: Positive | None
+    pixel_mm: Positive
+
+
+class Thresholds(Record):
+    """What the scores of a run and its training scans look like: the content of thresholds.json.
 
     Attributes:
-        encode: z = Enc(x), `(variables, images [N, H, W]) -> [N, latent]`.
-        scorer: the method's own scores, None where it has none.
-        variables: `params` and `batch_stats`.
+        slicing: how a scan is sliced: as those of the first anomalous data set, at the training
+            scans' pixel size.
+        slices: each slice score on healthy validation scans.
+        heatmaps: thresholds of each post-processed heatmap by rate.
+        training: what the training scans look like.
     """
 
-    encode: scoring.Encode
-    scorer: scoring.Scorer | None
-    variables: Variables
+    slicing: Slicing
+    slices: Annotated[dict[str, HealthyScores], Field(min_length=1)]
+    heatmaps: Annotated[dict[str, AtRates], Field(min_length=1)]
+    training: Reference
 
 
 class RunContents(NamedTuple):
@@ -95,19 +114,14 @@ def network(settings: Mapping[str, Any]) -> methods.Network:
     Raises:
         InputError: they are not those of a network.
     """
-    known = _checked(settings)
-    return methods.network(known.method, size=known.size, **dict(known.model))
+    checked = _checked(settings)
+    return methods.network(checked.method, size=checked.size, **dict(checked.model))
 
 
-def model(settings: Mapping[str, Any], variables: Variables) -> Model:
-    """Return the trained network of a run's settings.
-
-    Raises:
-        InputError: they are not those of a network.
-    """
+def template(settings: Mapping[str, Any]) -> Variables:
+    """Return structure and shapes of the variables of a run with these settings."""
     built = network(settings)
-    scorer = methods.own_scorer(built, _checked(settings).loss.beta)
-    return Model(methods.encoder_of(built), scorer, variables)
+    return jax.eval_shape(lambda: methods.initial_variables(built, 0, settings["size"]))
 
 
 def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
@@ -137,12 +151,17 @@ def check(run: RunContents) -> None:
 
 
 def scorers(
-    trained: Model, densities: Mapping[str, Density]
+    settings: Mapping[str, Any], variables: Variables, densities: Mapping[str, Density]
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Return every scorer of a method with its parameters: the densities, and then its own."""
+    """Return every scorer of a run with its parameters: the densities, and then its method's own.
+
+    Raises:
+        InputError: the settings are not those of a network.
+    """
+    built = network(settings)
     with_params: list[tuple[scoring.Scorer, Any]] = [
-        (scoring.nll(trained.encode), (trained.variables, dict(densities)))
+        (scoring.nll(methods.encoder_of(built)), (variables, dict(densities)))
     ]
-    if trained.scorer is not None:
-        with_params.append((trained.scorer, trained.variables))
+    if own := methods.own_scorer(built, _checked(settings).loss.beta):
+        with_params.append((own, variables))
     return with_params

@@ -35,13 +35,9 @@ def read_density(path: Path) -> Density:
 
 
 def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int) -> int:
-    """Return what mixtures and a flow of representations [N, size] take on disk.
+    """Return what mixtures of K `components` and a flow of representations [N, size] take on disk.
 
-    Args:
-        size: D.
-        components: K of each mixture.
-        blocks: of the flow, as `hidden`.
-        hidden: see `realnvp.init`.
+    For `blocks` and `hidden` see `realnvp.init`.
     """
     mixtures = sum(components) * (1 + size + size**2) * np.dtype(np.float32).itemsize
     shapes = jax.eval_shape(

@@ -10,22 +10,22 @@ Each part's manifest has the fingerprint of what the part was made from; they ar
 and so are the checksums of the files (`integrity`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-
-from cradl_jax import densities, methods
+from cradl_jax import densities
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.names import components_of, density_names
 from cradl_jax.objectives import Variables
-from cradl_jax.runs import checkpoints, contents, reference
+from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import read_density
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, read_manifest
+from cradl_jax.storage.reading import read_json
+from cradl_jax.storage.schema import parse
 
+THRESHOLDS = "thresholds.json"
 AGAIN = "run python -m experiments.{} with the study's --config and --workdir"
 
 
@@ -42,7 +42,7 @@ def read(folder: Path) -> contents.RunContents:
             f"{', '.join(map(str, below))}"
         )
     manifest = read_manifest(folder)
-    model = read_model(folder)
+    variables = read_variables(folder)
     fitted = read_densities(folder)
     fingerprint = read_fingerprint(folder)
     thresholds = read_thresholds(folder, fingerprint, manifest["made_from"])
@@ -54,7 +54,7 @@ def read(folder: Path) -> contents.RunContents:
         "score": chosen_score(rows, method, "slice", list(thresholds.slices)),
         "heatmap": chosen_score(rows, method, "voxel", list(thresholds.heatmaps)),
     }
-    return contents.RunContents(manifest, model.variables, fitted, thresholds, chosen, fingerprint)
+    return contents.RunContents(manifest, variables, fitted, thresholds, chosen, fingerprint)
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -63,22 +63,13 @@ def find_runs(folder: Path) -> list[Path]:
     return [path.parent for path in manifests if (path.parent / "checkpoints").is_dir()]
 
 
-def read_model(folder: Path) -> contents.Model:
-    """Read the network of smallest validation loss.
+def read_variables(folder: Path) -> Variables:
+    """Read the variables of smallest validation loss.
 
     Raises:
         InputError: it is not trained, or its checkpoint is of another network.
     """
-    settings = read_manifest(folder)["settings"]
-    return contents.model(settings, checkpoints.read_best(folder, template(settings)))
-
-
-def template(settings: Mapping[str, Any]) -> Variables:
-    """Return structure and shapes of the variables of a run with these settings."""
-    network = contents.network(settings)
-    return jax.eval_shape(
-        lambda: methods.initial_variables(network, settings["seed"], settings["size"])
-    )
+    return checkpoints.read_best(folder, contents.template(read_manifest(folder)["settings"]))
 
 
 def read_fingerprint(folder: Path) -> str:
@@ -105,10 +96,11 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
         InputError: one is missing or damaged, or they are of another model.
     """
     place, expected = folder / "densities", read_fingerprint(folder)
-    names = density_names(read_manifest(place)["settings"]["gmm"]["components"])
+    manifest = read_manifest(place)
+    names = density_names(manifest["settings"]["gmm"]["components"])
     fitted = {name: read_density(place / f"{name}.npz") for name in names}
     check(place, AGAIN.format("density"))
-    if contents.fingerprint_of(checkpoints.read_fingerprint(folder), fitted) != expected:
+    if contents.fingerprint_of(manifest["made_from"], fitted) != expected:
         raise InputError(
             f"{place}: expected densities of the fingerprint {expected}, found others; remove that "
             f"folder and {AGAIN.format('density')}"
@@ -116,23 +108,26 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
     return fitted
 
 
-def read_thresholds(folder: Path, made_from: str, data: str) -> reference.Thresholds:
+def read_thresholds(folder: Path, made_from: str, data: str) -> contents.Thresholds:
     """Read the thresholds of a run.
 
-    Args:
-        folder: of the run.
-        made_from: fingerprint of its network and densities.
-        data: fingerprint of the healthy data.
+    `made_from` is the fingerprint of its network and densities, `data` that of the healthy data.
 
     Raises:
         InputError: there are none, they are damaged, or they are of other models or data.
     """
     place = folder / "thresholds"
-    path, again = place / reference.FILE, AGAIN.format("thresholds")
+    path, again = place / THRESHOLDS, AGAIN.format("thresholds")
     if not path.exists():
         raise InputError(f"{path}: expected thresholds, found no such file; {again}")
     _check_origin(place, "thresholds", made_from, data)
-    thresholds = reference.read(path, f"remove that folder and {again}")
+    try:
+        thresholds = parse(contents.Thresholds, read_json(path))
+    except (OSError, ValueError) as fault:
+        raise InputError(
+            f"{path}: expected thresholds, found a damaged file ({fault}); remove that folder and "
+            f"{again}"
+        ) from fault
     check(place, again)
     return thresholds
 

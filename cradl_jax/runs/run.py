@@ -4,21 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from cradl_jax.data.scans.volumes import Volume, read_volume
-from cradl_jax.data.slices.native import to_scan_grid
+from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.intensity import CLIP
 from cradl_jax.prediction import input_qc
-from cradl_jax.prediction.files import OperatingPoint, write_files
+from cradl_jax.prediction.files import OperatingPoint, ScanResult
 from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
-from cradl_jax.prediction.scan import Prediction, ScoreSlices, predict_volume, slice_scorer
+from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
 from cradl_jax.runs import archive, contents, folder
 from cradl_jax.runs.contents import RunContents
 from cradl_jax.scoring import Batch
@@ -26,57 +25,6 @@ from cradl_jax.storage.manifest import versions
 from cradl_jax.storage.reading import MISSING, kind_of
 
 SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a prediction
-
-
-class SliceScores(NamedTuple):
-    """Scores and heatmaps of slices.
-
-    Attributes:
-        scores: [N], higher is more anomalous.
-        heatmaps: [N, H, W] post-processed, not negative, never scaled.
-    """
-
-    scores: np.ndarray
-    heatmaps: np.ndarray
-
-
-class ScanResult(NamedTuple):
-    """The prediction of a scan: scores, anomaly map, mask, and warnings.
-
-    Attributes:
-        scan: its name and file.
-        volume: its voxels along R, A and S.
-        prediction: scores and maps of its slices, and the map on `volume`'s voxels.
-        operating_point: the thresholds, and the scores of healthy scans.
-        warnings: sentences on what makes the scan unlike the training scans.
-    """
-
-    scan: InputScan
-    volume: Volume
-    prediction: Prediction
-    operating_point: OperatingPoint
-    warnings: list[str]
-
-    @property
-    def scores(self) -> np.ndarray:
-        """The slices' scores [n], from the lowest slice to the highest."""
-        return self.prediction.scores
-
-    @property
-    def anomaly_map(self) -> np.ndarray:
-        """The map in the shape and order of axes of the scan's file, float32."""
-        return to_scan_grid(self.prediction.anomaly_map, self.volume.origin)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Where `anomaly_map` lies above the threshold, bool."""
-        return self.anomaly_map > self.operating_point.voxel_threshold
-
-    def save(self, out: Path | str) -> dict[str, Any]:
-        """Write map, mask, table of slices, page and summary to a folder; return the summary."""
-        return write_files(
-            Path(out), self.scan, self.volume, self.prediction, self.operating_point, self.warnings
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +96,7 @@ class Run:
                 "cradl_jax.data.slices.preprocess.normalized_slices"
             )
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
-        return SliceScores(*self.score_slices(Batch(slices, inside, np.zeros(len(slices)))))
+        return self.score_slices(Batch(slices, inside, np.zeros(len(slices))))
 
     def predict(self, scan: Path | str, name: str | None = None) -> ScanResult:
         """Predict which slices of a scan are anomalous, and where.
@@ -164,10 +112,13 @@ class Run:
         named = InputScan(name or scan_name(path), path)
         check_names([named])
         volume = read_volume(path)
-        training = self.contents.thresholds.training
-        warnings = input_qc.warnings(describe(volume), training)
+        thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
+        voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
+        healthy = thresholds.slices[self.score_name]
+        point = OperatingPoint(healthy, rate, voxel_threshold, self.about)
+        warnings = input_qc.warnings(describe(volume), thresholds.training)
         prediction = predict_volume(self.score_slices, volume, self.slicing)
-        return ScanResult(named, volume, prediction, self._operating_point, warnings)
+        return ScanResult(named, volume, prediction, point, warnings)
 
     @property
     def slicing(self) -> Mapping[str, Any]:
@@ -178,16 +129,8 @@ class Run:
     def score_slices(self) -> ScoreSlices:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.contents, jax.local_devices()
-        model = contents.model(run.manifest["settings"], run.variables)
-        scorers = contents.scorers(model, run.densities)
+        scorers = contents.scorers(run.manifest["settings"], run.variables, run.densities)
         return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
-
-    @cached_property
-    def _operating_point(self) -> OperatingPoint:
-        thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
-        voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
-        healthy = thresholds.slices[self.score_name]
-        return OperatingPoint(healthy, rate, voxel_threshold, self.about)
 
     @cached_property
     def about(self) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.names import BASELINE
-from cradl_jax.runs import archive, checkpoints, folder
+from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.storage import integrity
 from cradl_jax.storage.integrity import Progress
 from cradl_jax.storage.manifest import read_manifest
@@ -48,10 +48,6 @@ def checks(path: Path, progress: Progress | None = None) -> Iterator[Check]:
     """Make all checks of an exported run, a run's folder, or a study's working directory.
 
     What rests on something that is wrong is not checked.
-
-    Args:
-        path: a file or folder.
-        progress: called with the number of bytes hashed since the last call.
 
     Raises:
         InputError: there is nothing to check.
@@ -198,7 +194,7 @@ def _content(place: Path, trained: bool) -> Iterator[Check]:
     """Check that checkpoints, densities, thresholds and results of a run belong together."""
     if trained:
         manifest = read_manifest(place)
-        states = checkpoints.read_all(place, folder.template(manifest["settings"]))
+        states = checkpoints.read_all(place, contents.template(manifest["settings"]))
         yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
         fitted = folder.read_densities(place)
         yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)

@@ -70,12 +70,9 @@ def require_writable(folder: Path, option: str) -> None:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Raise an `InputError` unless the disk has room for more.
+    """Raise an `InputError` unless the folder's disk has room for the bytes `needed` for `what`.
 
-    Args:
-        folder: where it will be written; it may still have to be made.
-        needed: bytes.
-        what: that they are for, e.g. "36 slices".
+    The folder may still have to be made.
     """
     free = shutil.disk_usage(_existing(folder)).free
     if needed > free:

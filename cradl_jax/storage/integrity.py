@@ -30,10 +30,7 @@ class Fault(NamedTuple):
 def write_checksums(folder: Path, *parts: str, progress: Progress | None = None) -> None:
     """Write the checksums of finished files: of `parts` of the folder, or of all that lie in it.
 
-    Args:
-        folder: where `SHA256SUMS` is written, and where names start.
-        parts: names of files, and of folders whose every file counts.
-        progress: see `Progress`.
+    Parts are names of files, and of folders whose every file counts.
     """
     tops = [folder / part for part in parts] or list(folder.iterdir())
     inner = [path for top in tops if parts and top.is_dir() for path in top.rglob("*")]
@@ -85,12 +82,7 @@ def sums(folder: Path) -> dict[str, str]:
 def faults(
     folder: Path, names: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Iterator[Fault]:
-    """Yield the files of a finished folder that are not as they were written.
-
-    Args:
-        folder: a finished folder.
-        names: of the files to check; None: all.
-        progress: see `Progress`.
+    """Yield those of a finished folder's files, or of `names`, that are not as they were written.
 
     Raises:
         InputError: its checksums are missing or damaged.
@@ -108,13 +100,7 @@ def faults(
 
 
 def check(folder: Path, again: str, names: Iterable[str] | None = None) -> None:
-    """Raise an InputError that names the first file that is not as it was written.
-
-    Args:
-        folder: a finished folder.
-        again: what to do to have it made again.
-        names: see `faults`.
-    """
+    """Raise an InputError that names the first of `faults`, and what makes the folder `again`."""
     for path, found in faults(folder, names):
         raise InputError(
             f"{path}: expected the file as it was written, found {found}; bring it back from a "

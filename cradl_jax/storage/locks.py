@@ -30,11 +30,7 @@ LOST = 75  # EX_TEMPFAIL of sysexits.h
 def held(path: Path, what: str) -> Iterator[None]:
     """Hold a lock while the block runs; wait for whoever holds it before.
 
-    Who it is, and on what they work, is printed once. Locks are not reentrant.
-
-    Args:
-        path: the lock's file; folders are made.
-        what: the work, in words, for those who wait.
+    Who it is, and on what they work, is printed once. Folders are made. Locks are not reentrant.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = {**_here(), "started": time.time(), "what": what, "token": uuid4().hex}
@@ -64,9 +60,9 @@ def _acquire(path: Path, mine: dict) -> None:
     """Make the lock's file, after waiting for others."""
     told, seen, since = False, None, time.monotonic()
     while not _create(path, mine):
-        owner, mark = _owner(path), _touched(path)
-        if (owner, mark) != seen:
-            seen, since = (owner, mark), time.monotonic()
+        owner = _owner(path)
+        if (found := (owner, _touched(path))) != seen:
+            seen, since = found, time.monotonic()
         if _is_gone(owner) or time.monotonic() - since > STALE_S:
             _break(path, owner)
             continue
@@ -82,11 +78,10 @@ def _acquire(path: Path, mine: dict) -> None:
 
 def _create(path: Path, mine: dict) -> bool:
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(mine, file)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(mine, file)
     return True
 
 
@@ -114,10 +109,8 @@ def _is_gone(owner: dict | None) -> bool:
         return False
     try:
         os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    except OSError as fault:
+        return isinstance(fault, ProcessLookupError)
     return False
 
 
@@ -129,14 +122,12 @@ def _break(path: Path, stale: dict | None) -> None:
     if _owner(path) != stale:
         return
     aside = path.with_name(f".partial_{uuid4().hex[:8]}_{path.name}")
-    try:
+    with suppress(FileNotFoundError):
         path.rename(aside)
         if _owner(aside) != stale:
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink(missing_ok=True)
-    except FileNotFoundError:
-        return
 
 
 def _beat(path: Path, mine: dict, done: threading.Event) -> None:

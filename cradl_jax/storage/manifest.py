@@ -54,10 +54,7 @@ def fingerprint(tree) -> str:
 def write_manifest(folder: Path, settings: dict, made_from: str) -> None:
     """Write `folder/manifest.json`, or check that the one there has the same settings and origin.
 
-    Args:
-        folder: of a run or of one of its parts.
-        settings: what it depends on, plain values.
-        made_from: fingerprint of the data or weights it is made from.
+    `settings` are plain values, `made_from` the fingerprint of data or weights.
 
     Raises:
         InputError: the folder was made with others; the message names what differs.

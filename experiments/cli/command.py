@@ -35,7 +35,9 @@ def parse(arguments: Sequence[str]) -> Sequence[str]:
     config = re.search(r"(?:^|\0)--?config[=\0]([^\0]*)", "\0".join(arguments))
     try:
         if config:
-            _check_config(Path(config[1].partition(":")[0]))
+            from cradl_jax.storage.reading import check_file  # imports NumPy
+
+            check_file(Path(config[1].partition(":")[0]), "a config's file")  # a pipe has no end
         rest = flags.FLAGS(arguments)
     except InputError as fault:
         guard.refuse(str(fault))
@@ -48,13 +50,6 @@ def parse(arguments: Sequence[str]) -> Sequence[str]:
     if len(rest) > 1:
         guard.refuse(str(InputError(f"unknown argument {rest[1]!r}; every option starts with --")))
     return rest
-
-
-def _check_config(path: Path) -> None:
-    """Raise an InputError unless there is a file, which, other than a pipe, has an end."""
-    from cradl_jax.storage.reading import check_file  # imports NumPy
-
-    check_file(path, "a config's file")
 
 
 def _last_line(fault: Exception) -> str:

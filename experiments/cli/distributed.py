@@ -29,8 +29,7 @@ def declare() -> None:
 def join(about: dict[str, Any]) -> None:
     """Meet the other processes, if there are any, and check that they are to do the same.
 
-    Args:
-        about: what they are to do, plain values.
+    `about` says what, in plain values.
 
     Raises:
         InputError: they are not there, or are to do something else; see `processes`.

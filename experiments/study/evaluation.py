@@ -15,7 +15,7 @@ from cradl_jax.runs.folder import read_thresholds
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import check_manifest, write_manifest
-from experiments.cli.locking import exclusive
+from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, thresholds
 from experiments.study.data_sets import HEALTHY
 from experiments.study.scores import HeatmapFiles, score, voxels
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
     draws: dict[str, np.ndarray]
 
 
-@exclusive("evaluation of {}, seed {seed}")
+@exclusive_stage("evaluation of {}, seed {seed}")
 def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     """Measure all scores of one method and seed on all anomalous data sets; keep what is there."""
     folder = runs.folder(workdir, config.seed, method) / "evaluation"

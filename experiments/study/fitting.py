@@ -10,21 +10,24 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax import densities
+from cradl_jax import densities, methods
+from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import metrics
 from cradl_jax.names import components_of, density_names
+from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import byte_size, read_density, write_density
-from cradl_jax.runs.folder import read_model
+from cradl_jax.runs.folder import read_variables
+from cradl_jax.scoring import Encode
 from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
-from experiments.cli.locking import exclusive
+from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 
 
-@exclusive("densities of {}, seed {seed}")
+@exclusive_stage("densities of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Fit every configured density on one run's representations, unless it is there."""
     folder = runs.folder(workdir, config.seed, method) / "densities"
@@ -35,8 +38,11 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     processes.broadcast_from_first(lambda: require_room(config, folder, method))
-    model = read_model(run)
-    train, val = (representations(config, model, healthy, split) for split in ("train", "val"))
+    encode = methods.encoder_of(settings.network(config, method))
+    variables = read_variables(run)
+    train, val = (
+        representations(config, encode, variables, healthy, split) for split in ("train", "val")
+    )
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
 
@@ -51,10 +57,12 @@ def require_room(config: ConfigDict, folder: Path, method: str) -> None:
     require_space(folder, needed, "the densities")
 
 
-def representations(config: ConfigDict, model: contents.Model, store, split: str) -> np.ndarray:
+def representations(
+    config: ConfigDict, encode: Encode, variables: Variables, store: SliceStore, split: str
+) -> np.ndarray:
     """Encode every slice of a split, z = Enc(x), [N, latent]."""
     rows = store.rows(split)
-    batches = runs.in_batches(config, model.encode, model.variables, store.images, rows, "encode")
+    batches = runs.in_batches(config, encode, variables, store.images, rows, "encode")
     return np.concatenate(list(batches))
 
 

@@ -22,7 +22,7 @@ from cradl_jax.storage.files import replacing, write_text
 from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.storage.manifest import read_manifest
 from cradl_jax.storage.reading import read_arrays
-from experiments.cli.locking import exclusive
+from experiments.cli.locking import exclusive_stage
 from experiments.study import evaluation, runs
 from experiments.study.data_sets import HEALTHY, stores
 from experiments.study.evaluation import SPLITS
@@ -38,7 +38,7 @@ SUMMARY = (
 )
 
 
-@exclusive("the report")
+@exclusive_stage("the report")
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
     opened = stores(config, workdir)

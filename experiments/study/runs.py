@@ -45,24 +45,25 @@ def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceSt
     """
     if method == BASELINE:
         return BASELINE
-    run = check(config, workdir, method, healthy)
-    check_manifest(run / "densities", settings.of_densities(config))
-    return run_folder.read_fingerprint(run)
+    return run_folder.read_fingerprint(_with_densities(config, workdir, method, healthy))
 
 
 def scorers(
     config: ConfigDict, workdir: Path, method: str, healthy: SliceStore
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Read a method's scorers, each with its parameters.
-
-    Raises:
-        InputError: the run or one of its densities is missing, or they do not belong together.
-    """
+    """Read a method's scorers, each with its parameters; otherwise as `fingerprint`."""
     if method == BASELINE:
         return [(scoring.baseline, None)]
+    run = _with_densities(config, workdir, method, healthy)
+    variables, densities = run_folder.read_variables(run), run_folder.read_densities(run)
+    return contents.scorers(settings.of_run(config, method), variables, densities)
+
+
+def _with_densities(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> Path:
+    """Return the folder of a run as `check`, whose densities too are as the config says."""
     run = check(config, workdir, method, healthy)
     check_manifest(run / "densities", settings.of_densities(config))
-    return contents.scorers(run_folder.read_model(run), run_folder.read_densities(run))
+    return run
 
 
 def in_batches(

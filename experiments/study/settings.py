@@ -45,21 +45,16 @@ def network(config: ConfigDict, method: str) -> methods.Network:
 def objective(config: ConfigDict, method: str, model: methods.Network) -> objectives.Objective:
     """Build what training minimizes: NT-Xent (Section 3.1), or equation 7 or 8."""
     own = of_method(config, method)
-    view, loss = _view(own), own.loss
+    loss, transforms = own.loss, own.augment
+    view = augment.views(
+        mirroring=transforms.mirror,
+        shift=transforms.shift,
+        scale=tuple(transforms.scale),
+        rotation=transforms.rotation,
+        noise=transforms.noise,
+    )
     if method == "cradl":
         return objectives.simclr(model, view, loss.temperature, AXIS)
     if method == "vae":
         return objectives.vae(model, view, loss.beta)
     return objectives.cevae(model, view, loss.beta, loss.gamma)
-
-
-def _view(config: ConfigDict) -> augment.Transform:
-    """Build the random transforms of training."""
-    values = config.augment
-    return augment.views(
-        mirroring=values.mirror,
-        shift=values.shift,
-        scale=tuple(values.scale),
-        rotation=values.rotation,
-        noise=values.noise,
-    )

@@ -11,16 +11,17 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction import input_qc
-from cradl_jax.runs import reference
-from cradl_jax.runs.reference import Thresholds
+from cradl_jax.runs.contents import Thresholds
+from cradl_jax.runs.folder import THRESHOLDS
+from cradl_jax.storage.files import write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
-from experiments.cli.locking import exclusive
+from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs
 from experiments.study.scores import HeatmapFiles, score, voxels
 
 
-@exclusive("thresholds of {}, seed {seed}")
+@exclusive_stage("thresholds of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     """Write the thresholds of one method and seed, unless they are there."""
     folder = runs.folder(workdir, config.seed, method) / "thresholds"
@@ -41,8 +42,8 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         values = Thresholds(
             slicing=about["slicing"], slices=slices, heatmaps=heatmaps, training=training
         )
-        reference.write(folder / reference.FILE, values)
-        write_checksums(folder, "manifest.json", reference.FILE)
+        write_json(folder / THRESHOLDS, values.model_dump())
+        write_checksums(folder, "manifest.json", THRESHOLDS)
 
     processes.broadcast_from_first(write)
 

@@ -26,7 +26,7 @@ from cradl_jax.storage.manifest import write_manifest
 from cradl_jax.training.feeds import Feed, resident, room, streamed
 from cradl_jax.training.loop import Progress, steps_per_epoch, train
 from cradl_jax.training.steps import TrainState, adam, create_state
-from experiments.cli.locking import exclusive
+from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 from experiments.study.training_log import Log
 
@@ -53,7 +53,7 @@ class Setup(NamedTuple):
     steps: int
 
 
-@exclusive("training of {}, seed {seed}")
+@exclusive_stage("training of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
@@ -103,7 +103,7 @@ def train_from(
     """
     run, options = checkpoints.run, settings.of_method(config, method).train
     state = checkpoints.latest(setup.state) if done else setup.state
-    missing = (CHECKPOINTS - len(checkpoints.steps())) * byte_size(state)
+    missing = (CHECKPOINTS - len(checkpoints.manager.all_steps())) * byte_size(state)
     processes.broadcast_from_first(lambda: require_space(run, missing, "the checkpoints"))
     chunks = train(
         state,

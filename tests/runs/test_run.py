@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cradl_jax
-from cradl_jax import densities
+from cradl_jax import densities, methods
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.runs import archive, contents
@@ -58,13 +58,13 @@ def test_slice_scores_are_the_densities_of_the_representations(study, folder):
     store = data_sets.stores(tiny_config(), study)["lesion"]
     images, brains = np.array(store.images[:5]), np.array(store.brains[:5])
     found = run.score(images, brains)
-    model = contents.model(run.contents.manifest["settings"], run.contents.variables)
-    density = run.contents.densities["gmm1"]
+    encode = methods.encoder_of(contents.network(run.contents.manifest["settings"]))
+    variables, density = run.contents.variables, run.contents.densities["gmm1"]
 
     def nll(x):
-        return -densities.log_prob(density, model.encode(model.variables, x)).sum()
+        return -densities.log_prob(density, encode(variables, x)).sum()
 
-    z = model.encode(model.variables, images)
+    z = encode(variables, images)
     np.testing.assert_allclose(found.scores, -densities.log_prob(density, z), rtol=1e-5)
     expected = postprocess(np.abs(jax.grad(nll)(images)), brains)
     np.testing.assert_allclose(found.heatmaps, expected, rtol=1e-3, atol=1e-5)

@@ -10,7 +10,7 @@ from cradl_jax.errors import LONGEST
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction import input_qc
 from cradl_jax.runs import contents
-from cradl_jax.runs.reference import Thresholds
+from cradl_jax.runs.contents import Thresholds
 from cradl_jax.storage.schema import parse
 from experiments.study import settings
 from tests.helpers.refusals import put, refusal

@@ -19,7 +19,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import read_csv
 from cradl_jax.runs import verification
 from cradl_jax.runs.checkpoints import read_fingerprint
-from cradl_jax.runs.folder import read_model
+from cradl_jax.runs.folder import read_variables
 from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
@@ -211,7 +211,7 @@ def test_checkpoint_of_another_size_is_refused(study, tmp_path):
     manifest.write_text(manifest.read_text().replace('"features": 4', '"features": 8'))
     with pytest.raises(InputError, match=r"another run .*model\.features: expected 8, found 4"):
         run = runs.check(config, tmp_path, "cradl", healthy_of(config, tmp_path))
-        read_model(run)
+        read_variables(run)
 
 
 def test_density_of_another_encoder_is_refused(study, tmp_path):

@@ -96,7 +96,7 @@ def test_shards_started_at_once_give_the_stores_of_one_command(tmp_path):
         assert not list(integrity.faults(together / "slices" / name))
 
 
-@locking.exclusive("the work of {}, seed {seed}")
+@locking.exclusive_stage("the work of {}, seed {seed}")
 def work(config, workdir, method, again=1):
     return [method] * again
 

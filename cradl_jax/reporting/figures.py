@@ -1,10 +1,10 @@
 """The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
@@ -112,7 +112,7 @@ def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """
     figure, (roc, pr) = _figure(2, width=11, height=3.9)
     prevalence = np.nan
-    for (name, pair), color in zip(curves.items(), _colors(len(curves)), strict=True):
+    for (name, pair), color in zip(curves.items(), cycle(LINES), strict=False):
         points = operating_points(in_memory(*pair))
         metrics = metrics_at(points)
         prevalence = metrics["prevalence"]
@@ -274,10 +274,3 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
-
-
-def _colors(count: int) -> list[Any]:
-    """Return colors that can be told apart: fixed ones for a few lines, a ramp for many."""
-    if count <= len(LINES):
-        return list(LINES[:count])
-    return list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))

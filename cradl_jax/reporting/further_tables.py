@@ -22,11 +22,10 @@ from cradl_jax.reporting.summary import (
     Estimate,
     datasets,
     in_order,
-    measured,
+    of_choices,
     percent,
+    remarks,
     title,
-    undefined,
-    without_choice,
 )
 
 AT_RATE = {"dice": "Dice", "sensitivity": "Sensitivity", "fpr": "False positives"}
@@ -37,13 +36,13 @@ def threshold_table(rows: Sequence[Result], level: str) -> Table:
 
     The last row of a data set is the trivial baseline chosen in the same way.
     """
-    spreads, chosen = measured(rows, level, "test"), select_scores(rows)
+    spreads, chosen = of_choices(rows, level), select_scores(rows)
     methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
     metrics = ("dice", *(f"{metric}@{rate}" for metric, rate in product(AT_RATE, RATES)))
     table = []
     for dataset, method in product(datasets(rows, level), methods):
         score = chosen.get(Choice(dataset, level, "full", method), DASH)
-        keys = [(dataset, method, score, metric) for metric in metrics]
+        keys = [(dataset, method, "", metric) for metric in metrics]
         figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
         table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
     caption = (
@@ -56,8 +55,7 @@ def threshold_table(rows: Sequence[Result], level: str) -> Table:
     )
     at_rate = (f"{name} at {100 * float(r):g} %" for name, r in product(AT_RATE.values(), RATES))
     header = ("Data set", "Method", "Score", "Best Dice (oracle)", *at_rate)
-    notes = undefined(rows, level, "test", "Dice") + without_choice(rows, level)
-    return Table(caption, header, table, notes=tuple(notes))
+    return Table(caption, header, table, notes=tuple(remarks(rows, level, "test", "Dice")))
 
 
 def interval_table(estimates: Iterable[Estimate]) -> Table:

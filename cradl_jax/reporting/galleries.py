@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from cradl_jax.intensity import CLIP
 from cradl_jax.reporting.figures import INK
 
-HEAT = colormaps["inferno"]
 GRAY = colormaps["gray"].with_extremes(bad="black")
-OUTLINE = "#00d0ff"
 CLAMP = 99.5  # percentile at which the colors of heatmaps saturate
 WIDTH, GAP, MARGIN = 1.55, 0.03, 0.45  # of a slice, between slices, left of them, inches
 
@@ -47,7 +45,7 @@ def pixel_scores(
     for column, heat in zip(grid.T[2:], maps.values(), strict=True):
         top = max(float(np.percentile(heat, CLAMP)), float(np.finfo(np.float32).tiny))
         shown = [
-            axes.imshow(one, cmap=HEAT, vmin=0, vmax=top)
+            axes.imshow(one, cmap="inferno", vmin=0, vmax=top)
             for axes, one in zip(column, heat[window], strict=True)
         ]
         left, _, width, _ = column[0].get_position().bounds
@@ -120,4 +118,4 @@ def _gray(axes: Axes, image: np.ndarray) -> None:
 
 def _outline(axes: Axes, mask: np.ndarray) -> None:
     if mask.any():
-        axes.contour(mask, levels=[0.5], colors=[OUTLINE], linewidths=1.3)
+        axes.contour(mask, levels=[0.5], colors=["#00d0ff"], linewidths=1.3)

@@ -105,11 +105,6 @@ def rows() -> tuple[Row, ...]:
         )
 
 
-def find(table: int, method: str, score: str, dataset: str, metric: str) -> Row | None:
-    """Return one figure, `dataset` by the paper's name; None where the paper has none."""
-    return _index().get((table, method, score, dataset, metric))
-
-
 def check_names(names: Mapping[str, str]) -> None:
     """Refuse names of data sets, the values of a mapping, that the paper does not have.
 
@@ -134,8 +129,3 @@ def score_name(score: str) -> str:
     if components := components_of(score):
         return f"GMM {components}"
     return SCORES.get(score, score)
-
-
-@cache
-def _index() -> dict[tuple[int, str, str, str, str], Row]:
-    return {(row.table, row.method, row.score, row.dataset, row.metric): row for row in rows()}

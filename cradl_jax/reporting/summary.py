@@ -4,7 +4,7 @@ What `tables` prints and Figure 2 of the paper draws (Lüth et al. 2023).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -50,17 +50,8 @@ class Estimate(NamedTuple):
 class Comparison(NamedTuple):
     """How far the best method is ahead of the second, on the same resampled patients.
 
-    Attributes:
-        dataset: on whose test scans.
-        level: "slice" or "voxel".
-        comparison: "full" or "radl".
-        best: method.
-        second: method.
-        difference: best - second of `metric`, as a share of one.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p: p-value of no difference.
-        metric: what is compared.
+    `difference` is best - second of `metric` on test, as a share of one, with its 95 % interval;
+    `p` is the p-value of no difference.
     """
 
     dataset: str
@@ -88,6 +79,16 @@ def measured(rows: Iterable[Result], level: str, split: str) -> Spreads:
     return {key: (fmean(v), stdev(v) if len(v) > 1 else math.nan) for key, v in values.items()}
 
 
+def of_choices(rows: Sequence[Result], level: str) -> Spreads:
+    """Return what was measured on test of each method's chosen score, as `cited` does: score ""."""
+    chosen = select_scores(rows)
+    return {
+        (dataset, method, "", metric): spread
+        for (dataset, method, score, metric), spread in measured(rows, level, "test").items()
+        if chosen.get(Choice(dataset, level, "full", method)) == score
+    }
+
+
 def cited(table: int, names: Names) -> Spreads:
     """Return the paper's Table 2, 3 or 5 to 8 as `measured` does, scores "" in Tables 2 and 3."""
     return {
@@ -96,13 +97,6 @@ def cited(table: int, names: Names) -> Spreads:
         for row in paper.rows()
         if (row.table, row.dataset) == (table, theirs)
     }
-
-
-def cells(
-    spreads: Spreads, keys: Iterable[Iterable[Key]], written: Callable[[float, float], str]
-) -> list[list[str]]:
-    """Return the figures of a table as `percent` or `fraction` writes them."""
-    return [[written(*spreads.get(key, UNDEFINED)) for key in row] for row in keys]
 
 
 def percent(mean: float, std: float = math.nan) -> str:
@@ -137,13 +131,14 @@ def datasets(rows: Iterable[Result], level: str) -> list[str]:
     return list(dict.fromkeys(row.dataset for row in rows if row.level == level))
 
 
-def undefined(rows: Sequence[Result], level: str, split: str, what: str = "metric") -> list[str]:
-    """Return a sentence for each data set on which no `what` is defined, with the reason."""
-    return [
+def remarks(rows: Sequence[Result], level: str, split: str, what: str = "metric") -> list[str]:
+    """Return sentences that say where no `what` is defined, or no score chosen, with the reason."""
+    undefined = [
         f"{dataset}: no {what} is defined on {SPLITS[split]}, since {reason}."
         for dataset in datasets(rows, level)
         if (reason := _reason(rows, dataset, level, split))
     ]
+    return undefined + without_choice(rows, level)
 
 
 def without_choice(rows: Sequence[Result], level: str) -> list[str]:

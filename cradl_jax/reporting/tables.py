@@ -5,21 +5,12 @@ hold. `names` maps those data sets that are the paper's to "HCP Synth.", "ISLES"
 in italics then quote the paper.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from cradl_jax.evaluation.results import (
-    COMPARISONS,
-    LEVELS,
-    METRICS,
-    Choice,
-    Result,
-    select_scores,
-)
+from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
 from cradl_jax.names import BASELINE, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import difference_table, interval_table, threshold_table
@@ -28,20 +19,20 @@ from cradl_jax.reporting.summary import (
     DASH,
     NAMELESS,
     SPLITS,
-    UNDEFINED,
     Comparison,
     Estimate,
     Key,
     Names,
-    cells,
+    Spreads,
     cited,
     datasets,
     fraction,
     in_order,
     measured,
+    of_choices,
     percent,
+    remarks,
     title,
-    undefined,
     without_choice,
 )
 
@@ -52,22 +43,24 @@ SECTIONS = {
     ("voxel", "full"): "5.2",
     ("voxel", "radl"): "5.3",
 }
+SHORT = {"test": "test", "val": "val."}
+DATA_COLUMNS = {
+    "scans": ("Scans", "{:,}"),
+    "slices": ("Slices", "{:,}"),
+    "anomalous_slices": ("Anomalous slices", "{:.1%}"),
+    "anomalous_voxels": ("Anomalous voxels", "{:.3%}"),
+}
+"""Headings and formats of Table 1, by the fields of `paper.Data`."""
 
 
-class Size(NamedTuple):
-    """How much one split of a data set holds."""
-
-    scans: int
-    slices: int
-
-
-Sizes = Mapping[tuple[str, str], Size]  # of each (data set, "val" or "test")
-UNKNOWN: Sizes = MappingProxyType({})
+Figures = Mapping[tuple[str, str, str], float]
+"""What a split of a data set holds, by data set, "val" or "test", and field of `paper.Data`."""
+UNKNOWN: Figures = MappingProxyType({})
 
 
 def result_tables(
     rows: Sequence[Result],
-    sizes: Sizes = UNKNOWN,
+    sizes: Figures = UNKNOWN,
     names: Names = NAMELESS,
     estimates: Sequence[Estimate] = (),
     comparisons: Sequence[Comparison] = (),
@@ -91,20 +84,34 @@ def result_tables(
     ]
 
 
-def data_table(rows: Iterable[Result], sizes: Sizes = UNKNOWN, names: Names = NAMELESS) -> Table:
+def data_table(rows: Iterable[Result], sizes: Figures = UNKNOWN, names: Names = NAMELESS) -> Table:
     """Return Table 1: scans, slices, and the shares of anomalous slices and voxels by split."""
-    shares = {(r.dataset, r.split, r.level): r.value for r in rows if r.metric == "prevalence"}
-    theirs = {(*key, "slice"): data.anomalous_slices for key, data in paper.DATA.items()}
-    theirs |= {(*key, "voxel"): data.anomalous_voxels for key, data in paper.DATA.items()}
-    ours = dict.fromkeys(dataset for dataset, _, _ in shares)
-    columns = ("Scans", "Slices", "Anomalous slices", "Anomalous voxels")
+    shares = {
+        (row.dataset, row.split, f"anomalous_{row.level}s"): row.value
+        for row in rows
+        if row.metric == "prevalence"
+    }
+    theirs = {
+        (ours, split, field): value
+        for ours, split in product(names, SPLITS)
+        for field, value in paper.DATA[names[ours], split]._asdict().items()
+    }
+
+    def written(figures: Figures) -> dict[Any, str]:
+        texts = ((key, DATA_COLUMNS[key[2]][1].format(value)) for key, value in figures.items())
+        return {key: text.replace("%", " %") for key, text in texts}
+
+    columns = list(product(DATA_COLUMNS, SPLITS))
     return layout(
         "Anomalous data sets (as Table 1). The share of anomalous slices or voxels is the AUPRC of "
         "chance.",
-        ("Data set", *(f"{of}, {split}" for of in columns for split in ("test", "val."))),
-        [(dataset,) for dataset in ours],
-        [_data_cells(dataset, sizes, shares) for dataset in ours],
-        [_data_cells(names.get(dataset, ""), paper.DATA, theirs) for dataset in ours],
+        ("Data set", *(f"{DATA_COLUMNS[of][0]}, {SHORT[split]}" for of, split in columns)),
+        {
+            (dataset,): [(dataset, split, of) for of, split in columns]
+            for dataset in dict.fromkeys(dataset for dataset, _, _ in shares)
+        },
+        written({**sizes, **shares}),
+        written(theirs),
         number=1,
         names=names,
     )
@@ -117,37 +124,30 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     """
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
     methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
-    spreads, chosen = measured(rows, level, "test"), select_scores(rows)
-
-    def key(method: str, dataset: str, metric: str) -> Key:
-        return dataset, method, chosen.get(Choice(dataset, level, "full", method), ""), metric
-
-    keys = [[key(method, *column) for column in columns] for method in methods]
-    means = np.array([[spreads.get(key, UNDEFINED)[0] for key in row] for row in keys])
-    best = np.max(means, axis=0, initial=-1, where=~np.isnan(means))
-    quoted = [[(dataset, method, "", metric) for dataset, metric in columns] for method in methods]
+    spreads, best = of_choices(rows, level), {}
+    for (dataset, _, _, metric), (mean, _) in spreads.items():
+        best[dataset, metric] = max(mean, best.get((dataset, metric), mean))
     return layout(
         f"{title(rows, level, 'test')}, in % (as Table {number}): each method at the score that "
         "it chose on validation. Bold: the best of a column.",
         ("Method", *_headings(columns)),
-        [(paper.method_name(method),) for method in methods],
-        cells(spreads, keys, percent),
-        cells(cited(number, names), quoted, percent),
-        bold=np.argwhere(means == best),
+        {
+            (paper.method_name(method),): [
+                (dataset, method, "", metric) for dataset, metric in columns
+            ]
+            for method in methods
+        },
+        _texts(spreads, percent),
+        _texts(cited(number, names), percent),
+        bold={key for key, (mean, _) in spreads.items() if mean == best[key[0], key[3]]},
         number=number,
         names=names,
-        notes=undefined(rows, level, "test") + without_choice(rows, level),
+        notes=remarks(rows, level, "test"),
     )
 
 
 def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
     """Return Table 4: the score that each method chose on each data set, in both comparisons."""
-    chosen = select_scores(rows)
-
-    def scores(selection: Mapping[Any, str], dataset: str, method: str) -> list[str]:
-        keys = [(dataset, *which, method) for which in SECTIONS]
-        return [paper.score_name(selection.get(key, DASH)) for key in keys]
-
     pairs = [
         (dataset, method)
         for dataset in dict.fromkeys(row.dataset for row in rows)
@@ -158,13 +158,22 @@ def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
         f"{LEVELS[level].capitalize()}, {COMPARISONS[comparison]} ({section})"
         for (level, comparison), section in SECTIONS.items()
     )
+    quoted = {
+        (ours, *which): score
+        for ours, theirs in names.items()
+        for (dataset, *which), score in paper.SELECTION.items()
+        if dataset == theirs
+    }
     return layout(
         "The scores with the best validation AUPRC, by the paper's section (as Table 4). CRADL's "
         "own scores are its densities; those of the VAEs are the terms of their loss.",
         ("Data set", "Method", *header),
-        [(dataset, paper.method_name(method)) for dataset, method in pairs],
-        [scores(chosen, dataset, method) for dataset, method in pairs],
-        [scores(paper.SELECTION, names.get(dataset, ""), method) for dataset, method in pairs],
+        {
+            (dataset, paper.method_name(method)): [(dataset, *which, method) for which in SECTIONS]
+            for dataset, method in pairs
+        },
+        {choice: paper.score_name(score) for choice, score in select_scores(rows).items()},
+        {choice: paper.score_name(score) for choice, score in quoted.items()},
         number=4,
         names=names,
         notes=[note for level in LEVELS for note in without_choice(rows, level)],
@@ -204,37 +213,45 @@ def every_score(
 ) -> Table:
     """Return some metrics of every score, chosen ones bold, in the layout of Tables 5 to 8."""
     number, columns = paper.BY_SCORE[level, split], list(product(datasets(rows, level), metrics))
-    found = {(row.method, row.score) for row in rows if (row.level, row.split) == (level, split)}
+    results = {(row.method, row.score) for row in rows if (row.level, row.split) == (level, split)}
     pairs = [
         (method, score)
-        for method in in_order((method for method, _ in found), "vae cevae cradl")
-        for score in sorted((score for m, score in found if m == method), key=_score_rank)
+        for method in in_order((method for method, _ in results), "vae cevae cradl")
+        for score in sorted((score for m, score in results if m == method), key=_score_rank)
     ]
-    keys = [[(dataset, *pair, metric) for dataset, metric in columns] for pair in pairs]
-    chosen = {(c.dataset, c.method, s) for c, s in select_scores(rows).items() if c.level == level}
+    chosen = select_scores(rows).items()
     return layout(
         caption,
         ("Pre-text", "Gen. model", "Score", *_headings(columns)),
-        [(paper.method_name(method), *_labels(level, method, score)) for method, score in pairs],
-        cells(measured(rows, level, split), keys, written),
-        cells(cited(number, names), keys, written),
-        bold=np.argwhere([[key[:3] in chosen for key in row] for row in keys]),
+        {
+            (paper.method_name(method), *_labels(level, method, score)): [
+                (dataset, method, score, metric) for dataset, metric in columns
+            ]
+            for method, score in pairs
+        },
+        _texts(measured(rows, level, split), written),
+        _texts(cited(number, names), written),
+        bold={
+            (choice.dataset, choice.method, score, metric)
+            for (choice, score), metric in product(chosen, metrics)
+            if choice.level == level
+        },
         number=number,
         names=names,
-        notes=undefined(rows, level, split) + without_choice(rows, level),
+        notes=remarks(rows, level, split),
     )
 
 
 def layout(
     caption: str,
     header: Iterable[str],
-    labels: Sequence[tuple[str, ...]],
-    ours: Sequence[Sequence[str]],
-    theirs: Sequence[Sequence[str]],
+    keys: Mapping[tuple[str, ...], Sequence[Hashable]],
+    ours: Mapping[Any, str],
+    theirs: Mapping[Any, str],
     *,
     number: int,
     names: Names,
-    bold: Collection[Sequence[int]] | np.ndarray = (),
+    bold: Collection[Hashable] = (),
     notes: Iterable[str] = (),
 ) -> Table:
     """Return a table of our rows, each followed by the paper's, where it has one.
@@ -242,21 +259,22 @@ def layout(
     Args:
         caption: above the table.
         header: of all columns.
-        labels: the first cells of each row.
-        ours: [rows][columns] the other cells.
-        theirs: [rows][columns] those of the paper.
+        keys: of the cells of each row, by the texts that it begins with.
+        ours: cells by their keys; one that lacks is shown as not defined.
+        theirs: those of the paper, by the same keys.
         number: of the paper's table.
         names: see the module.
-        bold: (row, column) of our cells to emphasize, where they are defined.
+        bold: keys of our cells to emphasize, where they are defined.
         notes: sentences under the table.
     """
     rows, emphasized, quoted = [], set(), set()
-    for place, (label, own, quote) in enumerate(zip(labels, ours, theirs, strict=True)):
-        strong = [column for row, column in bold if row == place and own[column] != DASH]
-        emphasized |= {(len(rows), len(label) + column) for column in strong}
-        rows.append((*label, *own))
-        if any(cell != DASH for cell in quote):
+    for label, row in keys.items():
+        strong = [at for at, key in enumerate(row, len(label)) if key in bold and key in ours]
+        emphasized |= {(len(rows), column) for column in strong}
+        rows.append((*label, *(ours.get(key, DASH) for key in row)))
+        if any(key in theirs for key in row):
             quoted.add(len(rows))
+            quote = (theirs.get(key, DASH) for key in row)
             rows.append((*[""] * (len(label) - 1), "paper", *quote))
     if quoted:
         which = "; ".join(
@@ -269,21 +287,8 @@ def layout(
     )
 
 
-def _data_cells(
-    dataset: str,
-    sizes: Mapping[tuple[str, str], Size | paper.Data],
-    shares: Mapping[tuple[str, str, str], float],
-) -> list[str]:
-    """Return scans, slices, and shares of anomalous slices and voxels, each on test and val."""
-    counts = [sizes.get((dataset, split)) for split in SPLITS]
-    scans = [f"{count.scans:,}" if count else DASH for count in counts]
-    slices = [f"{count.slices:,}" if count else DASH for count in counts]
-    prevalences = [
-        f"{100 * shares[key]:.{digits}f} %" if key in shares else DASH
-        for level, digits in (("slice", 1), ("voxel", 3))
-        for key in ((dataset, split, level) for split in SPLITS)
-    ]
-    return scans + slices + prevalences
+def _texts(spreads: Spreads, written: Callable[[float, float], str]) -> dict[Key, str]:
+    return {key: written(*spread) for key, spread in spreads.items()}
 
 
 def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,14 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     return place
 
 
-def sizes(anomalous: dict[str, SliceStore]) -> tables.Sizes:
+def sizes(anomalous: dict[str, SliceStore]) -> tables.Figures:
     """Count scans and slices of each data set and split."""
-    return {
-        (name, split): tables.Size(
-            len(np.unique(store.scans[store.rows(split)])), len(store.rows(split))
-        )
-        for name, store in anomalous.items()
-        for split in SPLITS
-    }
+    counts = {}
+    for (name, store), split in product(anomalous.items(), SPLITS):
+        scans = store.scans[store.rows(split)]
+        counts[name, split, "scans"] = len(np.unique(scans))
+        counts[name, split, "slices"] = len(scans)
+    return counts
 
 
 def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> np.ndarray:

@@ -78,7 +78,11 @@ def test_numbers_as_the_paper_prints_them():
 
 
 def test_table_of_data_sets():
-    sizes = {("synth", "test"): tables.Size(49, 7105), ("other", "test"): tables.Size(1, 2)}
+    sizes = {
+        ("synth", "test", "scans"): 49,
+        ("synth", "test", "slices"): 7105,
+        ("other", "test", "scans"): 1,
+    }
     rows = SEEDS + on_both_splits(
         "cradl", "gmm8", 0.0077, 0.00649, level="voxel", metric="prevalence"
     )

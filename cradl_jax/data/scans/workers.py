@@ -22,7 +22,7 @@ def map_scans(
 ) -> Iterator[Result]:
     """Yield `function` of each item in order, under a progress bar; an error drops the rest.
 
-    An `InputError` does not where `faults` is given: its item is passed over, its faults are added.
+    Where a list of `faults` is given, an `InputError` adds to it instead, and the others go on.
 
     Threads suffice: decompression and array arithmetic release Python's lock. BLAS keeps to one
     thread in each, because its own threads, waiting for busy cores, slow products down tenfold.
@@ -41,9 +41,9 @@ def map_scans(
         with threadpool_limits(limits=1, user_api="blas"):
             results = executor.map(attempt, items)
             for result in tqdm(results, desc=label, total=len(items), unit="scan"):
-                if isinstance(result, InputError):
-                    faults += result.args
-                else:
+                if not isinstance(result, InputError):
                     yield result
+                elif faults is not None:
+                    faults += result.args
     finally:
         executor.shutdown(cancel_futures=True)

@@ -160,9 +160,8 @@ def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
         _prepare(job)
         merging = shard is None and journal.shards_begun(job.path) > 1
         notes = journal.begin(job.path, shard or Shard())
-    if merging:
-        return _unmarked(job)
-    return _slice(job, shard or Shard(), notes, workers)
+    faults = [] if merging else _slice(job, shard or Shard(), notes, workers)
+    return faults or _unmarked(job)
 
 
 def _prepare(job: Job) -> None:
@@ -193,7 +192,7 @@ def _slice(job: Job, shard: Shard, notes: Path, workers: int) -> list[str]:
     label = f"slicing {job.path.name}" + (f", shard {shard}" if shard.count > 1 else "")
     faults: list[str] = []
     journal.write_lines(notes, map_scans(partial(_write_scan, job), todo, workers, label, faults))
-    return faults or _unmarked(job)
+    return faults
 
 
 def _unmarked(job: Job) -> list[str]:

@@ -36,7 +36,9 @@ def read(folder: Path) -> contents.RunContents:
         InputError: there is no run, it is incomplete, made by another version, or its parts do not
             belong together; the message names the command that mends it.
     """
-    if not (folder / "manifest.json").exists() and (below := find_runs(folder)):
+    manifests = sorted(folder.glob("seed*/*/manifest.json"))
+    below = [path.parent for path in manifests if (path.parent / "checkpoints").is_dir()]
+    if below and not (folder / "manifest.json").exists():
         raise InputError(
             f"{folder}: expected the folder of one run, found that of a study; name one of "
             f"{', '.join(map(str, below))}"
@@ -55,12 +57,6 @@ def read(folder: Path) -> contents.RunContents:
         "heatmap": chosen_score(rows, method, "voxel", list(thresholds.heatmaps)),
     }
     return contents.RunContents(manifest, variables, fitted, thresholds, chosen, fingerprint)
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """List the runs of a study's working directory."""
-    manifests = sorted(folder.glob("seed*/*/manifest.json"))
-    return [path.parent for path in manifests if (path.parent / "checkpoints").is_dir()]
 
 
 def read_variables(folder: Path) -> Variables:

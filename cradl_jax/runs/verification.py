@@ -106,8 +106,8 @@ def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
             if check.faults:
                 return
     except (InputError, *DAMAGED) as fault:
-        known = str(fault) if isinstance(fault, InputError) else f"{what}: damaged ({fault!r})"
-        yield Check(what, [known])
+        named = isinstance(fault, InputError)
+        yield Check(what, [str(fault) if named else f"{what}: damaged ({fault!r})"])
 
 
 def _files(place: Path, progress: Progress | None) -> Check:

@@ -18,4 +18,12 @@ from cradl_jax.densities.density import (
 )
 from cradl_jax.densities.em import Collapsed
 
-__all__ = ["Collapsed", "Density", "fit_gmm", "fit_realnvp", "from_arrays", "log_prob", "to_arrays"]
+__all__ = [
+    "Collapsed",
+    "Density",
+    "fit_gmm",
+    "fit_realnvp",
+    "from_arrays",
+    "log_prob",
+    "to_arrays",
+]

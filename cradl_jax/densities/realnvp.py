@@ -9,6 +9,7 @@ import math
 from functools import partial
 from typing import NamedTuple
 
+import distrax
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -70,16 +71,45 @@ def forward(flow: RealNVP, z: Array) -> tuple[Array, Array]:
 
     def apply(carry: tuple[Array, Array], block: RealNVP) -> tuple[tuple[Array, Array], None]:
         z, log_determinant = carry
-        seen, other = jnp.split(z, [block.hidden_kernel.shape[0]], axis=-1)
+        z, change = _bijector(block).forward_and_log_det(z)
+        return (z, log_determinant + change), None
+
+    return lax.scan(apply, (z, jnp.zeros(z.shape[:-1])), flow, unroll=True)[0]
+
+
+def inverse(flow: RealNVP, latent: Array) -> Array:
+    """Return the z whose Flow(z) is `latent`, both [..., D]."""
+
+    def invert(latent: Array, block: RealNVP) -> tuple[Array, None]:
+        return _bijector(block).inverse(latent), None
+
+    return lax.scan(invert, latent, flow, reverse=True)[0]
+
+
+def _bijector(block: RealNVP) -> distrax.Bijector:
+    """Build a coupling block and its permutation; the arrays of `block` lack the first axis."""
+
+    def conditioner(seen: Array) -> tuple[Array, Array]:
         features = jax.nn.relu(matmul(seen, block.hidden_kernel) + block.hidden_bias)
         output = matmul(features, block.output_kernel) + block.output_bias
         shift, log_scale = jnp.split(output, 2, axis=-1)
-        log_scale = CLAMP * jnp.tanh(log_scale / CLAMP)
-        coupled = jnp.concatenate([seen, jnp.exp(log_scale) * other + shift], axis=-1)
-        z = _permute(coupled, block.permutations)
-        return (z, log_determinant + log_scale.sum(-1)), None
+        return shift, CLAMP * jnp.tanh(log_scale / CLAMP)
 
-    return lax.scan(apply, (z, jnp.zeros(z.shape[:-1])), flow, unroll=True)[0]
+    coupling = distrax.SplitCoupling(
+        split_index=block.hidden_kernel.shape[0],
+        event_ndims=1,
+        conditioner=conditioner,
+        bijector=lambda output: distrax.ScalarAffine(shift=output[0], log_scale=output[1]),
+    )
+    permutation = distrax.Lambda(
+        forward=lambda z: _permute(z, block.permutations),
+        inverse=lambda z: _permute(z, jnp.argsort(block.permutations)),
+        forward_log_det_jacobian=lambda z: jnp.zeros(z.shape[:-1]),
+        inverse_log_det_jacobian=lambda z: jnp.zeros(z.shape[:-1]),
+        event_ndims_in=1,
+        is_constant_jacobian=True,
+    )
+    return distrax.Chain([permutation, coupling])  # the last one is applied first
 
 
 @jax.custom_vjp

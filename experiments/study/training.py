@@ -38,7 +38,12 @@ SHOWN = 5  # scans named in a message
 class Setup(NamedTuple):
     """A training before its first step.
 
-    `data` are the healthy slices of training and of validation; `steps` counts those of all epochs.
+    Attributes:
+        objective: what it minimises.
+        optimizer: of the parameters.
+        state: with the initial weights.
+        data: the healthy slices of training and of validation.
+        steps: in all epochs.
     """
 
     objective: Objective

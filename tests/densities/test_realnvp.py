@@ -16,10 +16,11 @@ def random_flow(size: int) -> realnvp.RealNVP:
 
 
 @pytest.mark.parametrize("size", [2, 5])
-def test_log_determinant_is_that_of_the_jacobian(size):
+def test_round_trip_and_log_determinant(size):
     flow = random_flow(size)
     z = jax.random.normal(jax.random.key(5), (20, size))
-    _, log_determinant = realnvp.forward(flow, z)
+    latent, log_determinant = realnvp.forward(flow, z)
+    np.testing.assert_allclose(realnvp.inverse(flow, latent), z, atol=1e-4)
     jacobian = jax.vmap(jax.jacobian(lambda z: realnvp.forward(flow, z)[0]))(z)
     expected = np.linalg.slogdet(np.float64(jacobian))[1]
     np.testing.assert_allclose(log_determinant, expected, atol=1e-4)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def encoder_of(model: Network) -> scoring.Encode:
     """
 
     def encode(variables: Variables, images: jax.Array) -> jax.Array:
-        return model.apply(variables, images, method="encode")
+        return cast(jax.Array, model.apply(variables, images, method="encode"))
 
     return encode
 

@@ -7,10 +7,11 @@ The same arguments give the same objective, whose training compiles once for all
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from flax import linen as nn
 from jax import Array
 
 from cradl_jax.augment import Transform, cut_out
@@ -18,11 +19,11 @@ from cradl_jax.losses import elbo, nt_xent, reconstruction
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.vae import VAE
 
-Variables = dict[str, Any]
+Variables = Mapping[str, Any]
 Objective = Callable[[Variables, Array, Array, bool], tuple[Array, tuple[Any, dict[str, Array]]]]
 
 
-def _apply(model, variables: Variables, train: bool, *inputs: Array):
+def _apply(model: nn.Module, variables: Variables, train: bool, *inputs: Array) -> tuple[Any, Any]:
     """Return the model's output and the batch statistics after it."""
     if not train:
         return model.apply(variables, *inputs), variables["batch_stats"]

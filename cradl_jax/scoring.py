@@ -7,23 +7,25 @@ which compiles once for all data sets and seeds.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from cradl_jax import densities
 from cradl_jax.losses import kl_divergence, reconstruction
-from cradl_jax.models.vae import VAE
+from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import postprocess
 
+Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
 
 
-class Batch(NamedTuple):
-    """Slices to be scored.
+class Batch(NamedTuple, Generic[Kind]):
+    """Slices to be scored, in arrays of JAX or of NumPy.
 
     Attributes:
         images: [N, H, W] in [-1.5, 1.5].
@@ -31,9 +33,9 @@ class Batch(NamedTuple):
         position: height within the brain, 0 its lowest slice and 1 its highest, [N].
     """
 
-    images: Array
-    brains: Array
-    position: Array
+    images: Kind
+    brains: Kind
+    position: Kind
 
 
 class Scored(NamedTuple):
@@ -48,7 +50,7 @@ class Scored(NamedTuple):
     heatmaps: dict[str, Array]
 
 
-Scorer = Callable[[Any, Batch], Scored]
+Scorer = Callable[[Any, Batch[Array]], Scored]
 OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
 """Names of the scores and heatmaps of `vae`."""
 
@@ -67,7 +69,9 @@ def nll(encode: Encode) -> Scorer:
     Params are (variables, densities by name). The encoder runs once for all of them.
     """
 
-    def scorer(params: tuple[Variables, dict[str, densities.Density]], batch: Batch) -> Scored:
+    def scorer(
+        params: tuple[Variables, dict[str, densities.Density]], batch: Batch[Array]
+    ) -> Scored:
         variables, fitted = params
         z, to_image = jax.vjp(lambda x: encode(variables, x), batch.images)
         scores, heatmaps = {}, {}
@@ -91,12 +95,13 @@ def vae(model: VAE, beta: float) -> Scorer:
     the two maps in their own units, never scaled by image or batch.
     """
 
-    def scorer(variables: Variables, batch: Batch) -> Scored:
+    def scorer(variables: Variables, batch: Batch[Array]) -> Scored:
         images = batch.images
         x_hat, _ = model.apply(variables, images, method="reconstruct")
         rec, rec_map = reconstruction(images, x_hat), jnp.abs(images - x_hat)
         kl, kl_grad = with_gradient(
-            lambda x: kl_divergence(model.apply(variables, x, method="posterior")), images
+            lambda x: kl_divergence(cast(Posterior, model.apply(variables, x, method="posterior"))),
+            images,
         )
         return Scored(
             {"elbo": rec + beta * kl, "kl": kl, "rec": rec},
@@ -106,7 +111,7 @@ def vae(model: VAE, beta: float) -> Scorer:
     return scorer
 
 
-def baseline(_: None, batch: Batch) -> Scored:
+def baseline(_: None, batch: Batch[Array]) -> Scored:
     """Score by what any method must beat: the slice's position, its brain area and |intensity|."""
     position = -jnp.abs(batch.position - 0.5)  # anomalies are seldom at the brain's ends
     area = batch.brains.sum((1, 2)).astype(jnp.float32)
@@ -117,7 +122,7 @@ def baseline(_: None, batch: Batch) -> Scored:
 def post_processed(scorer: Scorer) -> Scorer:
     """Return `scorer` with its heatmaps post-processed as in Section 4.5."""
 
-    def processed(params: Any, batch: Batch) -> Scored:
+    def processed(params: Any, batch: Batch[Array]) -> Scored:
         scores, heatmaps = scorer(params, batch)
         maps = {name: postprocess(heatmap, batch.brains) for name, heatmap in heatmaps.items()}
         return Scored(scores, maps)

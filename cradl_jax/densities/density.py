@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from cradl_jax.densities import em, gmm, realnvp, realnvp_fit
 from cradl_jax.errors import InputError
@@ -30,14 +31,14 @@ class Density(NamedTuple):
     model: Model
 
 
-def log_prob(density: Density, z: Array) -> Array:
+def log_prob(density: Density, z: ArrayLike) -> Array:
     """Return log p(z) of representations [N, D] themselves, not of standardized ones, [N]."""
     _, model_log_prob = MODULES[type(density.model).__name__]
     standardized = (z - density.mean) / density.scale
     return model_log_prob(density.model, standardized) - jnp.log(density.scale).sum()
 
 
-def fit_gmm(key: Array, z: Array, **settings) -> tuple[Density, np.ndarray]:
+def fit_gmm(key: Array, z: ArrayLike, **settings) -> tuple[Density, np.ndarray]:
     """Standardize representations [N, D] and fit a mixture; `settings` are those of `em.fit`.
 
     Returns:
@@ -47,12 +48,12 @@ def fit_gmm(key: Array, z: Array, **settings) -> tuple[Density, np.ndarray]:
         InputError: see `em.fit`, or representations that are not finite.
     """
     mean, scale = _statistics(z)
-    model, history = em.fit(key, (z - mean) / scale, **settings)
+    model, history = em.fit(key, jnp.subtract(z, mean) / scale, **settings)
     return Density(mean, scale, model), history - np.log(scale).sum()
 
 
 def fit_realnvp(
-    key: Array, z_train: Array, z_val: Array, **settings
+    key: Array, z_train: ArrayLike, z_val: ArrayLike, **settings
 ) -> tuple[Density, dict[str, np.ndarray]]:
     """Standardize representations by `z_train` and fit a flow with `settings` of `realnvp_fit.fit`.
 
@@ -63,13 +64,13 @@ def fit_realnvp(
         InputError: see `realnvp_fit.fit`, or representations that are not finite.
     """
     mean, scale = _statistics(z_train)
-    z_train, z_val = ((z - mean) / scale for z in (z_train, z_val))
+    z_train, z_val = (jnp.subtract(z, mean) / scale for z in (z_train, z_val))
     model, history = realnvp_fit.fit(key, z_train, z_val, **settings)
     constant = np.log(scale).sum()
     return Density(mean, scale, model), {name: loss + constant for name, loss in history.items()}
 
 
-def _statistics(z: Array) -> tuple[Array, Array]:
+def _statistics(z: ArrayLike) -> tuple[Array, Array]:
     """Return mean and scale of every dimension, [D] each; summed in float64."""
     points = np.asarray(z)
     broken = np.count_nonzero(~np.isfinite(points).all(1))

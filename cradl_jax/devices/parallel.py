@@ -35,7 +35,7 @@ def _compiled(function, devices, in_axes, out_axes):
     return jax.pmap(function, axis_name=AXIS, devices=devices, in_axes=in_axes, out_axes=out_axes)
 
 
-def local(devices: Devices) -> list[jax.Device]:
+def local(devices: Devices) -> Devices:
     """Return those of `devices` that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 

@@ -1,6 +1,7 @@
 """SimCLR (Section 3.1): the encoder f and the projection head g."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flax import linen as nn
 from jax import Array
@@ -18,6 +19,9 @@ class SimCLR(nn.Module):
 
     encoder: Encoder
     head: Sequence[int] = (512, 256)
+
+    if TYPE_CHECKING:
+        __hash__ = nn.Module.__hash__  # flax makes one from the fields
 
     def setup(self) -> None:
         """Name the hidden layer and the output of the projection head."""

@@ -1,6 +1,6 @@
 """The VAE of appendix B: the DC-Encoder and DC-Decoder of Table 10."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,9 @@ class VAE(nn.Module):
 
     encoder: Encoder
     decoder: Decoder
+
+    if TYPE_CHECKING:
+        __hash__ = nn.Module.__hash__  # flax makes one from the fields
 
     def posterior(self, x: Array, train: bool = False) -> Posterior:
         """Map images [N, H, H] to q(z|x)."""

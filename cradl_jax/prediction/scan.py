@@ -33,7 +33,7 @@ class SliceScores(NamedTuple):
     heatmaps: np.ndarray
 
 
-ScoreSlices = Callable[[Batch], SliceScores]
+ScoreSlices = Callable[[Batch[np.ndarray]], SliceScores]
 
 
 class Prediction(NamedTuple):
@@ -112,7 +112,8 @@ def slice_scorer(
     """
     functions, params = zip(*scorers, strict=True)
 
-    def only(params: Sequence[Any], batch: Batch) -> Scored:  # compiled, the others are left out
+    def only(params: Sequence[Any], batch: Batch[jax.Array]) -> Scored:
+        # Compiled, the others are left out.
         scored = [function(own, batch) for function, own in zip(functions, params, strict=True)]
         scores = {name: values for one in scored for name, values in one.scores.items()}
         maps = {name: values for one in scored for name, values in one.heatmaps.items()}

@@ -225,7 +225,7 @@ def _resampled(
     return ndimage.affine_transform(
         folded.mean((1, 3, 5)),
         matrix[:3, :3],
-        matrix[:3, 3],  # pyright: ignore[reportArgumentType], scipy takes arrays
+        matrix[:3, 3],
         tuple(shape),
         np.float32,
         order=1,

@@ -148,13 +148,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def latest(self, template: TrainState) -> TrainState:
         """Restore the latest state; `template` gives its structure and shapes."""
-        step = self.latest_step()
+        step = self.steps()[-1]
         items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
         return TrainState(template.step + step, items["variables"], items["optimizer"])
-
-    def best(self, template: Variables) -> Variables:
-        """Restore `params` and `batch_stats` with the smallest validation loss."""
-        return self.restore(self.best_step(), variables=template)["variables"]
 
     def restore(self, step: int, **templates):
         """Restore those parts of a step's checkpoint that `templates` give the structure of.
@@ -224,8 +220,8 @@ def read_best(run: Path, template: Variables) -> Variables:
     Raises:
         InputError: the run is not trained, or has other shapes.
     """
-    with _trained(run) as kept:
-        return kept.best(_here(template))
+    with _trained(run) as (kept, best):
+        return kept.restore(best, variables=_here(template))["variables"]
 
 
 def read_fingerprint(run: Path) -> str:
@@ -234,13 +230,13 @@ def read_fingerprint(run: Path) -> str:
     Raises:
         InputError: the run is not trained, or its checkpoint is of another run.
     """
-    with _trained(run) as kept:
-        return kept.origin(kept.best_step())["variables"]
+    with _trained(run) as (kept, best):
+        return kept.origin(best)["variables"]
 
 
 def read_all(run: Path, template: Variables) -> list[Variables]:
     """Read `params` and `batch_stats` of every checkpoint; otherwise as `read_best`."""
-    with _trained(run) as kept:
+    with _trained(run) as (kept, _):
         steps = kept.manager.all_steps()
         return [kept.restore(step, variables=_here(template))["variables"] for step in steps]
 
@@ -254,8 +250,8 @@ def _here(template: Variables) -> Variables:
 
 
 @contextmanager
-def _trained(run: Path) -> Iterator[Checkpoints]:
-    """Open the checkpoints of a run that has some."""
+def _trained(run: Path) -> Iterator[tuple[Checkpoints, int]]:
+    """Open the checkpoints of a run that has some, and yield them with the step of the best."""
     untrained = InputError(
         f"{run / 'checkpoints'}: holds no checkpoint of a whole epoch; train the run first"
     )
@@ -265,6 +261,7 @@ def _trained(run: Path) -> Iterator[Checkpoints]:
         metrics = [name for name in sums(run) if name.endswith("metrics/metrics")]
         check(run, "train it again", metrics)
     with Checkpoints(run, create=False) as kept:
-        if kept.best_step() is None:
+        best = kept.best_step()
+        if best is None:
             raise untrained
-        yield kept
+        yield kept, best

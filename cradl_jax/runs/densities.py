@@ -8,7 +8,7 @@ import numpy as np
 
 from cradl_jax.densities import Density, from_arrays, realnvp, to_arrays
 from cradl_jax.errors import InputError, cause
-from cradl_jax.storage.files import replacing
+from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
 
 EXPECTED = "a density written by this package"
@@ -17,8 +17,7 @@ REMEDY = "remove it and fit the density again"
 
 def write_density(path: Path, density: Density) -> None:
     """Write a density's arrays and the name of its model's type."""
-    with replacing(path) as aside:
-        np.savez(aside, kind=type(density.model).__name__, **to_arrays(density))
+    write_arrays(path, {"kind": type(density.model).__name__} | to_arrays(density))
 
 
 def read_density(path: Path) -> Density:

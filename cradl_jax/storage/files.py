@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from cradl_jax.errors import InputError, cause
@@ -55,6 +56,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict | list) -> None:
     """Write plain values as JSON."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by name as .npz, not compressed."""
+    import numpy as np  # commands answer --help without it
+
+    with replacing(path) as aside:
+        np.savez(aside, **arrays)
 
 
 def require_writable(folder: Path, option: str) -> None:

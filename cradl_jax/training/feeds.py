@@ -11,7 +11,7 @@ Both give the same batches in the same order.
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import psutil
@@ -22,6 +22,18 @@ from cradl_jax.devices.parallel import Devices, copy_to_each, local, shard, spli
 Plan = Sequence[np.ndarray]  # rows of the batches of each chunk, [S, B]
 SHARE = 0.5  # of a device's free memory that slices may take; a step needs the rest
 AHEAD = 2  # chunks read and on the devices while one is worked on
+
+
+class Images(Protocol):
+    """Slices [N, H, W], in memory or read when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def __getitem__(self, chosen: Any, /) -> np.ndarray:
+        """Return the chosen images [n, H, W]."""
+        ...
 
 
 class Feed(NamedTuple):
@@ -92,13 +104,13 @@ def _order(slices: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(slices)
 
 
-def resident(images: np.ndarray, devices: Devices) -> Feed:
+def resident(images: Images, devices: Devices) -> Feed:
     """Place all of `images` [N, H, W] on every device."""
     data = copy_to_each(images[:], devices)
     return Feed(lambda plan: ((data, split_batch(batches, devices)) for batches in plan), 0)
 
 
-def streamed(images: np.ndarray, devices: Devices) -> Feed:
+def streamed(images: Images, devices: Devices) -> Feed:
     """Let each chunk bring its slices of `images` [N, H, W], which may be memory-mapped.
 
     Threads read chunks and put them on the devices while those before are worked on. A process

@@ -14,7 +14,7 @@ from jax import Array
 from cradl_jax.devices.parallel import Devices, over_devices, replicate, share
 from cradl_jax.errors import Diverged, InputError
 from cradl_jax.objectives import Objective
-from cradl_jax.training.feeds import Feed, Plan, Schedule, resident
+from cradl_jax.training.feeds import Feed, Images, Plan, Schedule, resident
 from cradl_jax.training.steps import TrainState, eval_chunk, train_chunk
 
 LONGEST_CHUNK = 25  # steps between two looks from the host
@@ -39,14 +39,14 @@ def train(
     state: TrainState,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    train_images: np.ndarray,
-    val_images: np.ndarray,
+    train_images: Images,
+    val_images: Images,
     *,
     epochs: int,
     batch_size: int,
     seed: int,
     devices: Devices,
-    place: Callable[[np.ndarray, Devices], Feed] = resident,
+    place: Callable[[Images, Devices], Feed] = resident,
 ) -> Iterator[Progress]:
     """Train from `state` to the end of `epochs`, yielding after every chunk of steps.
 

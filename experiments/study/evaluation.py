@@ -12,7 +12,7 @@ from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
 from cradl_jax.runs.folder import read_thresholds
-from cradl_jax.storage.files import replacing
+from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import check_manifest, write_manifest
 from experiments.cli.locking import exclusive_stage
@@ -175,8 +175,7 @@ def write(part: Path, measured: Measured, seed: int, method: str, dataset: str, 
     """Write what was measured on a split: `<part>_slices.npz`, `<part>_draws.npz`, then `part`."""
     slices = {"labels": measured.labels, **measured.scores}
     for name, arrays in (("slices", slices), ("draws", measured.draws)):
-        with replacing(part.with_name(f"{part.stem}_{name}.npz")) as aside:
-            np.savez(aside, **arrays)
+        write_arrays(part.with_name(f"{part.stem}_{name}.npz"), arrays)
     rows = [
         results.Result(seed, method, score, dataset, split, level, metric, value)
         for (level, score), values in measured.metrics.items()

@@ -1,7 +1,7 @@
 """Write the data sets of the embedded phantom."""
 
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -56,7 +56,7 @@ def make(config: ConfigDict, workdir: Path) -> None:
     """Write the data sets, except for what is there already."""
     folder, settings = Path(config.data.root or workdir / "data"), config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
-    jobs, atlas = [], None
+    jobs, atlas = [], cache(load_atlas)
     with exclusive("the phantom", folder):
         for index, (name, sample) in enumerate(DATA_SETS.items()):
             root = folder / name
@@ -67,15 +67,12 @@ def make(config: ConfigDict, workdir: Path) -> None:
             order = [split for split in sorted(counts) for _ in range(counts[split])]
             splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
             bids.write_data_set(root, f"CRADL phantom, {name}", splits)
-            missing = [s for s in splits if not bids.scan_path(root, s).exists()]
-            if missing and atlas is None:
-                atlas = load_atlas(spacing_mm)
-            sample = partial(sample, atlas=atlas, spacing_mm=spacing_mm)
             set_key = jax.random.fold_in(jax.random.key(settings.seed), index)
             for position, subject in enumerate(splits):
-                if subject in missing:
+                if not bids.scan_path(root, subject).exists():
                     key = jax.random.fold_in(set_key, position)
-                    jobs.append(partial(write_subject, root, sample, key, spacing_mm, subject))
+                    draw = partial(sample, atlas=atlas(spacing_mm), spacing_mm=spacing_mm)
+                    jobs.append(partial(write_subject, root, draw, key, spacing_mm, subject))
         if jobs:
             workers = config.data.workers or os.cpu_count() or 1
             list(map_scans(lambda write: write(), jobs, workers, "write phantom"))

@@ -1,7 +1,7 @@
 """What the training commands share: data, loop, checkpoints, logs and the progress bar."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -85,12 +85,15 @@ def set_up(config: ConfigDict, method: str, healthy: SliceStore) -> Setup:
     """Build what a method trains on the healthy slices."""
     model = settings.network(config, method)
     options = settings.of_method(config, method).train
-    data = [SliceSubset(healthy.images, healthy.rows(split)) for split in ("train", "val")]
-    epoch = steps_per_epoch(len(data[0]), options.batch_size)
+    seen, held_out = (
+        SliceSubset(healthy.images, healthy.rows(split)) for split in ("train", "val")
+    )
+    epoch = steps_per_epoch(len(seen), options.batch_size)
     steps, warmup = epoch * options.epochs, epoch * options.warmup_epochs
     optimizer = adam(options.learning_rate, options.weight_decay, warmup, steps, options.annealing)
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
-    return Setup(settings.objective(config, method, model), optimizer, state, tuple(data), steps)
+    objective = settings.objective(config, method, model)
+    return Setup(objective, optimizer, state, (seen, held_out), steps)
 
 
 def train_from(
@@ -166,7 +169,7 @@ def follow(
         if chunk.val is not None or stop or due:
             if log:
                 log.flush()
-            checkpoints.save(chunk.state, chunk.val and chunk.val["loss"])
+            checkpoints.save(chunk.state, chunk.val["loss"] if chunk.val else None)
             saved = now
         if stop and not stopping():
             raise Terminated
@@ -188,7 +191,7 @@ def show(chunk: Progress, step: int, speed: float, log: Log | None, bar: tqdm) -
     bar.update(step - bar.n)
 
 
-def explained(fault: Diverged, run: Path, subjects: Sequence[str], kept: int | None) -> InputError:
+def explained(fault: Diverged, run: Path, subjects: Iterable[str], kept: int | None) -> InputError:
     """Say which scans a training diverged at, also in diverged.json, and which step is kept."""
     scans, steps = sorted(set(subjects)), list(fault.steps)
     if processes.is_first():

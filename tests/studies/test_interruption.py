@@ -139,7 +139,8 @@ def weights(run: Path):
     state = template()
     with Checkpoints(run, create=False) as kept:
         steps = np.array([kept.latest_step(), kept.best_step()])
-        return kept.latest(state), kept.best(state.variables), steps
+        best = kept.restore(kept.best_step(), variables=state.variables)
+        return kept.latest(state), best["variables"], steps
 
 
 @functools.cache

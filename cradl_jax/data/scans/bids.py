@@ -5,6 +5,7 @@ root/sub-X/anat/sub-X_T2w.nii.gz                                 int16
 root/derivatives/masks/sub-X/anat/sub-X_label-lesion_mask.nii.gz uint8
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -32,7 +33,7 @@ def write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
     write_image(path, image)
 
 
-def write_data_set(root: Path, name: str, splits: dict[str, str]) -> None:
+def write_data_set(root: Path, name: str, splits: Mapping[str, str | None]) -> None:
     """Write the description and `participants.tsv`; `splits` maps each subject to its split."""
     description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     write_json(root / "dataset_description.json", description)

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import SpatialHeader, SpatialImage
 
 from cradl_jax.errors import InputError
@@ -50,7 +52,7 @@ class Origin:
     @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance of neighboring voxels along R, A and S."""
-        x, y, z = map(float, nib.affines.voxel_sizes(self.ras_affine))
+        x, y, z = map(float, voxel_sizes(self.ras_affine))
         return x, y, z
 
 
@@ -82,23 +84,25 @@ def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
             f"{path}: expected one real number a voxel, found {image.get_data_dtype()}; convert "
             "it to a gray-scale magnitude image"
         )
-    _check_placement(path, image, file)
-    orientation = nib.io_orientation(image.affine)
-    stated = _states_orientation(image)
-    return Origin(path, shape, image.affine, orientation, image.header, stated)
+    affine, header = _placement(path, image, file), image.header
+    orientation = nib.io_orientation(affine)
+    return Origin(path, shape, affine, orientation, header, _states_orientation(header, affine))
 
 
-def _states_orientation(image: SpatialImage) -> bool:
-    header = image.header
+def _states_orientation(header: SpatialHeader, affine: np.ndarray) -> bool:
     if isinstance(header, nib.Nifti1Header):
-        stated = header["qform_code"] > 0 or header["sform_code"] > 0
+        stated = max(_form_codes(header)) > 0
     else:
-        stated = isinstance(image, nib.MGHImage) and header["goodRASFlag"] > 0
-    return bool(stated) and not np.allclose(image.affine, np.eye(4))
+        stated = isinstance(header, MGHHeader) and int(header["goodRASFlag"]) > 0
+    return stated and not np.allclose(affine, np.eye(4))
 
 
-def _check_placement(path: Path, image: SpatialImage, file: BinaryIO) -> None:
-    """Raise an InputError unless the header places the voxels in space, in millimeters.
+def _form_codes(header: nib.Nifti1Header) -> tuple[int, int]:
+    return int(header["qform_code"]), int(header["sform_code"])
+
+
+def _placement(path: Path, image: SpatialImage, file: BinaryIO) -> np.ndarray:
+    """Return the affine, or raise an InputError unless it places the voxels in space, in mm.
 
     The sform comes first, as in nibabel. What else the header states must not contradict it: the
     voxel sizes (pixdim), and where both have a code, the axes by the qform.
@@ -110,18 +114,19 @@ def _check_placement(path: Path, image: SpatialImage, file: BinaryIO) -> None:
             f"({np.array(affine).tolist()}); repair the header or convert the scan again"
         )
     if isinstance(header, nib.AnalyzeHeader):
-        _check_spacing(path, affine, _stated_spacing(image.header, file))
+        _check_spacing(path, affine, _stated_spacing(header, file))
     if isinstance(header, nib.Nifti1Header):
-        if header["xyzt_units"] & 7 not in MILLIMETERS:
+        if int(header["xyzt_units"]) & 7 not in MILLIMETERS:
             raise InputError(
                 f"{path}: expected millimeters, found a header in "
                 f"{header.get_xyzt_units()[0]}s; repair its unit, or convert the scan again"
             )
-        if header["qform_code"] > 0 and header["sform_code"] > 0:
+        if min(_form_codes(header)) > 0:
             _check_axes(path, header)
+    return affine
 
 
-def _places(affine: np.ndarray | None) -> bool:
+def _places(affine: np.ndarray | None) -> TypeGuard[np.ndarray]:
     if affine is None or not np.isfinite(affine).all():
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -136,7 +141,7 @@ def _stated_spacing(header: nib.AnalyzeHeader, file: BinaryIO) -> np.ndarray:
 
 
 def _check_spacing(path: Path, affine: np.ndarray, stated: np.ndarray) -> None:
-    sizes = nib.affines.voxel_sizes(affine)
+    sizes = voxel_sizes(affine)
     if not (np.isfinite(stated) & (stated > 0)).all():
         raise InputError(
             f"{path}: expected voxel sizes above 0 mm, found pixdim {stated.tolist()}; repair the "
@@ -151,8 +156,8 @@ def _check_spacing(path: Path, affine: np.ndarray, stated: np.ndarray) -> None:
 
 
 def _check_axes(path: Path, header: nib.Nifti1Header) -> None:
-    affines = (header.get_qform(), header.get_sform())
-    by_qform, by_sform = (affine[:3, :3] for affine in affines)
+    affines = header.get_qform(), header.get_sform()
+    by_qform, by_sform = (np.array(affine)[:3, :3] for affine in affines)
     lengths = np.linalg.norm(by_qform, axis=0) * np.linalg.norm(by_sform, axis=0)
     if not ((by_qform * by_sform).sum(0) >= LEAST_COSINE * lengths).all():
         axes = ["".join(nib.aff2axcodes(affine)) for affine in affines]

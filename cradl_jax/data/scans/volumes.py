@@ -11,7 +11,11 @@ from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
+from nibabel.affines import apply_affine
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import SerializableImage
+from nibabel.openers import Opener
 from nibabel.spatialimages import SpatialImage
 
 from cradl_jax.data.scans.headers import Origin, origin_of
@@ -34,7 +38,7 @@ MAGNITUDES = (1e-30, 1e30)
 """Of the largest intensity; float32 tells lower ones badly apart, and higher ones overflow."""
 
 _reading = ContextVar("reading", default=False)
-nib.imageglobals.logger.addFilter(lambda _: not _reading.get())  # one message alone is shown
+imageglobals.logger.addFilter(lambda _: not _reading.get())  # one message alone is shown
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
             f"found {mask.data.shape}; resample the mask to the image"
         )
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(mask.data.shape) - 1)
-    here, there = (nib.affines.apply_affine(grid.affine, corners) for grid in (mask, image))
+    here, there = (apply_affine(grid.affine, corners) for grid in (mask, image))
     distance = np.linalg.norm(here - there, axis=1).max()
     if distance > 0.1 * min(image.spacing_mm):
         raise InputError(
@@ -103,8 +107,8 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
 
 def write_image(path: Path, image: nib.Nifti1Image) -> None:
     """Write a NIfTI image, its values as they are, to a name that ends in .nii.gz."""
-    with replacing(path) as aside, nib.openers.Opener(aside, "wb", compresslevel=FAST) as file:
-        image.to_stream(file)
+    with replacing(path) as aside, Opener(str(aside), "wb", compresslevel=FAST) as file:
+        image.to_stream(file.fobj)
 
 
 def read_origin(path: Path) -> Origin:
@@ -162,8 +166,7 @@ def _read(path: Path) -> tuple[Volume, SpatialImage]:
     """Read any finite 3-D volume in the closest RAS orientation, and the image as it is stored."""
     with _opened(path) as (image, file):
         origin = origin_of(path, image, file)
-        if isinstance(image, SerializableImage):
-            image = _complete(path, image, file)
+        image = _complete(path, image, file)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))
     if not_finite:
@@ -175,13 +178,15 @@ def _read(path: Path) -> tuple[Volume, SpatialImage]:
     return Volume(data, origin.ras_affine, origin.spacing_mm, origin), image
 
 
-def _complete(path: Path, image: SerializableImage, file: BinaryIO) -> SerializableImage:
-    """Return the image of a single file, in memory.
+def _complete(path: Path, image: SpatialImage, file: BinaryIO) -> SpatialImage:
+    """Return the image of a single file, in memory; one of two files as it is.
 
     Unlike nibabel this verifies gzip's checksum, and the length before memory is taken for it; and
     a small file that unpacks to much more than its header promises is not unpacked.
     """
-    proxy, packed = image.dataobj, path.suffix.lower() in PACKED
+    if not isinstance(image, SerializableImage):
+        return image
+    proxy, packed = cast(ArrayProxy, image.dataobj), path.suffix.lower() in PACKED
     expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
     most = path.stat().st_size * (HIGHEST_RATIO if packed else 1)
     content = b""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.scans.headers import Origin
@@ -76,7 +77,7 @@ def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
     center[:2] += np.divide(geometry.center_mm, geometry.spacing_mm[:2])
     points = np.tile(center, (geometry.n_slices, 1))
     points[:, 2] += number * geometry.slice_mm / geometry.spacing_mm[2]
-    return nib.affines.apply_affine(affine, points)[:, 2]
+    return apply_affine(affine, points)[:, 2]
 
 
 def to_scan_grid(volume: np.ndarray, origin: Origin) -> np.ndarray:
@@ -138,7 +139,8 @@ def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.
     columns = _weights(width, right / geometry.pixel_mm, size, middle[0])[:, ::-1]
     rows = _weights(height, anterior / geometry.pixel_mm, size, middle[1])[:, ::-1]
     layers = _weights(depth, superior / geometry.slice_mm, n_slices, (n_slices - 1) / 2)
-    return tuple(np.ascontiguousarray(weights) for weights in (columns, rows, layers))
+    columns, rows, layers = map(np.ascontiguousarray, (columns, rows, layers))
+    return columns, rows, layers
 
 
 def _weights(n_out: int, step: float, n_in: int, center: float) -> np.ndarray:

@@ -82,9 +82,10 @@ def slice_geometry(
             f"expected more than {2 * offset} axial slices, because {offset} are left out at each "
             f"end, found {stack} of {slice_mm:g} mm; lower the offset or check the scan's axes"
         )
+    (x, y, z), (dx, dy, dz) = map(int, shape), map(float, spacing_mm)
     return SliceGeometry(
-        shape=tuple(int(n) for n in shape),
-        spacing_mm=tuple(float(s) for s in spacing_mm),
+        shape=(x, y, z),
+        spacing_mm=(dx, dy, dz),
         size=size,
         pixel_mm=pixel_mm or max(right, anterior) / size,
         slice_mm=slice_mm,

@@ -84,7 +84,8 @@ def _ends(brain: np.ndarray, axis: int, spacing: float) -> tuple[float, float]:
     """Find the brain's ends along an axis, without `TAILS`, in mm from the first edge."""
     others = tuple(other for other in range(3) if other != axis)
     share = np.concatenate([[0], np.cumsum(brain.sum(axis=others))]) / np.count_nonzero(brain)
-    return tuple(np.interp((TAILS, 1 - TAILS), share, np.arange(len(share)) * spacing))
+    low, high = np.interp((TAILS, 1 - TAILS), share, np.arange(len(share)) * spacing)
+    return low, high
 
 
 def _pattern(

@@ -38,7 +38,7 @@ class SliceStore:
     """The slices of a data set; slices of one scan lie together, from the lowest to the highest."""
 
     path: Path
-    images: np.ndarray
+    images: np.memmap
     """[N, H, W] float32 in [-1.5, 1.5], exactly 0 outside the brain, memory-mapped."""
     brains: np.ndarray
     """[N, H, W] bool, memory-mapped."""

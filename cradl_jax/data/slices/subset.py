@@ -24,7 +24,7 @@ class SliceSubset:
         """
         mapped, rows = self.mapped, self.rows[chosen]
         images = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
-        with Path(mapped.filename).open("rb", buffering=0) as file:
+        with Path(str(mapped.filename)).open("rb", buffering=0) as file:
             for image, row in zip(images, rows, strict=True):
                 file.seek(mapped.offset + int(row) * image.nbytes)
                 file.readinto(image)

@@ -40,7 +40,8 @@ class Subject(NamedTuple):
 def grid_shape(spacing_mm: Spacing) -> tuple[int, int, int]:
     """Voxels along right, anterior and superior."""
     extents = zip(FIELD_OF_VIEW_MM, spacing_mm, strict=True)
-    return tuple(round(length / step) for length, step in extents)
+    x, y, z = (round(length / step) for length, step in extents)
+    return x, y, z
 
 
 def grid_mm(spacing_mm: Spacing) -> Array:
@@ -116,10 +117,12 @@ def deformation(key: Array, atlas: Atlas, spacing_mm: Spacing) -> Array:
     widening = jax.random.uniform(ventricle_key, minval=-1.5, maxval=4.0)
     displacement += widening * atlas.to_ventricles
     displacement = lax.optimization_barrier(displacement)
-    steepness = sum(
-        jnp.abs(jnp.diff(displacement, axis=axis)).max(axis=(0, 1, 2)) / spacing_mm[axis]
-        for axis in range(3)
-    ).max()
+    steepness = jnp.max(
+        sum(
+            jnp.abs(jnp.diff(displacement, axis=axis)).max(axis=(0, 1, 2)) / spacing_mm[axis]
+            for axis in range(3)
+        )
+    )
     return base + displacement * jnp.minimum(1, STEEPEST / steepness)
 
 

@@ -119,7 +119,7 @@ def slice_scorer(
         maps = {name: values for one in scored for name, values in one.heatmaps.items()}
         return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
 
-    def score_slices(batch: Batch) -> SliceScores:
+    def score_slices(batch: Batch[np.ndarray]) -> SliceScores:
         rows = np.arange(len(batch.images))
         parts = in_batches(only, params, batch, rows, batch_size, devices)
         scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)

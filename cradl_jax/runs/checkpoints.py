@@ -148,7 +148,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def latest(self, template: TrainState) -> TrainState:
         """Restore the latest state; `template` gives its structure and shapes."""
-        step = self.steps()[-1]
+        step = max(self.manager.all_steps())
         items = self.restore(step, variables=template.variables, optimizer=template.optimizer)
         return TrainState(template.step + step, items["variables"], items["optimizer"])
 

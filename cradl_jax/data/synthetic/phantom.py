@@ -85,7 +85,7 @@ def interpolate(volume: Array, points: Array) -> Array:
     for x, y, z in itertools.product((0, 1), repeat=3):
         side = jnp.where(jnp.array([x, y, z]) == 1, upper, 1 - upper)
         total += side.prod(-1)[..., None] * flat[index + (x * ny + y) * nz + z]
-    return total
+    return jnp.asarray(total)
 
 
 def head_shape(key: Array) -> Array:

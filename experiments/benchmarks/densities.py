@@ -91,7 +91,7 @@ def flow(
     repetitions: int = REPETITIONS,
 ) -> Row:
     """Time a training step of RealNVP with the settings of appendix D."""
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports], of the extra `bench`
 
     from experiments.benchmarks.peers import freia
 

@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str]) -> Sequence[str]:
     except SystemExit:  # --help, after which absl exits with 1
         sys.exit(0)
     except flags.Error as fault:
-        guard.refuse(f"{InputError(_last_line(fault))}; see --help")
+        guard.refuse(f"{InputError(_one_line(fault))}; see --help")
     except Exception as fault:  # a config is code, which may raise anything
         guard.refuse(str(_of_config(config[1] if config else "", fault)))
     if len(rest) > 1:
@@ -52,10 +52,12 @@ def parse(arguments: Sequence[str]) -> Sequence[str]:
     return rest
 
 
-def _last_line(fault: Exception) -> str:
-    """Return the message; of a traceback, in which ml_collections wraps some, its end."""
-    first, *_, last = (str(fault).strip() or repr(fault)).splitlines() * 2
-    return f"{first} {last}" if "Traceback" in str(fault) else str(fault)
+def _one_line(fault: Exception) -> str:
+    """Return the message; of a traceback, in which ml_collections wraps some, both ends."""
+    lines = (str(fault).strip() or repr(fault)).splitlines()
+    if "Traceback" in str(fault):
+        return f"{lines[0]} {lines[-1]}"
+    return "; ".join(line.strip().rstrip(".") for line in lines).replace(" ?", "?")
 
 
 def _of_config(config: str, fault: Exception) -> InputError:
@@ -67,7 +69,9 @@ def _of_config(config: str, fault: Exception) -> InputError:
             f"{config}{place}: expected a Python file whose get_config() gives the settings, found "
             f"{cause(fault)}; start from configs/default.py"
         )
-    message = str(fault).strip("\"'")
+    while fault.args and isinstance(fault.args[0], Exception):  # as ml_collections wraps them
+        fault = fault.args[0]
+    message = " ".join(str(fault.args[0] if fault.args else fault).split())
     return InputError(
         f"--config: expected a setting that the config has, found {message}; see --help"
     )

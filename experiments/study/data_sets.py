@@ -81,9 +81,10 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
     """
     root, settings = data_root(config, workdir), config.data.sets[name]
     if not root.is_dir() and not Path(settings.path).is_absolute():
+        phantom = "make the phantom with python -m experiments.phantom, or name the folder"
+        remedy = f"{phantom} of your own scans" if "phantom" in config else "name it"
         raise InputError(
-            f"{root}: expected the folder of the data sets, found none; make the phantom with "
-            "python -m experiments.phantom, or name the folder of your own scans with "
+            f"{root}: expected the folder of the data sets, found none; {remedy} with "
             "--config.data.root=... or $CRADL_DATA"
         )
     path, scans = root / settings.path, []

@@ -143,7 +143,7 @@ def open_store(path: Path) -> SliceStore:
         ) from fault
     if manifest.get("format") != FORMAT:
         raise InputError(
-            f"{path}: expected a slice store of format {FORMAT}, found {manifest.get('format')!r} "
-            "of another version of cradl_jax; build it again"
+            f"{path}: expected a slice store of format {FORMAT}, found "
+            f"{manifest.get('format', 'an earlier one')}; build it again with the same command"
         )
     return store

@@ -1,7 +1,6 @@
 """The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from cradl_jax.evaluation.metrics import OperatingPoints, in_memory, metrics_at,
 from cradl_jax.reporting import paper
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
-LINES = ("#3b6ea8", "#d1495b", "#2a9d8f", "#e09f3e", "#7a5195", "#6c757d", "#8d5524", "#00a6d6")
 DASHED = (0, (4, 3))
 COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"}  # of methods, in this order
 KINDS = {
@@ -105,20 +103,24 @@ def score_histogram(scores: np.ndarray, anomalous: np.ndarray, title: str) -> Fi
     return figure
 
 
-def roc_and_pr(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+def roc_and_pr(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], methods: Sequence[str]
+) -> Figure:
     """Draw ROC and precision-recall curves of several (scores, boolean labels), by their names.
 
-    A curve without positives or without negatives does not exist and is left out.
+    `methods` holds the method of each curve, which gives its color; that of a baseline is dark. A
+    curve without positives or without negatives does not exist and is left out.
     """
     figure, (roc, pr) = _figure(2, width=11, height=3.9)
     prevalence = np.nan
-    for (name, pair), color in zip(curves.items(), cycle(LINES), strict=False):
+    for (name, pair), method in zip(curves.items(), methods, strict=True):
         points = operating_points(in_memory(*pair))
         metrics = metrics_at(points)
         prevalence = metrics["prevalence"]
         if np.isnan(metrics["auroc"]):
             continue
         roc_points, pr_points = _curves(points)
+        color = COLORS.get(method, INK)
         style: dict[str, Any] = {"color": color, "linewidth": 1.5, "solid_joinstyle": "bevel"}
         label = f"{name}\nAUROC {metrics['auroc']:.3f}, AUPRC {metrics['auprc']:.3f}"
         roc.plot(*roc_points, label=label, **style)

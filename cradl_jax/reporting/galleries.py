@@ -39,7 +39,7 @@ def pixel_scores(
         _outline(row[1], mask)
     for axes, label in zip(grid[:, 0], labels, strict=False):
         axes.set_ylabel(label, fontsize=9, color=INK)
-    for axes, title in zip(grid[0], ("image", "annotation", *maps), strict=True):
+    for axes, title in zip(grid[0], ("slice", "annotation", *maps), strict=True):
         axes.set_title(title, fontsize=10, color=INK)
     inches = figure.get_figheight()
     for column, heat in zip(grid.T[2:], maps.values(), strict=True):

@@ -197,7 +197,7 @@ def further_table(rows: Sequence[Result], level: str) -> Table:
     caption = (
         f"{title(rows, level, 'test')}, in %: further metrics. The best Dice is an oracle, its "
         "threshold chosen on the test labels; FPR95 is the false-positive rate at 95 % "
-        "sensitivity, of which less is better. Bold: chosen on validation."
+        "sensitivity (lower is better). Bold: chosen on validation."
     )
     return every_score(rows, level, "test", FURTHER, percent, caption)
 

@@ -147,23 +147,26 @@ def curves(
     """Draw histograms, ROC and precision-recall curves of chosen scores on test, first seed."""
     chosen = results.select_scores(rows)
     for dataset in anomalous:
-        pairs = {}
+        pairs, methods = {}, []
         for method in (*config.methods, BASELINE):
             score = chosen.get(Choice(dataset, "slice", "full", method))
             if score is None:
                 continue
             evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
-            name = f"{paper.method_name(method)} {paper.score_name(score)}"
+            written = paper.method_name(method)
+            name = f"{written} {paper.score_name(score)}"
             file = read_arrays(evaluation / f"{dataset}_test_slices.npz", *EVALUATED)
             pairs[name] = file[score], file["labels"]
+            methods.append(method)
             if method != BASELINE:
                 figure = figures.score_histogram(file[score], file["labels"], name)
                 yield Picture(
                     figure,
-                    f"{dataset} {method} scores: distribution of {name} over test slices.",
+                    f"{dataset} {written} scores: distribution of {name} over test slices.",
                 )
         yield Picture(
-            figures.roc_and_pr(pairs), f"{dataset} curves: ROC and precision-recall, test slices."
+            figures.roc_and_pr(pairs, methods),
+            f"{dataset} curves: ROC and precision-recall, test slices.",
         )
 
 
@@ -174,7 +177,7 @@ def anomalies(anomalous: dict[str, SliceStore]) -> Picture:
         {name: (s.images[shown[name]], s.masks[shown[name]]) for name, s in anomalous.items()}
     )
     return Picture(
-        figure, "Anomalies: the most anomalous slice of six test scans of each data set."
+        figure, "Anomalies: the most anomalous slice of up to six test scans of each data set."
     )
 
 

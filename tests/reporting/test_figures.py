@@ -28,10 +28,12 @@ def test_drawn_curves_enclose_the_areas_of_scikit_learn(scored):
 
 def test_roc_and_pr_names_every_score_and_its_areas(scored):
     scores, labels = scored
-    figure = figures.roc_and_pr({"gmm1": (scores, labels), "none": (scores, np.zeros(400, bool))})
+    curves = {"gmm1": (scores, labels), "none": (scores, np.zeros(400, bool))}
+    figure = figures.roc_and_pr(curves, ["cevae", "vae"])
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     expected = f"AUROC {roc_auc_score(labels, scores):.3f}"
     assert len(texts) == 2 and "gmm1" in texts[0] and expected in texts[0]
+    assert [axes.lines[0].get_color() for axes in figure.axes] == [figures.COLORS["cevae"]] * 2
 
 
 def test_histogram_counts_every_slice_of_each_class_once(scored):
@@ -115,7 +117,7 @@ def test_pixel_scores_have_one_scale_per_method_for_all_slices(slices):
         limits = {axes.images[0].get_clim() for axes in column}
         assert limits == {(0, np.percentile(heat, galleries.CLAMP))}
     assert [axes.get_ylabel() for axes in grid[:, 0]] == ["a", "b", "c"]
-    assert [axes.get_title() for axes in grid[0]] == ["image", "annotation", "CRADL", "VAE"]
+    assert [axes.get_title() for axes in grid[0]] == ["slice", "annotation", "CRADL", "VAE"]
     assert [len(axes.collections) for axes in grid[:, 1]] == [1, 0, 0]  # outlines
 
 
@@ -148,7 +150,7 @@ def test_figures_of_a_short_run_can_be_written(eigenvalues):
         figures.loss_curves([{"step": 1, "train/loss": 1.0}]),
         figures.score_histogram(np.zeros(3), np.zeros(3, bool), "constant"),
         figures.spectrum(np.array(eigenvalues), 1.6 if sum(eigenvalues) else float("nan")),
-        figures.roc_and_pr({}),
+        figures.roc_and_pr({}, []),
         figures.comparison_bars([], {}),
         figures.comparison_bars([], {("slice", "synth"): 0.0}),
         galleries.pixel_scores(blank, blank > 0, {"CRADL": blank}),

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 CRADL = "cradl"
-VAES = ("vae", "cevae")
+VAE = "vae"
+VAES = (VAE, "cevae")
 METHODS = (CRADL, *VAES)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
 FLOW = "flow"  # a RealNVP

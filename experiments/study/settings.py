@@ -6,7 +6,7 @@ the settings in which one differs from the others.
 
 from ml_collections import ConfigDict
 
-from cradl_jax import augment, methods, objectives
+from cradl_jax import augment, methods, names, objectives
 from cradl_jax.devices.parallel import AXIS
 from experiments.study.config_schema import Parts
 
@@ -53,8 +53,8 @@ def objective(config: ConfigDict, method: str, model: methods.Network) -> object
         rotation=transforms.rotation,
         noise=transforms.noise,
     )
-    if method == "cradl":
+    if method == names.CRADL:
         return objectives.simclr(model, view, loss.temperature, AXIS)
-    if method == "vae":
+    if method == names.VAE:
         return objectives.vae(model, view, loss.beta)
     return objectives.cevae(model, view, loss.beta, loss.gamma)

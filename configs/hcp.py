@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
                 "layout": "brats",
                 "path": "BraTS2017",
                 "offset": OFFSET_EVALUATION,
-                "splits": {"val": 20, "test": -1},  # 266 in the paper; distributed are 285 in all
+                "splits": {"val": 20, "test": -1},  # 266 in the paper; 285 are distributed
                 "split_file": placeholder(str),
             },
         }

@@ -1,6 +1,10 @@
 """Gather a study's results: results.csv, tables.md, figures and one page, report.html.
 
-python -m experiments.report --config=configs/phantom.py [--workdir=runs/phantom]
+    python -m experiments.report --config=configs/phantom.py [--workdir=runs/phantom]
+
+Needs the slices, the trained encoders of the config's methods with their densities and thresholds,
+and what `experiments.evaluate` measured, for each of `config.seeds`. Writes WORKDIR/results.csv,
+tables.md, figures/ and report.html.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Say of new scans which slices are abnormal, and where.
+"""Report which slices of new scans are abnormal, and where.
 
     cradl-predict --run=RUN --scan=SCAN [--out=FOLDER]
 

@@ -1,4 +1,4 @@
-"""Generative models of representations, one interface for all (Section 3.2, equations 5 and 6).
+"""Densities of representations, one interface for all (Section 3.2, equations 5 and 6).
 
     density, history = fit_gmm(key, z, components=8)       or  fit_realnvp(key, z, z_val)
     log_prob(density, z) -> [N]

@@ -1,6 +1,6 @@
 """How training should scale: what a step sends, and how much of many GPUs that leaves.
 
-    python -m experiments.benchmarks.scaling [--step_ms=9.2]
+    python -m experiments.benchmarks.scaling [--step_ms=10.2]
 
 A calculation, not a measurement. A GPU sends and receives in a step of SimCLR, with n GPUs:
 

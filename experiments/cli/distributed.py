@@ -12,10 +12,12 @@ DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Work with other processes; SLURM and Open MPI tell of them."
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, a free port there; elsewhere than under SLURM."
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, a free port there; needed only outside SLURM and Open MPI.",
 )
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
-PROCESS = flags.DEFINE_integer("process", None, "Number of this one from 0, with --coordinator.")
+PROCESS = flags.DEFINE_integer("process", None, "Rank of this process, from 0, with --coordinator.")
 MEET_SECONDS = flags.DEFINE_integer("meet_seconds", 120, "How long processes wait for the others.")
 FLAGS = (DISTRIBUTED, COORDINATOR, PROCESSES, PROCESS, MEET_SECONDS)
 

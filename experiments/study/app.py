@@ -15,7 +15,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Study to run, e.g. configs/phantom.py; --config.seed=1 overrides a value."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder that holds everything the study writes (default: runs/<config name>)."
+    "workdir",
+    None,
+    "Folder that holds everything the study writes (default: runs/<config name>, and with "
+    "--config.smoke=True runs/<config name>-smoke).",
 )
 flags.mark_flag_as_required("config")
 SMALLER = (

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from cradl_jax.data.scans import fingerprint
+from cradl_jax.data.scans.volumes import PACKED
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.errors import InputError
@@ -33,7 +34,6 @@ TEMPORARY = (
     *(f"{start}*" for start in integrity.HALF_WRITTEN),
     *("*.partial", "*.orbax-checkpoint-tmp*", "*/tmp????????"),
 )
-PACKED = (".gz", ".mgz")
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -168,7 +168,7 @@ def _source(file: tuple[Path, str]) -> str | None:
 
 def _damaged(path: Path) -> bool:
     """Return whether a packed file's content is not that of its checksum."""
-    if path.suffix not in PACKED:
+    if path.suffix.lower() not in PACKED:
         return False
     try:
         with gzip.open(path) as content:

@@ -227,6 +227,9 @@ def test_missing_things_come_with_instructions(config, tmp_path):
     with pytest.raises(InputError, match=r"run python -m experiments\.preprocess first"):
         stores(config, tmp_path / "run")
     config.data.root = None
+    with pytest.raises(InputError, match=r"run/data: .*found none; name it with.*CRADL_DATA"):
+        preprocess(config, tmp_path / "run")
+    config.phantom = ConfigDict()
     with pytest.raises(InputError, match=r"run/data: .*experiments\.phantom.*CRADL_DATA"):
         preprocess(config, tmp_path / "run")
     del config.data.sets["healthy"]

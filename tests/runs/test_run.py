@@ -252,7 +252,7 @@ def command(*arguments):
         (["experiments.predict", "--run=a", "--scan=b", "--nope=1"], "nope"),
         (["experiments.export", "--run=nowhere", "--out=."], "name of a file, found a folder"),
         (["experiments.phantom", "--config=configs/nowhere.py"], "configs/nowhere.py"),
-        (["experiments.phantom", "--config=configs/phantom.py", "--config.nope=1"], "found nope"),
+        (["experiments.phantom", "--config=configs/phantom.py", "--config.nope=1"], "found 'nope'"),
     ],
 )
 def test_mistakes_end_in_one_message_and_status_2(arguments, message):

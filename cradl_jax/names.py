@@ -8,6 +8,7 @@ VAE = "vae"
 VAES = (VAE, "cevae")
 METHODS = (CRADL, *VAES)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
+PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
 FLOW = "flow"  # a RealNVP
 
 

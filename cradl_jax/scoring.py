@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from cradl_jax import densities
+from cradl_jax.densities import dense
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.objectives import Variables
@@ -111,11 +112,24 @@ def vae(model: VAE, beta: float) -> Scorer:
     return scorer
 
 
-def baseline(_: None, batch: Batch[Array]) -> Scored:
-    """Score by what any method must beat: the slice's position, its brain area and |intensity|."""
-    position = -jnp.abs(batch.position - 0.5)  # anomalies are seldom at the brain's ends
-    area = batch.brains.sum((1, 2)).astype(jnp.float32)
-    return Scored({"position": position, "area": area}, {"intensity": jnp.abs(batch.images)})
+def baseline(fitted: dict[str, dense.Dense], batch: Batch[Array]) -> Scored:
+    """Score by what any method must beat: position, brain area, |intensity|, and no network.
+
+    The Gaussians `fitted` to patches of pixels at each position and height, by name, map how far
+    each patch is from normal; the slice's score is the highest value of the post-processed map.
+    """
+    size = batch.images.shape[1]
+    scores = {
+        "position": -jnp.abs(batch.position - 0.5),  # anomalies are seldom at the brain's ends
+        "area": batch.brains.sum((1, 2)).astype(jnp.float32),
+    }
+    heatmaps = {"intensity": jnp.abs(batch.images)}
+    for name, gaussians in fitted.items():
+        side = size // gaussians.mean.shape[1]
+        far = dense.distance(gaussians, dense.patches(batch.images, side), batch.position)
+        heatmaps[name] = jax.image.resize(far, batch.images.shape, "bilinear")
+        scores[name] = postprocess(heatmaps[name], batch.brains).max((1, 2))
+    return Scored(scores, heatmaps)
 
 
 @functools.lru_cache

@@ -61,6 +61,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
                 training.fit(config, workdir, method, resume=True)
             with stage(f"densities of {method}, seed {seed}"):
                 fitting.fit(config, workdir, method)
+        with stage(f"densities of {BASELINE}, seed {seed}"):
+            fitting.fit_baselines(config, workdir)
         for method in (*config.methods, BASELINE):
             with stage(f"thresholds of {method}, seed {seed}"):
                 thresholds.fit(config, workdir, method)

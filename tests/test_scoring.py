@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from cradl_jax import scoring
+from cradl_jax.densities import dense
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.vae import VAE, Decoder
+from cradl_jax.names import PATCHES
+from cradl_jax.postprocess import postprocess
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,34 @@ def test_vae_scores_follow_table_9(batch, vae):
 
 
 def test_baselines(batch):
-    scores, heatmaps = scoring.baseline(None, batch)
+    fitted = {
+        name: dense.fit(np.float32([0, 1]), [(dense.patches(batch.images, side), batch.position)])
+        for name, side in PATCHES.items()
+    }
+    scores, heatmaps = scoring.baseline(fitted, batch)
     assert np.argmax(scores["position"]) == 3  # the middle of the brain
     np.testing.assert_array_equal(scores["area"], batch.brains.sum((1, 2)))
     np.testing.assert_array_equal(heatmaps["intensity"], np.abs(batch.images))
+    for name, side in PATCHES.items():
+        far = dense.distance(fitted[name], dense.patches(batch.images, side), batch.position)
+        if side == 1:
+            np.testing.assert_allclose(heatmaps[name], far, rtol=1e-6)
+        assert heatmaps[name].shape == batch.images.shape
+        processed = postprocess(heatmaps[name], batch.brains)
+        np.testing.assert_array_equal(scores[name], processed.max((1, 2)))
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_foreign_patch_is_where_the_gaussians_say_it_is(batch, name):
+    rng = np.random.default_rng(1)
+    normal = rng.normal(0, 0.1, (64, 16, 16)).astype(np.float32)
+    fitted = dense.fit(
+        np.float32([0, 1]),
+        [(dense.patches(normal, PATCHES[name]), np.linspace(0, 1, 64, dtype=np.float32))],
+    )
+    brains, changed = np.ones((2, 16, 16), bool), normal[:2].copy()
+    changed[1, 4:10, 6:12] = 1.4
+    scored = scoring.baseline({name: fitted}, scoring.Batch(changed, brains, np.float32([0.5] * 2)))
+    assert scored.scores[name][1] > 3 * scored.scores[name][0]
+    row, column = np.unravel_index(np.argmax(scored.heatmaps[name][1]), (16, 16))
+    assert 4 <= row < 10 and 6 <= column < 12

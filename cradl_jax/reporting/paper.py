@@ -33,6 +33,8 @@ SCORES = {
     "position": "Position",
     "area": "Brain area",
     "intensity": "|Intensity|",
+    "pixel": "Gaussian of pixels",
+    "patch": "Gaussian of 2 × 2 pixels",
 }
 BY_METHOD = {"slice": 2, "voxel": 3}
 BY_SCORE = {("voxel", "test"): 5, ("voxel", "val"): 6, ("slice", "test"): 7, ("slice", "val"): 8}

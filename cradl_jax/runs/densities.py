@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cradl_jax.densities import Density, from_arrays, realnvp, to_arrays
+from cradl_jax.densities.dense import Dense
 from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
@@ -31,6 +33,28 @@ def read_density(path: Path) -> Density:
         return from_arrays(str(arrays.pop("kind")), arrays)
     except (ValueError, TypeError, KeyError) as fault:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
+
+
+def write_dense(path: Path, dense: Dense) -> None:
+    """Write the arrays of Gaussians at each position and height."""
+    write_arrays(path, dense._asdict())
+
+
+def read_dense(path: Path) -> Dense:
+    """Read what `write_dense` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or does not hold such Gaussians.
+    """
+    arrays = read_arrays(path, EXPECTED, REMEDY)
+    try:
+        dense = Dense(**{name: jnp.asarray(array) for name, array in arrays.items()})
+        (heights,), shape = dense.heights.shape, dense.mean.shape
+        if dense.whitening.shape != (*shape, shape[-1]) or len(shape) != 4 or heights != shape[0]:
+            raise ValueError(f"arrays of shapes {[array.shape for array in dense]}")
+    except (ValueError, TypeError, IndexError) as fault:
+        raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
+    return dense
 
 
 def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int) -> int:

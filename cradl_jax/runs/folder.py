@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cradl_jax import densities
+from cradl_jax.densities.dense import Dense
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import components_of, density_names
+from cradl_jax.names import PATCHES, components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import read_density
+from cradl_jax.runs.densities import read_dense, read_density
 from cradl_jax.storage.integrity import check
-from cradl_jax.storage.manifest import check_manifest, read_manifest
+from cradl_jax.storage.manifest import check_manifest, fingerprint, read_manifest
 from cradl_jax.storage.reading import read_json
 from cradl_jax.storage.schema import parse
 
@@ -102,6 +103,36 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
             f"folder and {AGAIN.format('density')}"
         )
     return fitted
+
+
+def read_baselines(folder: Path) -> dict[str, Dense]:
+    """Read the Gaussians of the baselines, by name; otherwise as `read_densities`."""
+    place = folder / "densities"
+    expected = read_baseline_fingerprint(folder)
+    fitted = {name: read_dense(place / f"{name}.npz") for name in PATCHES}
+    check(place, AGAIN.format("density"))
+    if (found := fingerprint(fitted)) != expected:
+        raise InputError(
+            f"{place}: expected baselines of the fingerprint {expected}, found {found}; remove "
+            f"that folder and {AGAIN.format('density')}"
+        )
+    return fitted
+
+
+def read_baseline_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the baselines' Gaussians, without reading them.
+
+    Raises:
+        InputError: they are missing or incomplete.
+    """
+    place = folder / "densities"
+    again = AGAIN.format("density")
+    if not (place / "manifest.json").exists():
+        raise InputError(f"{place}: expected the baselines' Gaussians, found none; {again}")
+    manifest = read_manifest(place)
+    if "fingerprint" not in manifest:
+        raise InputError(f"{place}: expected all of the baselines, found some of them; {again}")
+    return manifest["fingerprint"]
 
 
 def read_thresholds(folder: Path, made_from: str, data: str) -> contents.Thresholds:

@@ -183,7 +183,7 @@ def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """Check a run: first all its files, then what is in them."""
     trained = place.name != BASELINE
     sealed = [place, *(place / part for part in PARTS)]
-    sealed = sealed if trained else sealed[2:]  # the baselines learn nothing
+    sealed = sealed if trained else sealed[1:]  # the baselines have no network
     files = [_files(one, progress) for one in sealed]
     yield from files
     if not any(check.faults for check in files):
@@ -200,8 +200,10 @@ def _content(place: Path, trained: bool) -> Iterator[Check]:
         yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
         made_from, data = folder.read_fingerprint(place), manifest["made_from"]
     else:
-        made_from = BASELINE
-        data = read_manifest(place / "thresholds")["settings"]["data"]
+        fitted = folder.read_baselines(place)
+        yield _finite(f"{place / 'densities'}: unchanged", place, fitted)
+        made_from = folder.read_baseline_fingerprint(place)
+        data = read_manifest(place / "densities")["made_from"]
     folder.read_thresholds(place, made_from, data)
     folder.read_results(place, made_from, data)
     yield Check(f"{place}: thresholds and results belong to this run and its data", [])

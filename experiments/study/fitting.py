@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -12,17 +13,23 @@ from tqdm import tqdm
 
 from cradl_jax import densities, methods
 from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.densities import dense
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import metrics
-from cradl_jax.names import components_of, density_names
+from cradl_jax.names import BASELINE, PATCHES, components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import byte_size, read_density, write_density
+from cradl_jax.runs.densities import byte_size, read_density, write_dense, write_density
 from cradl_jax.runs.folder import read_variables
 from cradl_jax.scoring import Encode
 from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
-from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
+from cradl_jax.storage.manifest import (
+    fingerprint,
+    read_manifest,
+    write_fingerprint,
+    write_manifest,
+)
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 
@@ -44,6 +51,48 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+@exclusive_stage("densities of the baselines, seed {seed}")
+def fit_baselines(config: ConfigDict, workdir: Path) -> None:
+    """Fit Gaussians to the patches of normal slices at each position, unless they are there.
+
+    They read the training slices once for each size of patch, on the first process's device.
+    """
+    folder = runs.folder(workdir, config.seed, BASELINE) / "densities"
+    healthy = next(iter(data_sets.stores(config, workdir).values()))
+    origin = settings.of_baselines(config), healthy.manifest["fingerprint"]
+    processes.broadcast_from_first(lambda: write_manifest(folder, *origin))
+
+    def fit_all_patches() -> None:
+        rows = healthy.rows("train")
+        rows = rows[np.any(healthy.brains[rows], axis=(1, 2))]
+        rows = rows[np.argsort(healthy.position[rows], kind="stable")]
+        fitted = {
+            name: fit_patches(config, healthy, rows, side)
+            for name, side in tqdm(PATCHES.items(), "fit baselines", unit="density")
+        }
+        for name, gaussians in fitted.items():
+            write_dense(folder / f"{name}.npz", gaussians)
+        write_fingerprint(folder, fingerprint(fitted))
+        write_checksums(folder)
+
+    if not processes.broadcast_from_first(lambda: is_complete(folder)):
+        processes.broadcast_from_first(fit_all_patches)
+
+
+def fit_patches(
+    config: ConfigDict, healthy: SliceStore, rows: np.ndarray, side: int
+) -> dense.Dense:
+    """Fit Gaussians to the patches of some slices, read a batch at a time."""
+
+    def batches() -> Iterator[tuple[jax.Array, np.ndarray]]:
+        for first in range(0, len(rows), config.score.batch_size):
+            chosen = rows[first : first + config.score.batch_size]
+            yield dense.patches(healthy.images[chosen], side), healthy.position[chosen]
+            healthy.release()
+
+    return dense.fit(dense.knots(healthy.position[rows], side**2), batches())
 
 
 def require_room(config: ConfigDict, folder: Path, method: str) -> None:

@@ -44,7 +44,7 @@ def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceSt
         InputError: the run or its densities are missing, or they do not belong together.
     """
     if method == BASELINE:
-        return BASELINE
+        return run_folder.read_baseline_fingerprint(_baselines(config, workdir, healthy))
     return run_folder.read_fingerprint(_with_densities(config, workdir, method, healthy))
 
 
@@ -53,7 +53,8 @@ def scorers(
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
     """Read a method's scorers, each with its parameters; otherwise as `fingerprint`."""
     if method == BASELINE:
-        return [(scoring.baseline, None)]
+        baselines = run_folder.read_baselines(_baselines(config, workdir, healthy))
+        return [(scoring.baseline, baselines)]
     run = _with_densities(config, workdir, method, healthy)
     variables, densities = run_folder.read_variables(run), run_folder.read_densities(run)
     return contents.scorers(settings.of_run(config, method), variables, densities)
@@ -63,6 +64,16 @@ def _with_densities(config: ConfigDict, workdir: Path, method: str, healthy: Sli
     """Return the folder of a run as `check`, whose densities too are as the config says."""
     run = check(config, workdir, method, healthy)
     check_manifest(run / "densities", settings.of_densities(config))
+    return run
+
+
+def _baselines(config: ConfigDict, workdir: Path, healthy: SliceStore) -> Path:
+    """Return the folder of the baselines, which were fitted to the healthy slices."""
+    run = folder(workdir, config.seed, BASELINE)
+    if (run / "densities").exists():  # else whoever reads them says what is missing
+        check_manifest(
+            run / "densities", settings.of_baselines(config), healthy.manifest["fingerprint"]
+        )
     return run
 
 

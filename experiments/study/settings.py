@@ -37,6 +37,11 @@ def of_densities(config: ConfigDict) -> dict:
     return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
 
 
+def of_baselines(config: ConfigDict) -> dict:
+    """Return what the baselines' Gaussians depend on beside the slices, as plain values."""
+    return {"size": config.data.size, "patches": names.PATCHES}
+
+
 def network(config: ConfigDict, method: str) -> methods.Network:
     """Build the network of `method`."""
     return methods.network(method, size=config.data.size, **of_method(config, method).model)

@@ -71,5 +71,6 @@ def make(workdir: Path) -> Path:
     preprocessing.preprocess(config, workdir)
     keep_initial_weights(config, workdir)
     fitting.fit(config, workdir, "cradl")
+    fitting.fit_baselines(config, workdir)
     thresholds.main(config, workdir)
     return workdir

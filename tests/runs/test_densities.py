@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from cradl_jax import densities
+from cradl_jax.densities import dense
 from cradl_jax.errors import InputError
-from cradl_jax.runs.densities import byte_size, read_density, write_density
+from cradl_jax.runs.densities import byte_size, read_dense, read_density, write_dense, write_density
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,22 @@ def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
     for name in names:
         with pytest.raises(InputError, match=name):
             read_density(tmp_path / name)
+
+
+def test_gaussians_of_positions_come_back_and_others_are_named(fitted, tmp_path):
+    features = np.random.default_rng(0).normal(size=(50, 2, 2, 4)).astype(np.float32)
+    gaussians = dense.fit(np.float32([0, 1]), [(features, np.linspace(0, 1, 50))])
+    write_dense(tmp_path / "whole.npz", gaussians)
+    for ours, theirs in zip(read_dense(tmp_path / "whole.npz"), gaussians, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    arrays = gaussians._asdict()
+    np.savez(tmp_path / "heights.npz", **arrays | {"heights": np.zeros(3)})
+    np.savez(tmp_path / "features.npz", **arrays | {"mean": np.zeros((2, 2, 2, 3))})
+    np.savez(tmp_path / "scalar.npz", **arrays | {"mean": np.float32(0)})
+    write_density(tmp_path / "mixture.npz", fitted["GMM"])
+    for name in ("heights.npz", "features.npz", "scalar.npz", "mixture.npz", "missing.npz"):
+        with pytest.raises(InputError, match=name):
+            read_dense(tmp_path / name)
 
 
 def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):

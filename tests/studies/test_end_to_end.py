@@ -17,9 +17,10 @@ from configs import phantom, scans
 from cradl_jax.data.scans.layouts import find_scans
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import read_csv
+from cradl_jax.names import PATCHES
 from cradl_jax.runs import verification
 from cradl_jax.runs.checkpoints import read_fingerprint
-from cradl_jax.runs.folder import read_variables
+from cradl_jax.runs.folder import read_baselines, read_variables
 from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
@@ -40,7 +41,7 @@ SCORES = {
     "cradl": {"slice": DENSITIES, "voxel": DENSITIES},
     "vae": VAE,
     "cevae": VAE,
-    "baseline": {"slice": {"position", "area"}, "voxel": {"intensity"}},
+    "baseline": {"slice": {"position", "area", *PATCHES}, "voxel": {"intensity", *PATCHES}},
 }
 RATES = ("0.01", "0.05", "0.1")
 METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"} | {
@@ -98,7 +99,7 @@ def above(scores, labels, threshold):
 
 
 def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(study):
-    """Slice scores are those that the study kept, the heatmap of |intensity| is computed again."""
+    """Slice scores are those that the study kept, the baselines' heatmaps are computed again."""
     stores = data_sets.stores(tiny_config(), study)
     rows = {r[1:7]: r.value for r in read_csv(study / "results.csv")}
     for method, dataset in product(SCORES, ("synth", "lesion")):
@@ -113,9 +114,10 @@ def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(st
             store = stores[dataset]
             test = store.rows("test")
             batch = Batch(store.images[test], store.brains[test], store.position[test])
-            heatmap = post_processed(baseline)(None, batch).heatmaps["intensity"]
-            known = kept["heatmaps"]["intensity"]
-            pairs.append(("voxel", "intensity", np.asarray(heatmap), store.masks[test], known))
+            fitted = read_baselines(folder)
+            for name, heatmap in post_processed(baseline)(fitted, batch).heatmaps.items():
+                known = kept["heatmaps"][name]
+                pairs.append(("voxel", name, np.asarray(heatmap), store.masks[test], known))
         for level, score, scores, labels, known in pairs:
             for rate in RATES:
                 for metric, value in above(scores, labels, known[rate]).items():
@@ -135,6 +137,10 @@ def test_study_leaves_a_report_and_logs(study):
 
 def test_evaluation_needs_thresholds_and_rests_on_the_healthy_data(study, tmp_path):
     shutil.copytree(study / "slices", tmp_path / "slices")
+    with pytest.raises(InputError, match=r"found none; run python -m experiments\.density"):
+        evaluation.evaluate(tiny_config(), tmp_path, "baseline")
+    fitted = Path("seed0", "baseline", "densities")
+    shutil.copytree(study / fitted, tmp_path / fitted)
     with pytest.raises(InputError, match=r"no such file; run python -m experiments\.thresholds"):
         evaluation.evaluate(tiny_config(), tmp_path, "baseline")
     manifest = json.loads((study / "seed0" / "cradl" / "evaluation" / "manifest.json").read_text())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -89,7 +90,8 @@ def fit_patches(
     def batches() -> Iterator[tuple[jax.Array, np.ndarray]]:
         for first in range(0, len(rows), config.score.batch_size):
             chosen = rows[first : first + config.score.batch_size]
-            yield dense.patches(healthy.images[chosen], side), healthy.position[chosen]
+            images = jnp.asarray(healthy.images[chosen])
+            yield dense.patches(images, side), healthy.position[chosen]
             healthy.release()
 
     return dense.fit(dense.knots(healthy.position[rows], side**2), batches())

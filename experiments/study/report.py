@@ -34,7 +34,7 @@ SUMMARY = (
     "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
     "score a slice by the negative log-likelihood of its representation and a voxel by the "
     "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
-    "validation scans. The trivial baselines are what any method must beat."
+    "validation scans. The baselines need no network: any method must beat them."
 )
 
 

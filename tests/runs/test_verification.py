@@ -67,6 +67,7 @@ def study_again(workdir):
     """What `experiments.reproduce` does after training, when all is there."""
     config = config_of(0)
     fitting.fit(config, workdir, "cradl")
+    fitting.fit_baselines(config, workdir)
     thresholds.main(config, workdir)
     evaluate.main(config, workdir)
     evaluation.read_results(config, workdir, "cradl", data_sets.stores(config, workdir))

@@ -54,6 +54,7 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
     preprocessing.preprocess(config, one)
     training.fit(config, one, "cradl", resume=False)
     fitting.fit(config, one, "cradl")
+    fitting.fit_baselines(config, one)
     thresholds.main(config, one)
     evaluate.main(config, one)
     for name in (
@@ -64,6 +65,7 @@ def test_a_study_started_twice_at_once_gives_the_results_of_one(tmp_path):
         ),
         *("cradl/thresholds/thresholds.json", "cradl/evaluation/lesion_test_draws.npz"),
         *("cradl/evaluation/results.csv", "baseline/evaluation/results.csv"),
+        *("baseline/densities/pixel.npz", "baseline/densities/patch.npz"),
     ):
         mine, theirs = (study / "seed0" / name for study in (one, together))
         assert mine.read_bytes() == theirs.read_bytes(), name

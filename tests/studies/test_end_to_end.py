@@ -25,7 +25,7 @@ from cradl_jax.scoring import Batch, baseline, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
 from experiments.study import config as study_config
-from experiments.study import data_sets, evaluation, preprocessing, report, runs
+from experiments.study import data_sets, evaluation, fitting, preprocessing, report, runs
 from tests.helpers import golden
 
 pytestmark = pytest.mark.optimized
@@ -290,6 +290,7 @@ def test_data_set_with_one_class_has_no_metrics_but_a_note(study, tmp_path):
     for kept in ("manifest.json", "metrics.jsonl"):
         shutil.copy(study / "seed0" / "cradl" / kept, tmp_path / "seed0" / "cradl" / kept)
     preprocessing.preprocess(config, tmp_path)
+    fitting.fit_baselines(config, tmp_path)
     thresholds.main(config, tmp_path)
     evaluate.main(config, tmp_path)
     report.write(config, tmp_path)

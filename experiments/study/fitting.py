@@ -66,8 +66,7 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
     processes.broadcast_from_first(lambda: write_manifest(folder, *origin))
 
     def fit_all_patches() -> None:
-        rows = healthy.rows("train")
-        rows = rows[np.any(healthy.brains[rows], axis=(1, 2))]
+        rows = with_brain(healthy, healthy.rows("train"), config.score.batch_size)
         rows = rows[np.argsort(healthy.position[rows], kind="stable")]
         fitted = {
             name: fit_patches(config, healthy, rows, side)
@@ -80,6 +79,12 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
 
     if not processes.broadcast_from_first(lambda: is_complete(folder)):
         processes.broadcast_from_first(fit_all_patches)
+
+
+def with_brain(store: SliceStore, rows: np.ndarray, block: int) -> np.ndarray:
+    """Return those of some slices that show brain, of which `block` are read at a time."""
+    parts = (rows[first : first + block] for first in range(0, len(rows), block))
+    return np.concatenate([part[store.brains[part].any((1, 2))] for part in parts])
 
 
 def fit_patches(

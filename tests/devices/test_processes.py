@@ -122,6 +122,7 @@ def test_two_processes_score_as_one(workdir, tmp_path):
         if work is fitting.fit:
             training.fit(config, tmp_path / "one", "cradl", resume=False)
         work(config, tmp_path / "one", "cradl")
+    fitting.fit_baselines(config, tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     written = ["thresholds", "evaluation"]
     for name in written:

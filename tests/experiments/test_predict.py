@@ -221,7 +221,7 @@ def test_score_and_heatmap_may_come_from_two_scorers():
         sums = (scale * batch.images).sum((1, 2))
         return Scored({"sum": sums}, {"map": batch.images * sums[:, None, None]})
 
-    scorers = [(baseline, None), (other, np.float32(2))]
+    scorers = [(baseline, {}), (other, np.float32(2))]
     scores, maps = slice_scorer(scorers, "sum", "intensity", 4, jax.local_devices())(batch)
     np.testing.assert_allclose(scores, 2 * images.sum((1, 2)), rtol=1e-4)
     np.testing.assert_allclose(maps, postprocess(np.abs(images), batch.brains), atol=1e-6)

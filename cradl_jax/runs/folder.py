@@ -10,8 +10,9 @@ Each part's manifest has the fingerprint of what the part was made from; they ar
 and so are the checksums of the files (`integrity`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cradl_jax import densities
 from cradl_jax.densities.dense import Dense
@@ -78,12 +79,7 @@ def read_fingerprint(folder: Path) -> str:
     place = folder / "densities"
     manifest = read_manifest(place)
     check_manifest(place, manifest["settings"], checkpoints.read_fingerprint(folder))
-    if "fingerprint" not in manifest:
-        raise InputError(
-            f"{place}: expected all densities of a run, found some of them; "
-            f"{AGAIN.format('density')}"
-        )
-    return manifest["fingerprint"]
+    return _of_all(place, manifest)
 
 
 def read_densities(folder: Path) -> dict[str, densities.Density]:
@@ -126,12 +122,20 @@ def read_baseline_fingerprint(folder: Path) -> str:
         InputError: they are missing or incomplete.
     """
     place = folder / "densities"
-    again = AGAIN.format("density")
     if not (place / "manifest.json").exists():
-        raise InputError(f"{place}: expected the baselines' Gaussians, found none; {again}")
-    manifest = read_manifest(place)
+        raise InputError(
+            f"{place}: expected the baselines' Gaussians, found none; {AGAIN.format('density')}"
+        )
+    return _of_all(place, read_manifest(place))
+
+
+def _of_all(place: Path, manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint in the manifest of densities; only complete ones have it."""
     if "fingerprint" not in manifest:
-        raise InputError(f"{place}: expected all of the baselines, found some of them; {again}")
+        raise InputError(
+            f"{place}: expected all densities of a run, found some of them; "
+            f"{AGAIN.format('density')}"
+        )
     return manifest["fingerprint"]
 
 

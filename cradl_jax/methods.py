@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cradl_jax import scoring
+from cradl_jax.densities import dense
 from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import Encoder
@@ -16,6 +17,7 @@ from cradl_jax.models.vae import VAE, Decoder
 from cradl_jax.names import CRADL, METHODS
 from cradl_jax.objectives import Variables
 
+LEVELS = 2  # whose maps are modelled: deeper ones see too far to localize
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Network = SimCLR | VAE
 
@@ -68,6 +70,28 @@ def encoder_of(model: Network) -> scoring.Encode:
         return cast(jax.Array, model.apply(variables, images, method="encode"))
 
     return encode
+
+
+@functools.lru_cache
+def features_of(model: Network) -> scoring.Encode:
+    """Return the features at each position, as a function `(variables, images) -> features`.
+
+    Features [N, G, G, F] of images [N, H, W] are the maps of the encoder's first two levels and the
+    pixels of the patch, on a grid of half the image's side, at most 32. Equal networks give the
+    same function.
+    """
+
+    def features(variables: Variables, images: jax.Array) -> jax.Array:
+        _, state = model.apply(variables, images, method="encode", mutable=["intermediates"])
+        side = dense.patch_side(images.shape[1])
+        pixels = dense.patches(images, side)
+        on_grid = [
+            jax.image.resize(one.astype(jnp.float32), (*pixels.shape[:3], one.shape[-1]), "linear")
+            for one in state["intermediates"]["encoder"]["maps"][:LEVELS]
+        ]
+        return jnp.concatenate([*on_grid, pixels], axis=-1)
+
+    return features
 
 
 def own_scorer(model: Network, beta: float) -> scoring.Scorer | None:

@@ -1,14 +1,19 @@
 """Post-processing of heatmaps (Section 4.5): zero outside the brain, 5x5 median, Gaussian.
 
 The Gaussian comes last, as in the paper, so a map may end up slightly above zero just outside the
-brain.
+brain. Maps of Gaussians at each position, which the paper does not have, are averaged over slices
+instead.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from scipy.ndimage import correlate1d
 
 from cradl_jax.ops.filters import gaussian, median5x5
+
+NEIGHBOURS = np.array([1, 2, 3, 4, 3, 2, 1], np.float32)  # weights of a slice and those beside it
 
 
 @jax.jit
@@ -17,5 +22,20 @@ def postprocess(heatmaps: Array, brains: Array) -> Array:
 
     The Gaussian has 7x7 taps and sigma 3.
     """
-    inside = jnp.where(brains, heatmaps, 0)
-    return gaussian(median5x5(inside), sigma=3.0, taps=7)
+    return gaussian(median(heatmaps, brains), sigma=3.0, taps=7)
+
+
+@jax.jit
+def median(heatmaps: Array, brains: Array) -> Array:
+    """Set heatmaps [N, H, W] to zero outside the brains [N, H, W], and take the 5x5 median."""
+    return median5x5(jnp.where(brains, heatmaps, 0))
+
+
+def over_neighbours(heatmaps: np.ndarray) -> np.ndarray:
+    """Average heatmaps [N, H, W] of a scan's slices, in their order, over three on either side.
+
+    Beyond the first and the last slice there is nothing to count.
+    """
+    weights = correlate1d(np.ones(len(heatmaps), np.float32), NEIGHBOURS, mode="constant")
+    total = correlate1d(heatmaps, NEIGHBOURS, axis=0, mode="constant")
+    return total / weights[:, None, None]

@@ -1,8 +1,11 @@
-"""Every row of Table 9: anomaly scores of slices and their heatmaps.
+"""Every row of Table 9: anomaly scores of slices and their heatmaps, and those beyond the paper.
 
 A scorer is `(params, Batch) -> Scored`. It is pure, and the result for a slice depends on no other
 slice of its batch. Higher = more anomalous throughout. The same arguments give the same scorer,
 which compiles once for all data sets and seeds.
+
+The maps of `names.LOCAL` are beyond the paper. They have no score until all slices of a scan are
+there: then `over_scan` averages each map with its neighbours', and its maximum is the score.
 """
 
 import functools
@@ -18,8 +21,9 @@ from cradl_jax import densities
 from cradl_jax.densities import dense
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE, Posterior
+from cradl_jax.names import DENSE, LOCAL
 from cradl_jax.objectives import Variables
-from cradl_jax.postprocess import postprocess
+from cradl_jax.postprocess import median, over_neighbours, postprocess
 
 Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
@@ -39,19 +43,19 @@ class Batch(NamedTuple, Generic[Kind]):
     position: Kind
 
 
-class Scored(NamedTuple):
-    """A batch's scores and heatmaps.
+class Scored(NamedTuple, Generic[Kind]):
+    """Scores and heatmaps of slices, in arrays of JAX or of NumPy.
 
     Attributes:
         scores: by name, [N] each.
-        heatmaps: by name, [N, H, W] each, non-negative, not yet post-processed.
+        heatmaps: by name, [N, H, W] each, non-negative; a scorer's are not yet post-processed.
     """
 
-    scores: dict[str, Array]
-    heatmaps: dict[str, Array]
+    scores: dict[str, Kind]
+    heatmaps: dict[str, Kind]
 
 
-Scorer = Callable[[Any, Batch[Array]], Scored]
+Scorer = Callable[[Any, Batch[Array]], Scored[Array]]
 OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
 """Names of the scores and heatmaps of `vae`."""
 
@@ -112,11 +116,28 @@ def vae(model: VAE, beta: float) -> Scorer:
     return scorer
 
 
+@functools.lru_cache
+def local(features_of: Encode) -> Scorer:
+    """Map how far the network's features and the pixels at each position are from normal.
+
+    Params are (variables, the Gaussians).
+    """
+
+    def scorer(params: tuple[Variables, dense.Joint], batch: Batch[Array]) -> Scored:
+        variables, joint = params
+        features = features_of(variables, batch.images)
+        return Scored(
+            {}, {DENSE: dense.joint_distance(joint, features, batch.images, batch.position)}
+        )
+
+    return scorer
+
+
 def baseline(fitted: dict[str, dense.Dense], batch: Batch[Array]) -> Scored:
     """Score by what any method must beat: position, brain area, |intensity|, and no network.
 
     The Gaussians `fitted` to patches of pixels at each position and height, by name, map how far
-    each patch is from normal; the slice's score is the highest value of the post-processed map.
+    each patch is from normal.
     """
     size = batch.images.shape[1]
     scores = {
@@ -128,17 +149,34 @@ def baseline(fitted: dict[str, dense.Dense], batch: Batch[Array]) -> Scored:
         side = size // gaussians.mean.shape[1]
         far = dense.distance(gaussians, dense.patches(batch.images, side), batch.position)
         heatmaps[name] = jax.image.resize(far, batch.images.shape, "bilinear")
-        scores[name] = postprocess(heatmaps[name], batch.brains).max((1, 2))
     return Scored(scores, heatmaps)
 
 
 @functools.lru_cache
 def post_processed(scorer: Scorer) -> Scorer:
-    """Return `scorer` with its heatmaps post-processed as in Section 4.5."""
+    """Return `scorer` with its heatmaps post-processed as in Section 4.5.
+
+    Those of `names.LOCAL` are not smoothed within the slice; `over_scan` does it over slices.
+    """
 
     def processed(params: Any, batch: Batch[Array]) -> Scored:
         scores, heatmaps = scorer(params, batch)
-        maps = {name: postprocess(heatmap, batch.brains) for name, heatmap in heatmaps.items()}
+        maps = {
+            name: (median if name in LOCAL else postprocess)(heatmap, batch.brains)
+            for name, heatmap in heatmaps.items()
+        }
         return Scored(scores, maps)
 
     return processed
+
+
+def over_scan(scored: Scored[np.ndarray]) -> Scored[np.ndarray]:
+    """Finish the post-processed maps of `names.LOCAL` of all slices of a scan, in their order.
+
+    Each is averaged with those of its neighbours; the slice's score is the highest value.
+    """
+    averaged = {
+        name: over_neighbours(heatmap) for name, heatmap in scored.heatmaps.items() if name in LOCAL
+    }
+    highest = {name: heatmap.max((1, 2)) for name, heatmap in averaged.items()}
+    return Scored(scored.scores | highest, scored.heatmaps | averaged)

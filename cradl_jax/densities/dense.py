@@ -3,8 +3,12 @@
 It models a vector of features at every point of a grid over slices that stand alike, as PaDiM does
 (Defard et al. 2021, arXiv:2011.08785), and as a function of height too: means and covariances are
 fitted at knots of height, each slice counting for the two beside it, the more the nearer it is.
+
+A network's features are modelled by their principal components, so that their Gaussians take at
+most 100 MB, and joined with those of single pixels, which see smaller things than the grid does.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,8 +22,11 @@ from cradl_jax.errors import InputError
 
 HEIGHTS = 24  # at most
 SLICES = 8  # for each knot and dimension, at least
-RIDGE = 0.1  # added to the covariances' diagonal, in units of each feature's overall variance
+RIDGE = 0.1  # added to the covariances' diagonal, in units of the features' overall variance
 EPSILON = 1e-6  # the same, in squared units of the features: background has no variance
+GRID = 32  # positions along each side at most
+COMPONENTS = 32  # of a network's features, at most
+PIXELS = 0.5  # weight of the pixels' distance beside that of the features
 
 
 class Dense(NamedTuple):
@@ -34,6 +41,20 @@ class Dense(NamedTuple):
     heights: Array
     mean: Array
     whitening: Array
+
+
+class Joint(NamedTuple):
+    """Gaussians of a network's F features and of the pixels, as a pytree of arrays.
+
+    Attributes:
+        projection: of features onto C principal components, [F, C].
+        features: of the components, on a grid.
+        pixels: of single pixels.
+    """
+
+    projection: Array
+    features: Dense
+    pixels: Dense
 
 
 class Moments(NamedTuple):
@@ -51,6 +72,24 @@ def knots(positions: np.ndarray, dimensions: int) -> np.ndarray:
     """
     count = int(np.clip(len(positions) // (SLICES * dimensions), 2, HEIGHTS))
     return np.linspace(positions.min(), positions.max(), count, dtype=np.float32)
+
+
+def principal(batches: Iterable[ArrayLike]) -> Array:
+    """Return the projection [F, C] of features [N, H, W, F] onto their first principal components.
+
+    Each feature counts in units of its deviation. There are 32, or F if that is fewer.
+    """
+    count, first, second = 0, np.zeros(()), np.zeros(())
+    for features in batches:
+        rows = jnp.asarray(features).reshape(-1, np.shape(features)[-1])
+        count += len(rows)
+        first = first + np.asarray(rows.sum(0), np.float64)
+        second = second + np.asarray(jnp.dot(rows.T, rows, precision=lax.Precision.HIGHEST))
+    mean = first / count
+    covariance = second / count - np.outer(mean, mean)
+    deviation = np.sqrt(np.maximum(covariance.diagonal(), EPSILON))
+    _, vectors = np.linalg.eigh(covariance / np.outer(deviation, deviation))
+    return jnp.asarray(vectors[:, : -COMPONENTS - 1 : -1] / deviation[:, None], jnp.float32)
 
 
 def fit(heights: np.ndarray, batches: Iterable[tuple[ArrayLike, ArrayLike]]) -> Dense:
@@ -84,9 +123,10 @@ def distance(dense: Dense, features: Array, positions: Array) -> Array:
     Returns:
         [N, H, W], not negative; a slice's does not depend on the others.
     """
-    lower, share = _between(dense.heights, positions)
 
-    def of_slice(features: Array, lower: Array, share: Array) -> Array:
+    def of_slice(one: tuple[Array, Array, Array]) -> Array:
+        features, lower, share = one
+
         def squared(knot: Array) -> Array:
             centered = features - dense.mean[knot]
             white = jnp.einsum(
@@ -96,7 +136,29 @@ def distance(dense: Dense, features: Array, positions: Array) -> Array:
 
         return jnp.sqrt((1 - share) * squared(lower) + share * squared(lower + 1))
 
-    return jax.vmap(of_slice)(features, lower, share)
+    return lax.map(of_slice, (features, *_between(dense.heights, positions)))
+
+
+def joint_distance(joint: Joint, features: Array, images: Array, positions: Array) -> Array:
+    """Return how far images [N, H, W] with features [N, G, G, F] are from normal, [N, H, W].
+
+    It is the features' distance a component, upsampled, plus half the pixels': the sum of both
+    localizes better than either (chosen on validation scans, see configs/README.md).
+    """
+    projected = jnp.einsum(
+        "nhwf,fc->nhwc", features, joint.projection, precision=lax.Precision.HIGHEST
+    )
+    far = distance(joint.features, projected, positions) * joint.projection.shape[1] ** -0.5
+    pixels = distance(joint.pixels, patches(images, 1), positions)
+    return jax.image.resize(far, images.shape, "bilinear") + PIXELS * pixels
+
+
+def patch_side(size: int) -> int:
+    """Return the side of the patches of an image of `size` pixels that make a grid of at most 32.
+
+    They have two pixels a side at least.
+    """
+    return max(2, size // GRID)
 
 
 def patches(images: Array, side: int) -> Array:
@@ -121,26 +183,22 @@ def _nothing(count: int, shape: tuple[int, ...]) -> Moments:
     return Moments(jnp.zeros(count), jnp.zeros(of_slice), jnp.zeros((*of_slice, shape[-1])))
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnums=0)
 def _add(moments: Moments, heights: Array, features: Array, positions: Array) -> Moments:
-    """Add slices to the sums; a knot that none of them lies beside costs nothing."""
+    """Add slices to the sums, in place; only the knots that they span cost time."""
     lower, share = _between(heights, positions)
 
-    def at_knot(knot: Array) -> Moments:
+    def at_knot(knot: Array, moments: Moments) -> Moments:
         weight = jnp.where(lower == knot, 1 - share, 0) + jnp.where(lower + 1 == knot, share, 0)
+        weighted = features * weight[:, None, None, None]
+        more = Moments(
+            weight.sum(),
+            weighted.sum(0),
+            jnp.einsum("nhwi,nhwj->hwij", weighted, features, precision=lax.Precision.HIGHEST),
+        )
+        return jax.tree.map(lambda sums, one: sums.at[knot].add(one), moments, more)
 
-        def sums() -> Moments:
-            first = jnp.einsum("n,nhwi->hwi", weight, features, precision=lax.Precision.HIGHEST)
-            second = jnp.einsum(
-                "n,nhwi,nhwj->hwij", weight, features, features, precision=lax.Precision.HIGHEST
-            )
-            return Moments(weight.sum(), first, second)
-
-        nothing = jax.tree.map(jnp.zeros_like, jax.tree.map(lambda x: x[0], moments))
-        return lax.cond(weight.any(), sums, lambda: nothing)
-
-    more = lax.map(at_knot, jnp.arange(len(heights)))
-    return jax.tree.map(jnp.add, moments, more)
+    return lax.fori_loop(lower.min(), lower.max() + 2, at_knot, moments)
 
 
 @jax.jit
@@ -150,8 +208,7 @@ def _gaussians(moments: Moments, heights: Array) -> Dense:
     square = moments.second / weight[..., None]
     covariance = square - mean[..., :, None] * mean[..., None, :]
     everywhere = jnp.diagonal(square, axis1=-2, axis2=-1).mean((0, 1, 2))
-    overall = jnp.maximum(everywhere - jnp.square(mean.mean((0, 1, 2))), 0)
-    ridge = jnp.diag(RIDGE * overall + EPSILON)
-    factor = jnp.linalg.cholesky(covariance + ridge)
-    unit = jnp.broadcast_to(jnp.eye(factor.shape[-1]), factor.shape)
+    overall = jnp.maximum(everywhere - jnp.square(mean.mean((0, 1, 2))), 0).mean()
+    unit = jnp.broadcast_to(jnp.eye(mean.shape[-1]), covariance.shape)
+    factor = jnp.linalg.cholesky(covariance + (RIDGE * overall + EPSILON) * unit)
     return Dense(heights, mean, jax.scipy.linalg.solve_triangular(factor, unit, lower=True))

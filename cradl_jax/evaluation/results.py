@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, is_density
+from cradl_jax.names import CRADL, DENSE, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
 METRICS = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "best Dice (oracle)", "fpr95": "FPR95 ↓"}
 LEVELS = {"slice": "detection", "voxel": "localization"}
-COMPARISONS = {"full": "own scores", "radl": "densities"}
+COMPARISONS = {"full": "own scores", "radl": "densities", "beyond": "all scores"}
 
 
 class Result(NamedTuple):
@@ -36,7 +36,8 @@ class Choice(NamedTuple):
     Attributes:
         dataset: the anomalous data set, on whose validation scans it is chosen.
         level: "slice" or "voxel".
-        comparison: "full" (Sections 5.1 and 5.2) or "radl" (Section 5.3); see `is_candidate`.
+        comparison: "full" (Sections 5.1 and 5.2), "radl" (Section 5.3), or "beyond" the paper; see
+            `is_candidate`.
         method: "cradl", "vae", "cevae" or "baseline".
     """
 
@@ -86,10 +87,13 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
     """Return whether a method may choose a score (Section 4.5).
 
     In the comparison "full", CRADL chooses among its densities and any other method among its own
-    terms; in "radl" every method chooses among the densities on its representations.
+    terms; in "radl" every method chooses among the densities on its representations. In "beyond",
+    every score is a candidate, also one that the paper does not have.
     """
+    if comparison == "beyond":
+        return True
     densities = comparison == "radl" or method == CRADL
-    return is_density(score) == densities
+    return score != DENSE and is_density(score) == densities
 
 
 def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:

@@ -24,6 +24,9 @@ def levels(size: int) -> int:
 class Encoder(nn.Module):
     """f: x -> z (Section 3): 4x4 convolutions of stride 2 with BN and ReLU, the last one bare.
 
+    Each level's map [N, H/2, H/2, nf], [N, H/4, H/4, 2 nf], ... is sown as `maps` into the
+    collection "intermediates".
+
     Attributes:
         features: nf of Table 10, channels of the first convolution; they double at each.
         latent: nz of Table 10, length of the representation.
@@ -43,4 +46,5 @@ class Encoder(nn.Module):
         for level in range(levels(x.shape[1])):
             h = Down(self.features << level, self.dtype, use_bias=False)(h)
             h = NormReLU(self.axis_name, self.dtype)(h, train)
+            self.sow("intermediates", "maps", h)
         return Collapse(self.latent, self.dtype)(h).astype(jnp.float32)

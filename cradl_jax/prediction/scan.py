@@ -17,8 +17,8 @@ from cradl_jax.data.slices.preprocess import SliceGeometry, normalized_slices
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import Devices
 from cradl_jax.errors import InputError
-from cradl_jax.postprocess import postprocess
-from cradl_jax.scoring import Batch, Scored, Scorer
+from cradl_jax.names import LOCAL
+from cradl_jax.scoring import Batch, Scored, Scorer, over_scan, post_processed
 
 
 class SliceScores(NamedTuple):
@@ -98,10 +98,10 @@ def slice_scorer(
     batch_size: int,
     devices: Devices,
 ) -> ScoreSlices:
-    """Return what computes one score and one post-processed heatmap of any number of slices.
+    """Return what computes one score and one post-processed heatmap of the slices of a scan.
 
     It compiles once, whatever the number of slices, and does no work for what was not asked for. A
-    slice's result does not depend on the others.
+    slice's result does not depend on the others, unless the map is averaged over neighbours.
 
     Args:
         scorers: with their parameters.
@@ -111,18 +111,22 @@ def slice_scorer(
         devices: to run on.
     """
     functions, params = zip(*scorers, strict=True)
+    wanted = {score, heatmap} if score in LOCAL else {heatmap}  # such a score is its map's maximum
 
     def only(params: Sequence[Any], batch: Batch[jax.Array]) -> Scored:
         # Compiled, the others are left out.
-        scored = [function(own, batch) for function, own in zip(functions, params, strict=True)]
-        scores = {name: values for one in scored for name, values in one.scores.items()}
-        maps = {name: values for one in scored for name, values in one.heatmaps.items()}
-        return Scored({score: scores[score]}, {heatmap: postprocess(maps[heatmap], batch.brains)})
+        scored = [
+            post_processed(function)(own, batch)
+            for function, own in zip(functions, params, strict=True)
+        ]
+        scores = {name: x for one in scored for name, x in one.scores.items() if name == score}
+        maps = {name: x for one in scored for name, x in one.heatmaps.items() if name in wanted}
+        return Scored(scores, maps)
 
     def score_slices(batch: Batch[np.ndarray]) -> SliceScores:
         rows = np.arange(len(batch.images))
         parts = in_batches(only, params, batch, rows, batch_size, devices)
-        scored = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        scored = over_scan(jax.tree.map(lambda *x: np.concatenate(x), *parts))
         return SliceScores(scored.scores[score], scored.heatmaps[heatmap])
 
     return score_slices

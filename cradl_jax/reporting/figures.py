@@ -17,11 +17,12 @@ from cradl_jax.reporting import paper
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 DASHED = (0, (4, 3))
-COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"}  # of methods, in this order
+COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f", "baseline": INK}  # in order
 KINDS = {
     "density": ("RADL, {}", 1.0, ""),
     "kl": ("KL-Div., {}", 0.4, ""),
     "best": ("best {}", 0.15, "////"),
+    "beyond": ("{}", 1.0, ""),
 }
 CITED: dict[str, Any] = {
     "marker": "D",
@@ -40,8 +41,9 @@ class Bar(NamedTuple):
     Attributes:
         level: "slice" or "voxel".
         dataset: whose group it belongs to.
-        method: "cradl", "cevae" or "vae".
-        kind: "density" (on representations), "kl" (KL divergence) or "best" (own score).
+        method: "cradl", "cevae", "vae" or "baseline".
+        kind: "density" (on representations), "kl" (KL divergence), "best" (own score), or "beyond"
+            the paper (any score).
         value: its height.
         low: where its error bar begins.
         high: where it ends.

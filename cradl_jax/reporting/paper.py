@@ -33,6 +33,7 @@ SCORES = {
     "position": "Position",
     "area": "Brain area",
     "intensity": "|Intensity|",
+    "dense": "Dense",
     "pixel": "Gaussian of pixels",
     "patch": "Gaussian of 2 × 2 pixels",
 }

@@ -79,13 +79,13 @@ def measured(rows: Iterable[Result], level: str, split: str) -> Spreads:
     return {key: (fmean(v), stdev(v) if len(v) > 1 else math.nan) for key, v in values.items()}
 
 
-def of_choices(rows: Sequence[Result], level: str) -> Spreads:
+def of_choices(rows: Sequence[Result], level: str, comparison: str = "full") -> Spreads:
     """Return what was measured on test of each method's chosen score, as `cited` does: score ""."""
     chosen = select_scores(rows)
     return {
         (dataset, method, "", metric): spread
         for (dataset, method, score, metric), spread in measured(rows, level, "test").items()
-        if chosen.get(Choice(dataset, level, "full", method)) == score
+        if chosen.get(Choice(dataset, level, comparison, method)) == score
     }
 
 
@@ -185,6 +185,24 @@ def bars(
             quoted, _ = quotes.get(quote, UNDEFINED)
             drawn.append(Bar(level, dataset, method, kind, mean, low, high, quoted))
     return drawn
+
+
+def beyond_bars(rows: Sequence[Result], estimates: Iterable[Estimate]) -> list[Bar]:
+    """Return the test AUPRC of each method, and of the baselines, at the best of all its scores.
+
+    Error bars span the intervals of `estimates`.
+    """
+    intervals = {
+        (e.dataset, e.level, e.method): (e.low, e.high)
+        for e in estimates
+        if (e.metric, e.comparison) == ("auprc", "beyond")
+    }
+    return [
+        Bar(level, dataset, method, "beyond", mean, *intervals.get((dataset, level, method), ()))
+        for level in LEVELS
+        for (dataset, method, _, metric), (mean, _) in of_choices(rows, level, "beyond").items()
+        if metric == "auprc"
+    ]
 
 
 def prevalences(rows: Iterable[Result]) -> dict[tuple[str, str], float]:

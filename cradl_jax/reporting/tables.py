@@ -11,9 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import BASELINE, VAES, components_of, is_density
+from cradl_jax.names import BASELINE, DENSE, VAES, components_of, is_density
 from cradl_jax.reporting import paper
-from cradl_jax.reporting.further_tables import difference_table, interval_table, threshold_table
+from cradl_jax.reporting.further_tables import (
+    beyond_table,
+    difference_table,
+    interval_table,
+    threshold_table,
+)
 from cradl_jax.reporting.page import Table
 from cradl_jax.reporting.summary import (
     DASH,
@@ -76,6 +81,7 @@ def result_tables(
         data_table(rows, sizes, names),
         *(comparison_table(rows, level, names) for level in levels),
         selection_table(rows, names),
+        *(beyond_table(rows, level, HEADLINE) for level in levels),
         *(threshold_table(rows, level) for level in levels),
         *([interval_table(estimates)] if estimates else []),
         *([difference_table(comparisons)] if comparisons else []),
@@ -297,6 +303,8 @@ def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:
 
 def _labels(level: str, method: str, score: str) -> tuple[str, str]:
     """Return generative model and score as Tables 5 to 8 name them."""
+    if score == DENSE:
+        return paper.score_name(score), "Distance"
     if is_density(score):
         return paper.score_name(score), "NLL" if level == "slice" else "NLL-grad"
     return "VAE" if method in VAES else DASH, paper.score_name(score)

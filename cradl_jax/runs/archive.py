@@ -2,6 +2,7 @@
 
     network/<parameter>                the network, a tensor a parameter
     densities/<density>/<parameter>    the densities
+dense/<parameter>                  the Gaussians at each position and height
     metadata, `run`                    JSON: format, manifest, thresholds, chosen scores, the kinds
                                        of the densities, fingerprint, and a checksum of it all
 
@@ -24,7 +25,9 @@ from safetensors.numpy import save_file
 
 from cradl_jax import densities
 from cradl_jax.errors import InputError, cause
+from cradl_jax.names import DENSE
 from cradl_jax.runs import contents
+from cradl_jax.runs.densities import dense_arrays, joint_from
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.manifest import FORMAT, check_format, fingerprint
 from cradl_jax.storage.schema import parse
@@ -53,7 +56,8 @@ def write(path: Path, run: contents.RunContents) -> None:
         "thresholds": run.thresholds.model_dump(),
     }
     fitted = {name: densities.to_arrays(density) for name, density in run.densities.items()}
-    flat = flatten_dict(jax.device_get({NETWORK: run.variables, DENSITIES: fitted}), sep="/")
+    parts = {NETWORK: run.variables, DENSITIES: fitted, DENSE: dense_arrays(run.dense)}
+    flat = flatten_dict(jax.device_get(parts), sep="/")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     metadata = {ABOUT: json.dumps({**about, "checksum": checksum(about, tensors)})}
     try:
@@ -99,7 +103,7 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     """Return the run that a file's plain values and nested tensors describe."""
     manifest, kinds = about["manifest"], about["densities"]
     fitted = tensors[DENSITIES]
-    if tensors.keys() != {NETWORK, DENSITIES} or fitted.keys() != kinds.keys():
+    if tensors.keys() != {NETWORK, DENSITIES, DENSE} or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
     network = tensors[NETWORK]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), network)
@@ -107,8 +111,10 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
         raise ValueError("weights of another network")
     variables = jax.tree.map(jnp.asarray, network)
     fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
-    own = contents.fingerprint_of(fingerprint(variables), fitted)
+    dense = joint_from(tensors[DENSE])
+    own = contents.fingerprint_of(fingerprint(variables), fitted, dense)
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")
     thresholds = parse(contents.Thresholds, about["thresholds"])
-    return contents.RunContents(manifest, variables, fitted, thresholds, about["chosen"], own)
+    chosen = about["chosen"]
+    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, own)

@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from cradl_jax import methods, scoring
 from cradl_jax.densities import Density
+from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.thresholds import AtRates, HealthyScores
-from cradl_jax.names import METHODS, VAES
+from cradl_jax.names import DENSE, METHODS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.prediction.input_qc import Reference
 from cradl_jax.storage.manifest import fingerprint
@@ -90,6 +91,7 @@ class RunContents(NamedTuple):
             versions and commit of the training.
         variables: `params` and `batch_stats` of the network.
         densities: by name, on the network's representations.
+        dense: Gaussians of the network's features at each position and height.
         thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
         fingerprint: of the network and its densities; the same scores have the same.
@@ -98,14 +100,16 @@ class RunContents(NamedTuple):
     manifest: Mapping[str, Any]
     variables: Variables
     densities: Mapping[str, Density]
+    dense: Joint
     thresholds: Thresholds
     chosen: Mapping[str, str]
     fingerprint: str
 
 
-def fingerprint_of(variables: str, densities: Mapping[str, Density]) -> str:
+def fingerprint_of(variables: str, densities: Mapping[str, Density], dense: Joint) -> str:
     """Return the fingerprint of a network, given that of its variables, and of its densities."""
-    return hashlib.sha256(f"{variables} {fingerprint(dict(densities))}".encode()).hexdigest()
+    fitted = {**densities, DENSE: dense}
+    return hashlib.sha256(f"{variables} {fingerprint(fitted)}".encode()).hexdigest()
 
 
 def network(settings: Mapping[str, Any]) -> methods.Network:
@@ -139,7 +143,7 @@ def check(run: RunContents) -> None:
         ("scores", thresholds.slices, scoring.OWN_SCORES),
         ("heatmaps", thresholds.heatmaps, scoring.OWN_HEATMAPS),
     ):
-        expected = {*run.densities, *(own if has_own else ())}
+        expected = {*run.densities, DENSE, *(own if has_own else ())}
         if found.keys() != expected:
             raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
     if thresholds.slicing["size"] != settings["size"]:
@@ -148,19 +152,30 @@ def check(run: RunContents) -> None:
     for name, density in run.densities.items():
         if density.mean.shape != (latent,):
             raise ValueError(f"the density {name} of {density.mean.shape} for {latent} dimensions")
+    size, model = settings["size"], network(settings)
+    images = jax.ShapeDtypeStruct((1, size, size), float)
+    features = jax.eval_shape(methods.features_of(model), run.variables, images).shape
+    joint, of_pixels = run.dense, (size, size, 1)
+    found = (*joint.features.mean.shape[1:3], joint.projection.shape[0])
+    if found != features[1:] or joint.pixels.mean.shape[1:] != of_pixels:
+        raise ValueError(f"Gaussians of features {found} for {features[1:]}")
 
 
 def scorers(
-    settings: Mapping[str, Any], variables: Variables, densities: Mapping[str, Density]
+    settings: Mapping[str, Any],
+    variables: Variables,
+    densities: Mapping[str, Density],
+    dense: Joint,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Return every scorer of a run with its parameters: the densities, and then its method's own.
+    """Return every scorer of a run with its parameters: densities, those at each position, its own.
 
     Raises:
         InputError: the settings are not those of a network.
     """
     built = network(settings)
     with_params: list[tuple[scoring.Scorer, Any]] = [
-        (scoring.nll(methods.encoder_of(built)), (variables, dict(densities)))
+        (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
+        (scoring.local(methods.features_of(built)), (variables, dense)),
     ]
     if own := methods.own_scorer(built, _checked(settings).loss.beta):
         with_params.append((own, variables))

@@ -1,20 +1,23 @@
 """The file of a density: an .npz of plain arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from cradl_jax.densities import Density, from_arrays, realnvp, to_arrays
-from cradl_jax.densities.dense import Dense
+from cradl_jax.densities import Density, dense, from_arrays, realnvp, to_arrays
+from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
 
 EXPECTED = "a density written by this package"
 REMEDY = "remove it and fit the density again"
+Tree = TypeVar("Tree")
 
 
 def write_density(path: Path, density: Density) -> None:
@@ -35,37 +38,89 @@ def read_density(path: Path) -> Density:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
 
 
-def write_dense(path: Path, dense: Dense) -> None:
+def write_dense(path: Path, fitted: Dense | Joint) -> None:
     """Write the arrays of Gaussians at each position and height."""
-    write_arrays(path, dense._asdict())
+    write_arrays(path, dense_arrays(fitted))
 
 
 def read_dense(path: Path) -> Dense:
-    """Read what `write_dense` wrote.
+    """Read the Gaussians of patches that `write_dense` wrote.
 
     Raises:
         InputError: the file is missing, damaged, or does not hold such Gaussians.
     """
+    return _read(path, dense_from)
+
+
+def read_joint(path: Path) -> Joint:
+    """Read the Gaussians of features and pixels that `write_dense` wrote; else as `read_dense`."""
+    return _read(path, joint_from)
+
+
+def dense_arrays(fitted: Dense | Joint) -> dict[str, np.ndarray]:
+    """Return the arrays of Gaussians by name, those of a part as "part.name"."""
+    arrays = {}
+    for name, part in fitted._asdict().items():
+        if isinstance(part, Dense):
+            arrays |= {f"{name}.{inner}": array for inner, array in dense_arrays(part).items()}
+        else:
+            arrays[name] = np.asarray(part)
+    return arrays
+
+
+def dense_from(arrays: Mapping[str, ArrayLike]) -> Dense:
+    """Return the Gaussians of which `dense_arrays` returned these.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+        TypeError: the names are others.
+    """
+    fitted = Dense(**{name: jnp.asarray(array) for name, array in arrays.items()})
+    heights, shape = fitted.heights.shape, fitted.mean.shape
+    if len(shape) != 4 or fitted.whitening.shape != (*shape, shape[-1]) or heights != shape[:1]:
+        raise ValueError(f"arrays of shapes {[array.shape for array in fitted]}")
+    return fitted
+
+
+def joint_from(arrays: Mapping[str, ArrayLike]) -> Joint:
+    """Return the Gaussians of which `dense_arrays` returned these; raises as `dense_from`."""
+    parts: dict[str, Any] = {}
+    for name, array in arrays.items():
+        part, _, inner = name.partition(".")
+        if inner:
+            parts.setdefault(part, {})[inner] = array
+        else:
+            parts[part] = jnp.asarray(array)
+    whole = {
+        name: dense_from(part) if isinstance(part, dict) else part for name, part in parts.items()
+    }
+    joint = Joint(**whole)
+    if joint.projection.shape[1:] != joint.features.mean.shape[3:]:
+        raise ValueError(f"a projection of shape {joint.projection.shape}")
+    return joint
+
+
+def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree:
     arrays = read_arrays(path, EXPECTED, REMEDY)
     try:
-        dense = Dense(**{name: jnp.asarray(array) for name, array in arrays.items()})
-        (heights,), shape = dense.heights.shape, dense.mean.shape
-        if dense.whitening.shape != (*shape, shape[-1]) or len(shape) != 4 or heights != shape[0]:
-            raise ValueError(f"arrays of shapes {[array.shape for array in dense]}")
-    except (ValueError, TypeError, IndexError) as fault:
+        return built(arrays)
+    except (ValueError, TypeError, AttributeError) as fault:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
-    return dense
 
 
-def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int) -> int:
+def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int, image: int) -> int:
     """Return what mixtures of K `components` and a flow of representations [N, size] take on disk.
 
+    With them, at most, the Gaussians at each position of slices of `image` x `image` pixels.
     For `blocks` and `hidden` see `realnvp.init`.
     """
+    grid = image // dense.patch_side(image)
+    factors = dense.HEIGHTS * (grid * dense.COMPONENTS) ** 2
+    at_positions = (factors + 2 * dense.HEIGHTS * image**2) * np.dtype(np.float32).itemsize
     mixtures = sum(components) * (1 + size + size**2) * np.dtype(np.float32).itemsize
     shapes = jax.eval_shape(
         lambda: realnvp.init(jax.random.key(0), size, blocks=blocks, hidden=hidden)
     )
     flow = sum(array.size * array.dtype.itemsize for array in shapes)
     statistics = 2 * size * np.dtype(np.float32).itemsize
-    return mixtures + flow + (len(components) + 1) * statistics
+    return at_positions + mixtures + flow + (len(components) + 1) * statistics

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cradl_jax import densities
-from cradl_jax.densities.dense import Dense
+from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import PATCHES, components_of, density_names
+from cradl_jax.names import DENSE, PATCHES, components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import read_dense, read_density
+from cradl_jax.runs.densities import read_dense, read_density, read_joint
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, fingerprint, read_manifest
 from cradl_jax.storage.reading import read_json
@@ -47,7 +47,7 @@ def read(folder: Path) -> contents.RunContents:
         )
     manifest = read_manifest(folder)
     variables = read_variables(folder)
-    fitted = read_densities(folder)
+    fitted, dense = read_densities(folder)
     fingerprint = read_fingerprint(folder)
     thresholds = read_thresholds(folder, fingerprint, manifest["made_from"])
     rows = []
@@ -58,7 +58,7 @@ def read(folder: Path) -> contents.RunContents:
         "score": chosen_score(rows, method, "slice", list(thresholds.slices)),
         "heatmap": chosen_score(rows, method, "voxel", list(thresholds.heatmaps)),
     }
-    return contents.RunContents(manifest, variables, fitted, thresholds, chosen, fingerprint)
+    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, fingerprint)
 
 
 def read_variables(folder: Path) -> Variables:
@@ -82,8 +82,8 @@ def read_fingerprint(folder: Path) -> str:
     return _of_all(place, manifest)
 
 
-def read_densities(folder: Path) -> dict[str, densities.Density]:
-    """Read the densities on the representations of a run, by name.
+def read_densities(folder: Path) -> tuple[dict[str, densities.Density], Joint]:
+    """Read the densities on a run's representations, by name, and those at each position.
 
     Raises:
         InputError: one is missing or damaged, or they are of another model.
@@ -92,13 +92,14 @@ def read_densities(folder: Path) -> dict[str, densities.Density]:
     manifest = read_manifest(place)
     names = density_names(manifest["settings"]["gmm"]["components"])
     fitted = {name: read_density(place / f"{name}.npz") for name in names}
+    dense = read_joint(place / f"{DENSE}.npz")
     check(place, AGAIN.format("density"))
-    if contents.fingerprint_of(manifest["made_from"], fitted) != expected:
+    if contents.fingerprint_of(manifest["made_from"], fitted, dense) != expected:
         raise InputError(
             f"{place}: expected densities of the fingerprint {expected}, found others; remove that "
             f"folder and {AGAIN.format('density')}"
         )
-    return fitted
+    return fitted, dense
 
 
 def read_baselines(folder: Path) -> dict[str, Dense]:
@@ -194,7 +195,7 @@ def chosen_score(
     """Return which of `names` validation chose for the first data set; else a GMM's, or any."""
     by_choice = results.select_scores(rows)
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        chosen = by_choice.get(results.Choice(dataset, level, "full", method))
+        chosen = by_choice.get(results.Choice(dataset, level, "beyond", method))
         if chosen and chosen in names:
             return chosen
     mixtures = {components: name for name in names if (components := components_of(name))}

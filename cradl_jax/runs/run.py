@@ -14,6 +14,7 @@ from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.intensity import CLIP
+from cradl_jax.names import LOCAL
 from cradl_jax.prediction import input_qc
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
 from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
@@ -70,16 +71,25 @@ class Run:
         _check("heatmap", heatmap, self.heatmaps)
         return Run(self.contents, score, heatmap, fpr)
 
-    def score(self, images: np.ndarray, brains: np.ndarray | None = None) -> SliceScores:
+    def score(
+        self,
+        images: np.ndarray,
+        brains: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
+    ) -> SliceScores:
         """Score slices and find their heatmaps.
 
         Args:
             images: [N, size, size] or one [size, size], as `data.slices.preprocess` makes them:
                 z-scored over the brain, in [-1.5, 1.5], 0 outside of it.
             brains: bool, of the same shape; None: where `images` is not 0.
+            positions: heights of the slices within the brain, 0 its lowest slice and 1 its highest,
+                [N]. Only densities at each position ("dense") take them, and take the slices as
+                those of one scan from its lowest to its highest, since neighbours are averaged.
 
         Raises:
-            InputError: another shape, or values that are not finite or out of range.
+            InputError: another shape, values that are not finite or out of range, or no positions
+                where they are needed.
         """
         images = np.asarray(images, np.float32)
         slices = images[None] if images.ndim == 2 else images
@@ -96,7 +106,15 @@ class Run:
                 "cradl_jax.data.slices.preprocess.normalized_slices"
             )
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
-        return self.score_slices(Batch(slices, inside, np.zeros(len(slices))))
+        local = LOCAL & {self.score_name, self.heatmap_name}
+        heights = np.zeros(len(slices)) if positions is None else np.ravel(positions)
+        if (local and positions is None) or heights.shape != (len(slices),):
+            found = "none" if positions is None else f"{heights.size}"
+            raise InputError(
+                f"positions: expected the heights of {len(slices)} slices within the brain, from 0 "
+                f"to 1, found {found}; pass them, or choose another score and heatmap"
+            )
+        return self.score_slices(Batch(slices, inside, heights.astype(np.float32)))
 
     def predict(self, scan: Path | str, name: str | None = None) -> ScanResult:
         """Predict which slices of a scan are anomalous, and where.
@@ -129,7 +147,8 @@ class Run:
     def score_slices(self) -> ScoreSlices:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.contents, jax.local_devices()
-        scorers = contents.scorers(run.manifest["settings"], run.variables, run.densities)
+        settings = run.manifest["settings"]
+        scorers = contents.scorers(settings, run.variables, run.densities, run.dense)
         return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
 
     @cached_property

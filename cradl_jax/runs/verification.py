@@ -211,7 +211,8 @@ def _content(place: Path, trained: bool) -> Iterator[Check]:
 
 def _exported(path: Path) -> Iterator[Check]:
     run = archive.read(path)
-    yield _finite(f"{path}: unchanged since export", path, [run.variables, run.densities])
+    weights = [run.variables, run.densities, run.dense]
+    yield _finite(f"{path}: unchanged since export", path, weights)
 
 
 def _finite(what: str, place: Path, tree: Any) -> Check:

@@ -1,10 +1,12 @@
 """Fit the densities of a run to the representations of normal slices."""
 
+import functools
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,16 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.densities import dense
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import metrics
-from cradl_jax.names import BASELINE, PATCHES, components_of, density_names
+from cradl_jax.names import BASELINE, DENSE, PATCHES, components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import byte_size, read_density, write_dense, write_density
+from cradl_jax.runs.densities import (
+    byte_size,
+    read_density,
+    read_joint,
+    write_dense,
+    write_density,
+)
 from cradl_jax.runs.folder import read_variables
 from cradl_jax.scoring import Encode
 from cradl_jax.storage.files import require_space, write_json
@@ -34,6 +42,8 @@ from cradl_jax.storage.manifest import (
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 
+SAMPLE = 2048  # slices whose features give the principal components, at most
+
 
 @exclusive_stage("densities of {}, seed {seed}")
 def fit(config: ConfigDict, workdir: Path, method: str) -> None:
@@ -46,12 +56,64 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     processes.broadcast_from_first(lambda: require_room(config, folder, method))
-    encode = methods.encoder_of(settings.network(config, method))
+    network = settings.network(config, method)
+    encode, features_of = methods.encoder_of(network), methods.features_of(network)
     variables = read_variables(run)
     train, val = (
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
+    fit_dense(config, folder, features_of, variables, healthy)
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def fit_dense(
+    config: ConfigDict, folder: Path, features_of: Encode, variables: Variables, healthy: SliceStore
+) -> None:
+    """Fit Gaussians of features and pixels at each position, and write them unless they are there.
+
+    All processes compute features and add them up; the first one writes.
+    """
+    path = folder / f"{DENSE}.npz"
+    if processes.broadcast_from_first(path.exists):
+        return
+    rows = by_height(healthy, config.score.batch_size)
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)]
+    projection = dense.principal(
+        runs.in_batches(config, features_of, variables, healthy.images, sample, "components")
+    )
+
+    features = runs.in_batches(
+        config, projected(features_of), (variables, projection), healthy.images, rows, "features"
+    )
+    heights = dense.knots(healthy.position[rows], projection.shape[1])
+    joint = dense.Joint(
+        projection,
+        dense.fit(heights, with_positions(features, healthy, rows)),
+        fit_patches(config, healthy, rows, side=1),
+    )
+    processes.broadcast_from_first(lambda: write_dense(path, joint))
+
+
+@functools.lru_cache
+def projected(features_of: Encode) -> Callable[[Any, jax.Array], jax.Array]:
+    """Return principal components `(variables, projection), images -> [N, G, G, C]`."""
+
+    def components(params: tuple[Variables, jax.Array], images: jax.Array) -> jax.Array:
+        variables, projection = params
+        return features_of(variables, images) @ projection
+
+    return components
+
+
+def with_positions(
+    features: Iterable[np.ndarray], healthy: SliceStore, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each batch of features with the positions of its slices."""
+    first = 0
+    for batch in features:
+        yield batch, healthy.position[rows[first : first + len(batch)]]
+        first += len(batch)
+        healthy.release()
 
 
 @exclusive_stage("densities of the baselines, seed {seed}")
@@ -66,8 +128,7 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
     processes.broadcast_from_first(lambda: write_manifest(folder, *origin))
 
     def fit_all_patches() -> None:
-        rows = with_brain(healthy, healthy.rows("train"), config.score.batch_size)
-        rows = rows[np.argsort(healthy.position[rows], kind="stable")]
+        rows = by_height(healthy, config.score.batch_size)
         fitted = {
             name: fit_patches(config, healthy, rows, side)
             for name, side in tqdm(PATCHES.items(), "fit baselines", unit="density")
@@ -81,10 +142,15 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
         processes.broadcast_from_first(fit_all_patches)
 
 
-def with_brain(store: SliceStore, rows: np.ndarray, block: int) -> np.ndarray:
-    """Return those of some slices that show brain, of which `block` are read at a time."""
+def by_height(healthy: SliceStore, block: int) -> np.ndarray:
+    """Return the training slices that show brain, from the lowest to the highest.
+
+    `block` brains are read at a time.
+    """
+    rows = healthy.rows("train")
     parts = (rows[first : first + block] for first in range(0, len(rows), block))
-    return np.concatenate([part[store.brains[part].any((1, 2))] for part in parts])
+    rows = np.concatenate([part[healthy.brains[part].any((1, 2))] for part in parts])
+    return rows[np.argsort(healthy.position[rows], kind="stable")]
 
 
 def fit_patches(
@@ -109,6 +175,7 @@ def require_room(config: ConfigDict, folder: Path, method: str) -> None:
         components=config.gmm.components,
         blocks=config.flow.blocks,
         hidden=config.flow.hidden,
+        image=config.data.size,
     )
     require_space(folder, needed, "the densities")
 
@@ -145,8 +212,9 @@ def fit_all(
     }
     write_json(folder / "diagnostics.json", diagnostics)
     fitted = {name: read_density(folder / f"{name}.npz") for name in names}
+    joint = read_joint(folder / f"{DENSE}.npz")
     made_from = read_manifest(folder)["made_from"]
-    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted))
+    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted, joint))
     write_checksums(folder)
 
 

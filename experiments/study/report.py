@@ -15,7 +15,8 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE
+from cradl_jax.names import BASELINE, DENSE
+from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
 from cradl_jax.storage.files import replacing, write_text
@@ -66,8 +67,16 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         "Comparison: AUPRC on test scans of CRADL, of the same densities on the representations of "
         "the VAEs (RADL), of their KL-divergence, and of the best term of their loss (as Figure 2)."
     )
+    further = figures.comparison_bars(
+        summary.beyond_bars(rows, chosen), summary.prevalences(rows), "95 % interval over scans"
+    )
+    beyond = (
+        "Beyond the paper: AUPRC on test scans of each method at the best of all its scores on "
+        "validation, also densities at each position, and of the baselines without a network."
+    )
+    drawn = Picture(bars, caption), Picture(further, beyond)
     sections = [
-        Section("Results", [SUMMARY, Picture(bars, caption), *written]),
+        Section("Results", [SUMMARY, *drawn, *written]),
         Section("Anomalies", [anomalies(anomalous)]),
         Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
         Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
@@ -118,18 +127,25 @@ def estimates(
 def differences(
     config: ConfigDict, workdir: Path, estimated: Iterable[summary.Estimate]
 ) -> Iterator[summary.Comparison]:
-    """Compare the best two methods of each data set, level and comparison, by AUPRC on test."""
-    candidates = [e for e in estimated if e.metric == "auprc" and e.method != BASELINE]
+    """Compare the best method of each data set, level and comparison with others, by test AUPRC.
+
+    These are the second best, and beyond the paper all others and the baseline.
+    """
+    candidates = [
+        e
+        for e in estimated
+        if e.metric == "auprc" and (e.method != BASELINE or e.comparison == "beyond")
+    ]
     for which, group in groupby(sorted(candidates), key=lambda e: e[:3]):
-        ranked = sorted(group, key=lambda e: e.mean, reverse=True)
-        if len(ranked) > 1:
-            best, second = ranked[:2]
+        best, *others = sorted(group, key=lambda e: e.mean, reverse=True)
+        for other in others if best.comparison == "beyond" else others[:1]:
             draws = [
-                mean_draws(config, workdir, Choice(*e[:4]), f"{e.score}-auprc") for e in ranked[:2]
+                mean_draws(config, workdir, Choice(*e[:4]), f"{e.score}-auprc")
+                for e in (best, other)
             ]
             _, low, high, p = bootstrap.paired(*draws)
-            methods = best.method, second.method
-            yield summary.Comparison(*which, *methods, best.mean - second.mean, low, high, p)
+            methods = best.method, other.method
+            yield summary.Comparison(*which, *methods, best.mean - other.mean, low, high, p)
 
 
 def save_figures(path: Path, sections: list[Section]) -> None:
@@ -198,7 +214,8 @@ def pixel_scores(
         for method in config.methods:
             mine = heatmaps(store, shown, scorers[method])
             selected = chosen.get(Choice(dataset, "voxel", "full", method))
-            for name in (selected,) if method == "cradl" else scoring.OWN_HEATMAPS:
+            own = (selected,) if method == "cradl" else scoring.OWN_HEATMAPS
+            for name in (*own, DENSE):
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
         images, masks = store.images[shown], store.masks[shown]
@@ -216,13 +233,23 @@ def heatmaps(
     """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
     arrays = scoring.Batch(store.images, store.brains, store.position)
     by_name = {}
-    for scorer, params in scorers:
-        scorer = scoring.post_processed(scorer)
-        batches = in_batches(
-            scorer, params, arrays, shown, batch_size=len(shown), devices=jax.local_devices()[:1]
-        )
-        by_name |= next(iter(batches)).heatmaps
-    return by_name
+    for row in shown:
+        rows = neighbours(store, row)
+        for scorer, params in scorers:
+            scorer = scoring.post_processed(scorer)
+            devices = jax.local_devices()[:1]
+            batches = in_batches(scorer, params, arrays, rows, len(NEIGHBOURS), devices)
+            scan = scoring.over_scan(next(iter(batches)))
+            for name, heatmap in scan.heatmaps.items():
+                by_name.setdefault(name, []).append(heatmap[rows == row])
+    return {name: np.concatenate(maps) for name, maps in by_name.items()}
+
+
+def neighbours(store: SliceStore, row: int) -> np.ndarray:
+    """Return a slice's row and those of the slices of its scan that count in its averaged maps."""
+    beside = len(NEIGHBOURS) // 2
+    rows = np.arange(max(row - beside, 0), min(row + beside + 1, len(store.scans)))
+    return rows[store.scans[rows] == store.scans[row]]
 
 
 def typical(store: SliceStore, anomalous: int, normal: int) -> np.ndarray:

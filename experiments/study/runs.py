@@ -56,8 +56,8 @@ def scorers(
         baselines = run_folder.read_baselines(_baselines(config, workdir, healthy))
         return [(scoring.baseline, baselines)]
     run = _with_densities(config, workdir, method, healthy)
-    variables, densities = run_folder.read_variables(run), run_folder.read_densities(run)
-    return contents.scorers(settings.of_run(config, method), variables, densities)
+    variables, fitted = run_folder.read_variables(run), run_folder.read_densities(run)
+    return contents.scorers(settings.of_run(config, method), variables, *fitted)
 
 
 def _with_densities(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> Path:

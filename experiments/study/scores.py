@@ -1,11 +1,13 @@
 """Scores and heatmaps of a store's slices; heatmaps go to files, since memory may not hold them."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -64,14 +66,33 @@ def score(
     processes.all_gather(None)  # they meet here, where a wait may be long, and not on the devices
     arrays = scoring.Batch(store.images, store.brains, store.position)
     scorer = scoring.post_processed(scorer)
+    batches = runs.in_batches(config, scorer, params, arrays, rows, f"score {label}")
     scores = {}
-    for batch in runs.in_batches(config, scorer, params, arrays, rows, f"score {label}"):
-        for name, values in batch.scores.items():
+    for scan in map(scoring.over_scan, by_scan(batches, store.scans[rows])):
+        for name, values in scan.scores.items():
             scores.setdefault(name, []).append(values)
         if processes.is_first():
-            files.add(batch.heatmaps, len(rows))
+            files.add(scan.heatmaps, len(rows))
         store.release()
     return {name: np.concatenate(values) for name, values in scores.items()}
+
+
+def by_scan(batches: Iterable[Any], scans: np.ndarray) -> Iterator[Any]:
+    """Yield the rows of each scan, in trees of arrays as `batches`; `scans` [n] names each row's.
+
+    The rows of a scan follow on each other.
+    """
+    (last,) = np.nonzero(scans[1:] != scans[:-1])
+    lengths = np.diff([0, *(last + 1), len(scans)])
+    batches, waiting, ready = iter(batches), [], 0
+    for length in lengths:
+        while ready < length:
+            waiting.append(next(batches))
+            ready += len(jax.tree.leaves(waiting[-1])[0])
+        rows = jax.tree.map(lambda *parts: np.concatenate(parts), *waiting)
+        yield jax.tree.map(itemgetter(slice(length)), rows)
+        waiting = [jax.tree.map(itemgetter(slice(length, None)), rows)]
+        ready -= length
 
 
 def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import median_filter
 
 from cradl_jax import scoring
 from cradl_jax.densities import dense
@@ -88,8 +89,30 @@ def test_baselines(batch):
         if side == 1:
             np.testing.assert_allclose(heatmaps[name], far, rtol=1e-6)
         assert heatmaps[name].shape == batch.images.shape
-        processed = postprocess(heatmaps[name], batch.brains)
-        np.testing.assert_array_equal(scores[name], processed.max((1, 2)))
+
+
+def test_local_maps_of_a_scan_are_averaged_and_their_maximum_is_the_score(batch):
+    rng = np.random.default_rng(2)
+    maps = {name: rng.uniform(0, 1, (7, 16, 16)).astype(np.float32) for name in ("dense", "rec")}
+    scored = scoring.over_scan(scoring.Scored({"rec": np.arange(7.0)}, maps))
+    weights = {0: 4, 1: 3, 2: 2, 3: 1}
+    for n in range(7):
+        near = {m: weights[abs(m - n)] for m in range(7) if abs(m - n) in weights}
+        expected = sum(w * maps["dense"][m] for m, w in near.items()) / sum(near.values())
+        np.testing.assert_allclose(scored.heatmaps["dense"][n], expected, rtol=1e-5)
+        assert scored.scores["dense"][n] == pytest.approx(expected.max(), rel=1e-5)
+    assert scored.heatmaps["rec"] is maps["rec"]
+    np.testing.assert_array_equal(scored.scores["rec"], np.arange(7.0))
+
+
+def test_only_maps_of_the_paper_are_smoothed_within_the_slice(batch):
+    maps = {"dense": jnp.abs(batch.images), "rec": jnp.abs(batch.images)}
+    processed = scoring.post_processed(lambda params, batch: scoring.Scored({}, maps))
+    _, found = processed(None, scoring.Batch(*map(jnp.asarray, batch)))
+    np.testing.assert_array_equal(found["rec"], postprocess(maps["rec"], batch.brains))
+    inside = np.where(batch.brains, maps["dense"], 0)
+    expected = np.stack([median_filter(one, 5, mode="mirror") for one in inside])
+    np.testing.assert_array_equal(found["dense"], expected)
 
 
 @pytest.mark.parametrize("name", PATCHES)
@@ -103,6 +126,7 @@ def test_a_foreign_patch_is_where_the_gaussians_say_it_is(batch, name):
     brains, changed = np.ones((2, 16, 16), bool), normal[:2].copy()
     changed[1, 4:10, 6:12] = 1.4
     scored = scoring.baseline({name: fitted}, scoring.Batch(changed, brains, np.float32([0.5] * 2)))
-    assert scored.scores[name][1] > 3 * scored.scores[name][0]
+    highest = scored.heatmaps[name].max((1, 2))
+    assert highest[1] > 3 * highest[0]
     row, column = np.unravel_index(np.argmax(scored.heatmaps[name][1]), (16, 16))
     assert 4 <= row < 10 and 6 <= column < 12

@@ -80,6 +80,6 @@ def test_wall(wall):
 
 
 def test_a_breach_is_named_with_its_way():
-    way = "cradl_jax.postprocess -> cradl_jax.ops.filters -> numpy"
-    assert breach("cradl_jax.postprocess", ("numpy",)) == way
+    way = "cradl_jax.models.layers -> cradl_jax.ops.convolutions -> numpy"
+    assert breach("cradl_jax.models.layers", ("numpy",)) == way
     assert breach("cradl_jax.intensity", ("jax", "numpy")) is None

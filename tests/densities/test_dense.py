@@ -1,9 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
+from sklearn.decomposition import PCA
 
 from cradl_jax.densities import dense
 from cradl_jax.errors import InputError
@@ -29,15 +31,15 @@ def shares(position):
 
 def numpy_statistics(features, position):
     """Return means [K, 2, 3, 4] and covariances [K, 2, 3, 4, 4] by NumPy, the ridge included."""
-    weights, ridge = shares(position), np.zeros(4)
+    weights = shares(position)
     mean, covariance = np.empty((3, 2, 3, 4)), np.empty((3, 2, 3, 4, 4))
     for k, h, w in np.ndindex(3, 2, 3):
         points = features[:, h, w].astype(float)
         mean[k, h, w] = np.average(points, axis=0, weights=weights[:, k])
         covariance[k, h, w] = np.cov(points.T, aweights=weights[:, k], ddof=0)
     squares = covariance.diagonal(axis1=-2, axis2=-1) + mean**2
-    ridge = squares.mean((0, 1, 2)) - mean.mean((0, 1, 2)) ** 2
-    return mean, covariance + np.diag(dense.RIDGE * ridge + dense.EPSILON)
+    overall = (squares.mean((0, 1, 2)) - mean.mean((0, 1, 2)) ** 2).mean()
+    return mean, covariance + (dense.RIDGE * overall + dense.EPSILON) * np.eye(4)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,45 @@ def test_a_gap_between_heights_is_named():
     for batches in ([(features, np.float32([0.1, 0.1, 0.9, 0.9]))], []):
         with pytest.raises(InputError, match=message):
             dense.fit(HEIGHTS, batches)
+
+
+def test_principal_components_are_those_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr(dense, "COMPONENTS", 3)
+    features, _ = slices(60)
+    features *= np.float32([1, 10, 0.1, 3])  # the units of a feature make no difference
+    projection = np.asarray(dense.principal([features[:13], features[13:]]))
+    rows = features.reshape(-1, 4).astype(float)
+    components = PCA(3).fit(rows / rows.std(0)).components_
+    signs = np.sign((projection * rows.std(0)[:, None] * components.T).sum(0))
+    expected = signs * components.T / rows.std(0)[:, None]
+    np.testing.assert_allclose(projection, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_constant_features_have_no_component_that_is_not_finite():
+    assert np.isfinite(dense.principal([np.ones((2, 3, 3, 2), np.float32)])).all()
+
+
+def test_joint_distance_adds_half_the_pixels_to_that_of_the_components():
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(50, 4, 4, 5)).astype(np.float32)
+    images = rng.normal(size=(50, 8, 8)).astype(np.float32)
+    position = np.linspace(0.1, 0.9, 50, dtype=np.float32)
+    projection = rng.normal(size=(5, 2)).astype(np.float32)
+    joint = dense.Joint(
+        jnp.asarray(projection),
+        dense.fit(HEIGHTS, [(features @ projection, position)]),
+        dense.fit(HEIGHTS, [(images[..., None], position)]),
+    )
+    far = dense.distance(joint.features, features[:3] @ projection, position[:3])
+    single = dense.distance(joint.pixels, images[:3, ..., None], position[:3])
+    expected = jax.image.resize(far / np.sqrt(2), (3, 8, 8), "bilinear") + single / 2
+    args = (jnp.asarray(features[:3]), jnp.asarray(images[:3]), position[:3])
+    np.testing.assert_allclose(dense.joint_distance(joint, *args), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 2), (16, 2), (64, 2), (128, 4), (256, 8)])
+def test_the_grid_has_at_most_32_positions_a_side(size, side):
+    assert dense.patch_side(size) == side and size // side <= 32
 
 
 @pytest.mark.parametrize("side", [1, 2, 4])

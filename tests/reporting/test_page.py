@@ -120,9 +120,12 @@ def test_selection_is_by_validation_auprc_per_level_and_never_by_test():
     expected = {
         ("synth", "slice", "full", "cradl"): "gmm2",
         ("synth", "slice", "radl", "cradl"): "gmm2",
+        ("synth", "slice", "beyond", "cradl"): "gmm2",
         ("synth", "voxel", "full", "cradl"): "gmm1",
         ("synth", "voxel", "radl", "cradl"): "gmm1",
+        ("synth", "voxel", "beyond", "cradl"): "gmm1",
         ("synth", "slice", "full", "baseline"): "area",
+        ("synth", "slice", "beyond", "baseline"): "area",
     }
     assert select_scores(rows) == expected
     assert select_scores([row for row in rows if row.split != "test"]) == expected
@@ -132,11 +135,19 @@ def test_selection_is_by_validation_auprc_per_level_and_never_by_test():
 @pytest.mark.parametrize("method", ["vae", "cevae"])
 def test_vaes_choose_among_own_terms_in_one_comparison_and_densities_in_the_other(method):
     rows = [result(s, v, method=method) for s, v in (("gmm8", 0.9), ("elbo", 0.4), ("kl", 0.5))]
-    rows.append(result("flow", 0.95, method=method))
+    rows += [result("flow", 0.95, method=method), result("dense", 0.99, method=method)]
     assert select_scores(rows) == {
         Choice("synth", "slice", "full", method): "kl",
         Choice("synth", "slice", "radl", method): "flow",
+        Choice("synth", "slice", "beyond", method): "dense",
     }
+
+
+@pytest.mark.parametrize("method", ["cradl", "vae", "cevae"])
+def test_the_papers_comparisons_never_choose_dense_densities(method):
+    assert not any(is_candidate(comparison, method, "dense") for comparison in ("full", "radl"))
+    assert is_candidate("beyond", method, "dense") and is_candidate("beyond", method, "gmm1")
+    assert is_candidate("beyond", "baseline", "pixel")
 
 
 def test_candidates_of_each_comparison():

@@ -7,7 +7,7 @@ import pytest
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import Result, select_scores
 from cradl_jax.reporting import paper, tables
-from cradl_jax.reporting.further_tables import difference_table, interval_table
+from cradl_jax.reporting.further_tables import beyond_table, difference_table, interval_table
 from cradl_jax.reporting.page import Section as Part
 from cradl_jax.reporting.page import html_page, markdown_table
 from cradl_jax.reporting.summary import (
@@ -239,13 +239,29 @@ def test_all_tables_of_a_study_in_the_papers_order():
     found = tables.result_tables(SEEDS + voxels, {}, {}, [estimate], [difference])
     begins = [
         *("Anomalous data", "Slice-wise detection", "Voxel-wise localization", "The scores"),
+        *("Beyond the paper: slice-wise", "Beyond the paper: voxel-wise"),
         *("Slice-wise detection on test", "Voxel-wise localization on test"),
         *("Patient-level", "Paired difference", "Slice-wise detection on test", "Slice-wise"),
         *("Voxel-wise localization on test", "Voxel-wise", "Slice-wise", "Voxel-wise"),
     ]
     assert len(found) == len(begins)
     assert all(t.caption.startswith(begin) for t, begin in zip(found, begins, strict=True))
-    assert all("healthy validation scans" in table.caption for table in found[4:6])
+    assert all("healthy validation scans" in table.caption for table in found[6:8])
+
+
+def test_beyond_the_paper_every_score_is_chosen_from_and_the_best_of_a_data_set_is_bold():
+    values = {("cradl", "gmm1"): 0.5, ("cradl", "dense"): 0.7, ("vae", "kl"): 0.8}
+    rows = [
+        Result(0, method, score, "synth", split, "slice", "auprc", value)
+        for (method, score), value in values.items()
+        for split in ("val", "test")
+    ]
+    table = beyond_table(rows, "slice", ["auprc"])
+    assert table.rows == [
+        ("synth", "CRADL", "Dense", "70.0"),
+        ("synth", "VAE", "KL-Div.", "80.0"),
+    ]
+    assert table.bold == {(1, 3)}
 
 
 def test_an_unknown_name_of_a_data_set_is_refused():

@@ -5,7 +5,14 @@ import pytest
 from cradl_jax import densities
 from cradl_jax.densities import dense
 from cradl_jax.errors import InputError
-from cradl_jax.runs.densities import byte_size, read_dense, read_density, write_dense, write_density
+from cradl_jax.runs.densities import (
+    byte_size,
+    read_dense,
+    read_density,
+    read_joint,
+    write_dense,
+    write_density,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,4 +89,38 @@ def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):
         tmp_path / "flow.npz", densities.fit_realnvp(key, z, z[:50], **shape, epochs=1)[0]
     )
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert byte_size(32, components=(2, 3), **shape) == pytest.approx(size, rel=0.1)
+    write_dense(tmp_path / "dense.npz", joint(heights=24, grid=8, components=32, size=16))
+    dense_size = (tmp_path / "dense.npz").stat().st_size
+    without = byte_size(32, components=(2, 3), **shape, image=0)
+    assert without == pytest.approx(size, rel=0.1)
+    whole = byte_size(32, components=(2, 3), **shape, image=16)
+    assert whole - without == pytest.approx(dense_size, rel=0.1)
+
+
+def joint(heights, grid, components, size):
+    """Gaussians of twice as many features as components, all standard normal."""
+
+    def standard(side, count):
+        mean = np.zeros((heights, side, side, count), np.float32)
+        unit = np.broadcast_to(np.eye(count, dtype=np.float32), (*mean.shape, count))
+        return dense.Dense(np.linspace(0, 1, heights, dtype=np.float32), mean, unit)
+
+    projection = np.ones((2 * components, components), np.float32)
+    return dense.Joint(projection, standard(grid, components), standard(size, 1))
+
+
+def test_gaussians_of_features_come_back_and_others_are_named(tmp_path):
+    written = joint(heights=2, grid=2, components=3, size=4)
+    write_dense(tmp_path / "whole.npz", written)
+    again = read_joint(tmp_path / "whole.npz")
+    assert jax.tree.structure(again) == jax.tree.structure(written)
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(written), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    arrays = dict(np.load(tmp_path / "whole.npz"))
+    np.savez(tmp_path / "projection.npz", **arrays | {"projection": np.ones((6, 2))})
+    np.savez(tmp_path / "array.npz", **arrays | {"features": np.ones(2)})
+    np.savez(tmp_path / "mean.npz", **arrays | {"pixels.mean": np.ones((2, 4, 4, 2))})
+    np.savez(tmp_path / "one.npz", **written.pixels._asdict())
+    for name in ("projection.npz", "array.npz", "mean.npz", "one.npz", "missing.npz"):
+        with pytest.raises(InputError, match=name):
+            read_joint(tmp_path / name)

@@ -34,11 +34,11 @@ REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}
 VAE = {
-    "slice": DENSITIES | {"elbo", "kl", "rec"},
-    "voxel": DENSITIES | {"rec", "kl_grad", "combi"},
+    "slice": DENSITIES | {"dense", "elbo", "kl", "rec"},
+    "voxel": DENSITIES | {"dense", "rec", "kl_grad", "combi"},
 }
 SCORES = {
-    "cradl": {"slice": DENSITIES, "voxel": DENSITIES},
+    "cradl": {"slice": DENSITIES | {"dense"}, "voxel": DENSITIES | {"dense"}},
     "vae": VAE,
     "cevae": VAE,
     "baseline": {"slice": {"position", "area", *PATCHES}, "voxel": {"intensity", *PATCHES}},

@@ -18,7 +18,7 @@ from cradl_jax import densities
 from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import DENSE, PATCHES, components_of, density_names
+from cradl_jax.names import DENSE, PATCHES, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import read_dense, read_density, read_joint
@@ -192,11 +192,10 @@ def _check_origin(place: Path, command: str, made_from: str, data: str) -> None:
 def chosen_score(
     rows: Sequence[results.Result], method: str, level: str, names: Sequence[str]
 ) -> str:
-    """Return which of `names` validation chose for the first data set; else a GMM's, or any."""
+    """Return which of `names` validation chose for the first data set; without labels, "dense"."""
     by_choice = results.select_scores(rows)
     for dataset in dict.fromkeys(row.dataset for row in rows):
         chosen = by_choice.get(results.Choice(dataset, level, "beyond", method))
         if chosen and chosen in names:
             return chosen
-    mixtures = {components: name for name in names if (components := components_of(name))}
-    return mixtures[max(mixtures)] if mixtures else names[0]
+    return DENSE if DENSE in names else names[0]

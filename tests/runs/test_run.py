@@ -73,6 +73,21 @@ def test_slice_scores_are_the_densities_of_the_representations(study, folder):
     np.testing.assert_array_equal(run.score(images[:1]).scores, found.scores[:1])
 
 
+def test_dense_scores_of_slices_are_those_of_their_scan(study, folder, scan):
+    run = cradl_jax.load_run(folder).using("dense", "dense")
+    store = data_sets.stores(tiny_config(), study)["lesion"]
+    rows = np.flatnonzero((store.splits == "test") & store.brains.any((1, 2)))
+    rows = rows[store.scans[rows] == store.scans[rows[0]]]
+    images, brains = np.array(store.images[rows]), np.array(store.brains[rows])
+    found = run.score(images, brains, store.position[rows])
+    np.testing.assert_allclose(found.scores, run.predict(scan).scores, rtol=1e-4)
+    np.testing.assert_array_equal(found.scores, found.heatmaps.max((1, 2)))
+    message = r"positions: expected the heights of \d+ slices within the brain, from 0 to 1, found"
+    for positions in (None, [0.5]):
+        with pytest.raises(InputError, match=f"{message} {'none' if positions is None else 1};"):
+            run.score(images, brains, positions)
+
+
 def test_slices_of_another_kind_are_refused(folder):
     run = cradl_jax.load_run(folder)
     with pytest.raises(InputError, match=r"shape \(N, 32, 32\), found \(2, 16, 16\)"):

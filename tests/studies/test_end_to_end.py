@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ from cradl_jax.names import PATCHES
 from cradl_jax.runs import verification
 from cradl_jax.runs.checkpoints import read_fingerprint
 from cradl_jax.runs.folder import read_baselines, read_variables
-from cradl_jax.scoring import Batch, baseline, post_processed
+from cradl_jax.scoring import Batch, baseline, over_scan, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
 from experiments.study import config as study_config
@@ -114,10 +116,16 @@ def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(st
             store = stores[dataset]
             test = store.rows("test")
             batch = Batch(store.images[test], store.brains[test], store.position[test])
-            fitted = read_baselines(folder)
-            for name, heatmap in post_processed(baseline)(fitted, batch).heatmaps.items():
-                known = kept["heatmaps"][name]
-                pairs.append(("voxel", name, np.asarray(heatmap), store.masks[test], known))
+            processed = jax.device_get(post_processed(baseline)(read_baselines(folder), batch))
+            scans = [store.scans[test] == scan for scan in np.unique(store.scans[test])]
+            whole = [
+                over_scan(jax.tree.map(itemgetter(rows), processed)).heatmaps for rows in scans
+            ]
+            for name in processed.heatmaps:
+                known, heatmap = kept["heatmaps"][name], np.empty_like(processed.heatmaps[name])
+                for in_scan, maps in zip(scans, whole, strict=True):
+                    heatmap[in_scan] = maps[name]
+                pairs.append(("voxel", name, heatmap, store.masks[test], known))
         for level, score, scores, labels, known in pairs:
             for rate in RATES:
                 for metric, value in above(scores, labels, known[rate]).items():

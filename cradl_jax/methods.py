@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from cradl_jax import scoring
 from cradl_jax.densities import dense
 from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
-from cradl_jax.models.encoder import Encoder
+from cradl_jax.models.encoder import SOWN, Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.vae import VAE, Decoder
 from cradl_jax.names import CRADL, METHODS
@@ -82,12 +82,12 @@ def features_of(model: Network) -> scoring.Encode:
     """
 
     def features(variables: Variables, images: jax.Array) -> jax.Array:
-        _, state = model.apply(variables, images, method="encode", mutable=["intermediates"])
+        _, state = cast(Any, model.apply(variables, images, method="encode", mutable=[SOWN]))
         side = dense.patch_side(images.shape[1])
         pixels = dense.patches(images, side)
         on_grid = [
             jax.image.resize(one.astype(jnp.float32), (*pixels.shape[:3], one.shape[-1]), "linear")
-            for one in state["intermediates"]["encoder"]["maps"][:LEVELS]
+            for one in state[SOWN]["encoder"]["maps"][:LEVELS]
         ]
         return jnp.concatenate([*on_grid, pixels], axis=-1)
 

@@ -6,6 +6,8 @@ from jax import Array
 
 from cradl_jax.models.layers import Collapse, Down, NormReLU
 
+SOWN = "intermediates"  # a collection that is not among the variables
+
 
 def levels(size: int) -> int:
     """Count the stride-2 convolutions that bring an image of `size` pixels to a 4x4 map.
@@ -25,7 +27,7 @@ class Encoder(nn.Module):
     """f: x -> z (Section 3): 4x4 convolutions of stride 2 with BN and ReLU, the last one bare.
 
     Each level's map [N, H/2, H/2, nf], [N, H/4, H/4, 2 nf], ... is sown as `maps` into the
-    collection "intermediates".
+    collection `SOWN`.
 
     Attributes:
         features: nf of Table 10, channels of the first convolution; they double at each.
@@ -46,5 +48,5 @@ class Encoder(nn.Module):
         for level in range(levels(x.shape[1])):
             h = Down(self.features << level, self.dtype, use_bias=False)(h)
             h = NormReLU(self.axis_name, self.dtype)(h, train)
-            self.sow("intermediates", "maps", h)
+            self.sow(SOWN, "maps", h)
         return Collapse(self.latent, self.dtype)(h).astype(jnp.float32)

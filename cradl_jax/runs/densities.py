@@ -84,15 +84,13 @@ def dense_from(arrays: Mapping[str, ArrayLike]) -> Dense:
 
 def joint_from(arrays: Mapping[str, ArrayLike]) -> Joint:
     """Return the Gaussians of which `dense_arrays` returned these; raises as `dense_from`."""
-    parts: dict[str, Any] = {}
+    parts: dict[str, dict[str, ArrayLike]] = {}
     for name, array in arrays.items():
         part, _, inner = name.partition(".")
-        if inner:
-            parts.setdefault(part, {})[inner] = array
-        else:
-            parts[part] = jnp.asarray(array)
-    whole = {
-        name: dense_from(part) if isinstance(part, dict) else part for name, part in parts.items()
+        parts.setdefault(part, {})[inner] = array
+    whole: dict[str, Any] = {
+        name: dense_from(part) if name in ("features", "pixels") else jnp.asarray(part[""])
+        for name, part in parts.items()
     }
     joint = Joint(**whole)
     if joint.projection.shape[1:] != joint.features.mean.shape[3:]:
@@ -104,7 +102,7 @@ def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree
     arrays = read_arrays(path, EXPECTED, REMEDY)
     try:
         return built(arrays)
-    except (ValueError, TypeError, AttributeError) as fault:
+    except (ValueError, TypeError, KeyError) as fault:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
 
 

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
@@ -82,17 +83,15 @@ def by_scan(batches: Iterable[Any], scans: np.ndarray) -> Iterator[Any]:
 
     The rows of a scan follow on each other.
     """
-    (last,) = np.nonzero(scans[1:] != scans[:-1])
-    lengths = np.diff([0, *(last + 1), len(scans)])
-    batches, waiting, ready = iter(batches), [], 0
-    for length in lengths:
-        while ready < length:
-            waiting.append(next(batches))
-            ready += len(jax.tree.leaves(waiting[-1])[0])
-        rows = jax.tree.map(lambda *parts: np.concatenate(parts), *waiting)
-        yield jax.tree.map(itemgetter(slice(length)), rows)
-        waiting = [jax.tree.map(itemgetter(slice(length, None)), rows)]
-        ready -= length
+    lengths = [len(list(group)) for _, group in groupby(scans)]
+    waiting = []
+    for batch in batches:
+        rows = jax.tree.map(lambda *parts: np.concatenate(parts), *waiting, batch)
+        while lengths and len(jax.tree.leaves(rows)[0]) >= lengths[0]:
+            length = lengths.pop(0)
+            yield jax.tree.map(itemgetter(slice(length)), rows)
+            rows = jax.tree.map(itemgetter(slice(length, None)), rows)
+        waiting = [rows]
 
 
 def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[], Iterator]:

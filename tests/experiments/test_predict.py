@@ -39,10 +39,10 @@ def study(study):
 
 @pytest.fixture(scope="module")
 def evaluated(study):
-    """What the evaluation's own path says of slices of a store: scores and heatmaps by name."""
+    """What the evaluation's own path says of slices of a store: NLL and its gradient by density."""
     config = tiny_config()
     healthy = data_sets.stores(config, study)["healthy"]
-    ((scorer, params),) = runs.scorers(config, study, "cradl", healthy)
+    (scorer, params), _ = runs.scorers(config, study, "cradl", healthy)
     scorer = post_processed(scorer)
 
     def of_rows(store, rows):
@@ -80,6 +80,9 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_pat
     np.testing.assert_allclose(found, scores["flow"], rtol=1e-5)
     kept = np.load(study / "seed0/cradl/evaluation/lesion_test_slices.npz")["flow"]
     np.testing.assert_allclose(found, kept[-len(rows) :], rtol=1e-5)
+    dense = np.load(study / "seed0/cradl/evaluation/lesion_test_slices.npz")["dense"]
+    scored = run.using("dense", "dense").predict(lesion(study))
+    np.testing.assert_allclose(scored.scores, dense[-len(rows) :], rtol=1e-4)
     middle = len(rows) // 2
     native = nib.load(tmp_path / "it_anomaly.nii.gz").get_fdata()
     assert native.max() <= maps["gmm1"].max() * (1 + 1e-5)
@@ -294,8 +297,8 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
     }
     chosen = load_run(study / "seed0/cradl")
     assert (chosen.score_name, chosen.heatmap_name) == (best["slice"], best["voxel"])
-    assert chosen_score([], "cradl", "slice", ["flow", "gmm8", "gmm1"]) == "gmm8"
-    with pytest.raises(InputError, match="score: expected one of flow, gmm1, found 'gmm3'"):
+    assert chosen_score([], "cradl", "slice", ["flow", "gmm8", "dense"]) == "dense"
+    with pytest.raises(InputError, match="score: expected one of flow, gmm1, dense, found 'gmm3'"):
         chosen.using(score="gmm3")
     with pytest.raises(InputError, match=r"fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"):
         chosen.using(fpr=0.2)

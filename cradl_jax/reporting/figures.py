@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
@@ -220,6 +221,31 @@ def comparison_bars(
         fontsize=9,
         labelcolor=INK,
     )
+    return figure
+
+
+def pose_curves(curves: Mapping[tuple[str, str], Sequence[tuple[float, float, float]]]) -> Figure:
+    """Draw AUPRC over how far scans are turned, and over how far they are shifted.
+
+    `curves` holds (degrees, millimeters, AUPRC) by (level, name), several data sets one after the
+    other, of which the mean is drawn.
+    """
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    grid = figure.subplots(2, 2, squeeze=False, sharey="row")
+    names = list(dict.fromkeys(name for _, name in curves))
+    for row, (level, title) in zip(grid, PANELS.items(), strict=True):
+        for axes, moving, still, unit in zip(row, (0, 1), (1, 0), ("degrees", "mm"), strict=True):
+            for number, name in enumerate(names):
+                points = np.array([p for p in curves[level, name] if p[still] == 0])
+                at = np.unique(points[:, moving])
+                mean = [points[points[:, moving] == x, 2].mean() for x in at]
+                color = colormaps["tab10"](number)
+                axes.plot(at, mean, "o-", color=color, markersize=4, label=name)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.set_ylim(bottom=0)
+            _label(axes, f"{title}, {'turned' if moving == 0 else 'shifted'}", unit, "AUPRC")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

@@ -182,7 +182,7 @@ def renamed(about, tensors):
             "other than those",
         ),
         (lambda about, tensors: ("{", tensors), "expected format"),
-        (of_archive(lambda c: c.update(format=99)), "expected format 3.*found 99"),
+        (of_archive(lambda c: c.update(format=99)), "expected format 4.*found 99"),
         (of_archive(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
         (of_archive(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
         (of_archive(lambda c: c.pop("thresholds")), "run written by"),

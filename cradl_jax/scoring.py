@@ -134,7 +134,10 @@ def local(features_of: Encode) -> Scorer:
 
 
 def baseline(fitted: dict[str, dense.Dense], batch: Batch[Array]) -> Scored:
-    """Score by what any method must beat: position, brain area, |intensity|, and no network.
+    """Score by what any method must beat: position, brain area, intensity, and no network.
+
+    Intensity is taken by itself, and as `equalized` gives it (Meissen et al. 2021,
+    arXiv:2109.06023).
 
     The Gaussians `fitted` to patches of pixels at each position and height, by name, map how far
     each patch is from normal.
@@ -144,12 +147,29 @@ def baseline(fitted: dict[str, dense.Dense], batch: Batch[Array]) -> Scored:
         "position": -jnp.abs(batch.position - 0.5),  # anomalies are seldom at the brain's ends
         "area": batch.brains.sum((1, 2)).astype(jnp.float32),
     }
-    heatmaps = {"intensity": jnp.abs(batch.images)}
+    heatmaps = {
+        "intensity": jnp.abs(batch.images),
+        "equalized": equalized(batch.images, batch.brains),
+    }
     for name, gaussians in fitted.items():
         side = size // gaussians.mean.shape[1]
         far = dense.distance(gaussians, dense.patches(batch.images, side), batch.position)
         heatmaps[name] = jax.image.resize(far, batch.images.shape, "bilinear")
     return Scored(scores, heatmaps)
+
+
+def equalized(images: Array, brains: Array) -> Array:
+    """Equalize histograms of images [N, H, W]: the share of the brain that is darker, [N, H, W].
+
+    Slices without brain are 0.
+    """
+
+    def of_slice(image: Array, brain: Array) -> Array:
+        ascending = jnp.sort(jnp.where(brain, image, jnp.inf), axis=None)
+        darker = jnp.searchsorted(ascending, image.ravel()).reshape(image.shape)
+        return jnp.where(brain, darker / jnp.maximum(brain.sum(), 1), 0)
+
+    return jax.vmap(of_slice)(images, brains)
 
 
 @functools.lru_cache

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.ndimage import median_filter
 
 from cradl_jax import scoring
@@ -84,6 +85,10 @@ def test_baselines(batch):
     assert np.argmax(scores["position"]) == 3  # the middle of the brain
     np.testing.assert_array_equal(scores["area"], batch.brains.sum((1, 2)))
     np.testing.assert_array_equal(heatmaps["intensity"], np.abs(batch.images))
+    for image, brain, found in zip(*batch[:2], heatmaps["equalized"], strict=True):
+        ranks = stats.rankdata(image[brain], "min") - 1
+        np.testing.assert_allclose(found[brain], ranks / brain.sum(), rtol=1e-6)
+        assert not np.asarray(found)[~brain].any()
     for name, side in PATCHES.items():
         far = dense.distance(fitted[name], dense.patches(batch.images, side), batch.position)
         if side == 1:

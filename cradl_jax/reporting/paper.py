@@ -34,6 +34,7 @@ SCORES = {
     "area": "Brain area",
     "intensity": "|Intensity|",
     "dense": "Dense",
+    "equalized": "Equalized intensity",
     "pixel": "Gaussian of pixels",
     "patch": "Gaussian of 2 × 2 pixels",
 }

@@ -43,7 +43,10 @@ SCORES = {
     "cradl": {"slice": DENSITIES | {"dense"}, "voxel": DENSITIES | {"dense"}},
     "vae": VAE,
     "cevae": VAE,
-    "baseline": {"slice": {"position", "area", *PATCHES}, "voxel": {"intensity", *PATCHES}},
+    "baseline": {
+        "slice": {"position", "area", *PATCHES},
+        "voxel": {"intensity", "equalized", *PATCHES},
+    },
 }
 RATES = ("0.01", "0.05", "0.1")
 METRICS = {"auprc", "auroc", "dice", "fpr95", "prevalence"} | {

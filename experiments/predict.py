@@ -3,11 +3,12 @@
     python -m experiments.predict --run=RUN --scan=SCAN [--out=FOLDER]
 
 RUN is the folder of a trained run with its thresholds, e.g. runs/phantom/seed0/cradl, or a file
-that experiments.export wrote. SCAN is a brain-extracted volume, a folder of .nii or .nii.gz files,
-or a CSV file with a column `image` and optionally `subject`. For each scan it writes the anomaly
-map and a mask of what lies above the threshold, on the scan's own voxels, a table of the slices, a
-summary and a page for the browser; and summary.csv over all scans. A scan that cannot be used is
-named, the others are done, and the exit status is 1. Installed, the command is cradl-predict.
+that experiments.export wrote. SCAN is a brain-extracted volume, a folder of volumes (.nii, .nii.gz,
+.mgz or .hdr/.img), or a CSV file with a column `image` and optionally `subject`. For each scan it
+writes the anomaly map and a mask of what lies above the threshold, on the scan's own voxels, a
+table of the slices, a summary and a page for the browser; and summary.csv over all scans. A scan
+that cannot be used is named, the others are done, and the exit status is 1. Installed, the command
+is cradl-predict.
 
 For research only. Not a medical device.
 """

@@ -5,10 +5,11 @@ do not suffice; 75: ended by SIGTERM before it was done, the same command contin
 by Ctrl-C.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cradl_jax.cli import tuning
 from cradl_jax.cli.interruption import REQUEUE, Terminated, end_at_once
@@ -18,6 +19,49 @@ from cradl_jax.storage.files import no_space
 INTERRUPTED = "interrupted; the same command (training: with --resume) continues from what is kept"
 OTHER_MACHINE = "use a device or a machine with more"
 EXHAUSTED = "RESOURCE_EXHAUSTED"  # XLA's word for memory that a device does not have
+
+
+class Unbroken:
+    """A text stream that never fails a command: its reader may be gone, its letters few.
+
+    What nobody reads any more (`| head -1`) is dropped, and a letter that the stream's encoding
+    lacks is written as its code.
+    """
+
+    def __init__(self, stream: TextIO):
+        """Write to `stream`."""
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+
+    def write(self, text: str) -> int:
+        """Write `text`, or drop it."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return self._drop(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop("")
+
+    def _drop(self, text: str) -> int:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream has beside."""
+        return getattr(self._stream, name)
+
+
+def keep_streams() -> None:
+    """Put `Unbroken` streams in place of standard output and error."""
+    sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)  # type: ignore[assignment]
 
 
 def run(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from cradl_jax.devices import processes
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import files
-from cradl_jax.prediction.inputs import InputScan, find_scans
+from cradl_jax.prediction.inputs import InputScan, find_scans, passed_over
 from cradl_jax.runs import Run, load_run
 from cradl_jax.storage.files import require_writable
 
@@ -42,6 +42,9 @@ def predict(
     failed = sum(bool(row["error"]) for row in rows)
     if processes.is_first():
         files.write_table(folder / "summary.csv", rows)
+        if others := passed_over(Path(scan).expanduser()):
+            names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            print(f"passed over, since they are no volumes: {names} ({len(others)})")
         print(f"{len(rows) - failed} of {len(rows)} scans: {folder}\n{files.NOTICE}")
     return failed
 

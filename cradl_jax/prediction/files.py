@@ -79,7 +79,8 @@ class ScanResult(NamedTuple):
         float32, in the unit of the score; `<name>_anomaly_mask.nii.gz`, where it lies above the
         threshold; `<name>_slices.csv`; `<name>.html`; `<name>_summary.json`.
         """
-        folder, name, heat = Path(out), self.scan.name, self.prediction.anomaly_map
+        folder, name = Path(out).expanduser(), self.scan.name
+        heat = self.prediction.anomaly_map
         require_space(folder, 2 * heat.nbytes, f"the maps of {name}")
         above = heat > self.operating_point.voxel_threshold
         content = summary(self, above)

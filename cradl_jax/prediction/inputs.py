@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cradl_jax.data.scans.layouts import raise_faults, read_table, volume_files
+from cradl_jax.data.scans.layouts import raise_faults, read_table
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.storage.reading import kind_of
+from cradl_jax.storage.reading import is_entry, kind_of
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -23,11 +23,11 @@ class InputScan(NamedTuple):
 
 
 def find_scans(path: Path) -> list[InputScan]:
-    """Find the scans at `path`: a file, a folder of NIfTI files, or a CSV file that lists them.
+    """Find the scans at `path`: a file, a folder of volumes, or a CSV file that lists them.
 
     A CSV file has a column `image`, relative to it, and optionally `subject`, the scan's name.
     Otherwise a scan is named after its file. In a folder, the maps of other scans are passed
-    over, and so are hidden files and folders.
+    over, and so are hidden files and folders; see `passed_over` for the others.
 
     Raises:
         InputError: there is no scan, or two have one name, or a name is not fit for a file.
@@ -36,18 +36,43 @@ def find_scans(path: Path) -> list[InputScan]:
     if path.suffix.lower() == ".csv" and kind == "a file":
         found = _listed(path)
     elif kind == "a folder":
-        files = volume_files(path.iterdir())
-        found = [InputScan(scan_name(f), f) for f in files if not f.name.endswith((MAP, MASK))]
+        found = [InputScan(scan_name(one), one) for one in _volumes(path)]
     else:
         found = [InputScan(scan_name(path), path)]
     held = kind in ("a file", "a folder")
     if not (held and found):
         raise InputError(
-            f"{path}: expected a scan, a folder of .nii or .nii.gz files, or a CSV file with a "
-            f"column image, found {'none in it' if held else kind}; check the path"
+            f"{path}: expected a scan, a folder of volumes ({', '.join(ENDINGS)}), or a CSV file "
+            f"with a column image, found {'none in it' if held else kind}; check the path"
         )
     check_names(found)
     return found
+
+
+def passed_over(path: Path) -> list[str]:
+    """Return the names of the files and folders in the folder `path` that are no scans."""
+    if not path.is_dir():
+        return []
+    scans = {one.stem if one.suffix.lower() == ".hdr" else one.name for one in _volumes(path)}
+    return sorted(
+        one.name
+        for one in path.iterdir()
+        if not one.name.startswith(".")
+        and not one.name.endswith((MAP, MASK))
+        and not {one.name, one.stem} & scans
+    )
+
+
+def _volumes(folder: Path) -> list[Path]:
+    """Return the volumes of a folder, of a .hdr/.img pair its header, in any spelling, sorted."""
+    endings = tuple(ending for ending in ENDINGS if ending != ".img")
+    return sorted(
+        one
+        for one in folder.iterdir()
+        if one.name.lower().endswith(endings)
+        and not one.name.endswith((MAP, MASK))
+        and is_entry(one)
+    )
 
 
 def scan_name(path: Path) -> str:
@@ -60,7 +85,7 @@ def _listed(path: Path) -> list[InputScan]:
     found, faults = [], []
     for line, row in read_table(path, delimiter=",", columns=("image",)):
         if row["image"]:
-            image = path.parent / row["image"]
+            image = path.parent / Path(row["image"]).expanduser()
             found.append(InputScan(row.get("subject") or scan_name(image), image))
         else:
             faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")

@@ -27,11 +27,13 @@ def run(
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it raises, too
         guard.run(main, interrupted, smaller)
 
+    guard.keep_streams()
     app.run(guarded, flags_parser=parse)
 
 
 def parse(arguments: Sequence[str]) -> Sequence[str]:
     """Parse the flags; a fault in them ends in exit status 2."""
+    arguments = [re.sub(r"^--?config=~", f"--config={Path.home()}", one) for one in arguments]
     config = re.search(r"(?:^|\0)--?config[=\0]([^\0]*)", "\0".join(arguments))
     try:
         if config:

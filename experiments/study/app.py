@@ -46,7 +46,7 @@ def study() -> tuple[ConfigDict, Path]:
         )
     study_config.prepare(config.lock())
     name = Path(file).stem + ("-smoke" if config.get("smoke") else "")
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    workdir = Path(WORKDIR.value or Path("runs") / name).expanduser()
     require_writable(workdir, "--workdir")
     return config, workdir
 

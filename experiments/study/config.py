@@ -36,8 +36,8 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
             f"healthy={healthy!r} and anomalous={anomalous!r}; "
             "give --config.data.healthy=a.csv --config.data.anomalous=b.csv[,c.csv]"
         )
-    files = {"healthy": Path(healthy).absolute()}
-    for path in map(Path, anomalous.split(",")):
+    files = {"healthy": Path(healthy).expanduser().absolute()}
+    for path in (Path(one).expanduser() for one in anomalous.split(",")):
         try:
             config_schema.fit_name(path.stem)
         except ValueError as expected:

@@ -80,14 +80,15 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
         InputError: If the folder of all data sets is missing.
     """
     root, settings = data_root(config, workdir), config.data.sets[name]
-    if not root.is_dir() and not Path(settings.path).is_absolute():
+    place = Path(settings.path).expanduser()
+    if not root.is_dir() and not place.is_absolute():
         phantom = "make the phantom with python -m experiments.phantom, or name the folder"
         remedy = f"{phantom} of your own scans" if "phantom" in config else "name it"
         raise InputError(
             f"{root}: expected the folder of the data sets, found none; {remedy} with "
             "--config.data.root=... or $CRADL_DATA"
         )
-    path, scans = root / settings.path, []
+    path, scans = root / place, []
     try:
         scans, faults = list_scans(path, settings.layout)
         if not faults:

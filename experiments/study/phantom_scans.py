@@ -14,6 +14,7 @@ from cradl_jax.data.synthetic import anomalies, phantom
 from cradl_jax.data.synthetic.atlas import Atlas, load_atlas
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli.locking import exclusive
+from experiments.study import data_sets
 
 INTENSITY = 1000  # of fluid, in the integers of the files
 
@@ -54,7 +55,7 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 
 def make(config: ConfigDict, workdir: Path) -> None:
     """Write the data sets, except for what is there already."""
-    folder, settings = Path(config.data.root or workdir / "data"), config.phantom
+    folder, settings = data_sets.data_root(config, workdir), config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
     jobs, atlas = [], cache(load_atlas)
     with exclusive("the phantom", folder):

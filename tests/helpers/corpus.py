@@ -185,6 +185,11 @@ VOLUMES: dict[str, tuple[Maker, str]] = {
     "quadruple precision": (saying(datatype=1536), "cannot be read"),
     "voxels that start beyond the end": (saying(vox_offset=1e9), LIE),
     "voxels that start nowhere": (saying(vox_offset=np.nan), "cannot be read"),
+    "voxels that start with the header": (saying(vox_offset=0), "from byte 352 on .*found 0"),
+    "voxels that start in the header of NIfTI-2": (
+        file("scan.nii", lambda: nifti(header=nib.Nifti2Header(), vox_offset=352)),
+        "vox offset 352 too low",
+    ),
     "voxels that start before the header": (saying(vox_offset=-1000), "cannot be read"),
     "header extension of two gigabytes": (
         file(

@@ -1,7 +1,7 @@
 import pytest
 
 from cradl_jax.errors import InputError
-from cradl_jax.prediction.inputs import InputScan, find_scans
+from cradl_jax.prediction.inputs import InputScan, find_scans, passed_over
 from cradl_jax.storage.files import require_writable
 
 
@@ -48,3 +48,12 @@ def test_missing_scan_and_unwritable_folder_are_named(tmp_path):
     for place in (tmp_path / "file" / "out", tmp_path / "link", tmp_path / "link" / "out"):
         with pytest.raises(InputError, match="--out"):
             require_writable(place, "--out")
+
+
+def test_a_folder_gives_volumes_of_any_kind_and_names_what_it_passes_over(tmp_path):
+    volumes = ("a.mgz", "b.NII.GZ", "c.hdr", "d.nii")
+    for name in (*volumes, "c.img", "a_anomaly.nii.gz", ".hidden.nii", "notes.txt", "e.dcm"):
+        (tmp_path / name).touch()
+    (tmp_path / "more").mkdir()
+    assert [scan.image.name for scan in find_scans(tmp_path)] == list(volumes)
+    assert passed_over(tmp_path) == ["e.dcm", "more", "notes.txt"]

@@ -12,6 +12,8 @@ from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.preprocess import SliceGeometry, slice_geometry
 from cradl_jax.errors import InputError
 
+LARGEST_ANOMALY = 0.6  # of the brain's voxels
+
 Annotated = Literal["none", "some", "all"]
 """Which scans of a data set need a mask of their anomalies: none (a healthy data set, whose masks
 must be empty), some (a scan without one is healthy) or all; of the latter two one mask at least
@@ -75,6 +77,13 @@ def read_scan(
             f"{scan.mask}: expected no anomaly in a healthy data set, found "
             f"{np.count_nonzero(mask)} voxels; move the scan to an anomalous data set"
         )
+    if annotated != "none" and mask is not None:
+        share = np.count_nonzero(mask & (volume.data != 0)) / np.count_nonzero(volume.data)
+        if share > LARGEST_ANOMALY:
+            faults.append(
+                f"{scan.mask}: expected the annotation of an anomaly, found a mask of {share:.0%} "
+                "of the brain; if it is the mask of the brain, remove it or name another"
+            )
     raise_faults(faults)
     return volume, mask
 

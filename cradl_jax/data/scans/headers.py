@@ -79,6 +79,7 @@ def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
             f"{path}: expected at most {MOST_VOXELS} voxels, found shape {shape}; repair the "
             "header, or resample the scan"
         )
+    _check_offset(path, image)
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(
             f"{path}: expected one real number a voxel, found {image.get_data_dtype()}; convert "
@@ -87,6 +88,17 @@ def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
     affine, header = _placement(path, image, file), image.header
     orientation = nib.io_orientation(affine)
     return Origin(path, shape, affine, orientation, header, _states_orientation(header, affine))
+
+
+def _check_offset(path: Path, image: SpatialImage) -> None:
+    """Raise an InputError if the voxels of a single file begin within its header."""
+    if isinstance(image, nib.Nifti1Image):  # also of NIfTI-2, not of a .hdr/.img pair
+        least, offset = image.header.single_vox_offset, image.dataobj.offset
+        if offset < least:
+            raise InputError(
+                f"{path}: expected voxels from byte {least} on (vox_offset), found {offset}, which "
+                "is within the header; repair the header, or convert the scan again"
+            )
 
 
 def _states_orientation(header: SpatialHeader, affine: np.ndarray) -> bool:

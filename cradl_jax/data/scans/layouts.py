@@ -27,6 +27,12 @@ class Scan:
     """One of `SPLITS`, or `HELD_OUT`; None where the data set does not say."""
 
 
+ANOMALY = re.compile(
+    "lesion|tumou?r|anomal|wmh|infarct|stroke|(o?e)dema|ha?emorrhage|metasta|gliom|plaque", re.I
+)
+ANATOMY = {"brain", "head", "skull", "parenchyma", "ventricles", "CSF", "GM", "WM", "BS", "CBM"}
+"""Labels and descriptions of masks: of anomalies, and of anatomy (BIDS, common image-derived)."""
+
 Found = tuple[list[Scan], list[str]]
 """Scans, and what is wrong with the list of them."""
 
@@ -81,6 +87,7 @@ def list_scans(path: Path, layout: str) -> Found:
         for scan in scans
         if not scan.subject.isprintable()
     ]
+    faults += _twice(scans, layout)
     lost = _lost(scans)
     faults += lost.values()
     scans = [scan for scan in scans if scan.image not in lost]
@@ -109,15 +116,31 @@ def _lost(scans: Iterable[Scan]) -> dict[Path, str]:
     }
 
 
+def _twice(scans: Iterable[Scan], layout: str) -> list[str]:
+    """Find scans that lie there twice: packed and not, or of an HCP subject in two folders."""
+    first, faults = {}, []
+    for scan in scans:
+        key = scan.subject if layout == "hcp" else scan.image.with_name(_stem(scan.image))
+        other = first.setdefault(key, scan.image)
+        if other != scan.image and layout != "csv":
+            faults.append(
+                f"{scan.image}: expected one file of a scan, found {other} too; remove one, or "
+                "list the scans in a CSV file"
+            )
+    return faults
+
+
 def volume_files(paths: Iterable[Path]) -> list[Path]:
     """Select the volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
     return sorted(
-        path for path in set(paths) if path.name.endswith((".nii", ".nii.gz")) and is_entry(path)
+        path
+        for path in set(paths)
+        if path.name.lower().endswith((".nii", ".nii.gz")) and is_entry(path)
     )
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None:
@@ -135,7 +158,15 @@ def _find_bids(path: Path) -> Found:
     splits, faults = _participants(path / "participants.tsv")
     masks = defaultdict(list)
     for mask in volume_files(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.nii*")):
-        masks[mask.name.split("_")[0]].append(mask)
+        what = _labels(mask)
+        if any(map(ANOMALY.search, what)):
+            masks[mask.name.split("_")[0]].append(mask)
+        elif not set(what) & ANATOMY:
+            faults.append(
+                f"{mask}: expected a mask whose label or desc names an anomaly (label-lesion) or "
+                f"anatomy (desc-brain), found {', '.join(what) or 'neither'}; rename or remove it, "
+                "or list the scans in a CSV file"
+            )
     scans = []
     for image in volume_files([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
         subject = image.relative_to(path).parts[0]
@@ -152,14 +183,18 @@ def _find_bids(path: Path) -> Found:
 
 def _is_bids_mask(mask: Path, image: Path) -> bool:
     """Say whether a mask belongs to an image: the entities that both names have agree."""
-
-    def entities(path: Path) -> dict[str, str]:
-        return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
-
-    of_mask, of_image = entities(mask), entities(image)
+    of_mask, of_image = _entities(mask), _entities(image)
     shared = of_mask.keys() & of_image.keys() - {"desc", "space", "res"}
-    brain = "brain" in (of_mask.get("desc"), of_mask.get("label"))
-    return not brain and all(of_mask[key] == of_image[key] for key in shared | {"sub"})
+    return all(of_mask[key] == of_image[key] for key in shared | {"sub"})
+
+
+def _entities(path: Path) -> dict[str, str]:
+    return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
+
+
+def _labels(mask: Path) -> list[str]:
+    entities = _entities(mask)
+    return [entities[key] for key in ("label", "desc") if key in entities]
 
 
 def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -217,7 +252,7 @@ def _find_csv(path: Path) -> Found:
                 faults.append(f"{path}, line {line}: expected '{column}', found none; fill it in")
         files = {}
         for column in ("image", "mask"):
-            file = path.parent / row[column]
+            file = path.parent / Path(row[column]).expanduser()
             if not row[column]:
                 continue
             if found := no_file(file):
@@ -248,15 +283,18 @@ def read_table(
     """Read the rows of a text table that are not blank, each with its line number.
 
     Raises:
-        InputError: It is no file, no such table in UTF-8, lacks one of the `columns`, or has a row
-            of more cells than its header.
+        InputError: It is no file, no such table (in UTF-8 if the cells are not separated by tabs),
+            lacks one of the `columns`, or has a row of more cells than its header.
     """
     check_file(path, "a text table")
+    bids = delimiter == "\t"  # whose tables know no quotes; only the columns needed must be sound
+    quoting = csv.QUOTE_NONE if bids else csv.QUOTE_MINIMAL
+    errors, around = ("replace", ' "') if bids else ("strict", None)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = [name.strip() for name in next(reader, ())]
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True, quoting=quoting)
+            header = [name.strip(around) for name in next(reader, ())]
+            rows = [(reader.line_num, [cell.strip(around) for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise InputError(
             f"{path}: expected a text table in UTF-8, found one that cannot be read "

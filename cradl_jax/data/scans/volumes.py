@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -80,7 +80,7 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
             negative numbers, fractions, NaN or infinity.
     """
-    mask, _ = _read(path)
+    mask, _ = _read(path, image.origin)
     if mask.data.shape != image.data.shape:
         raise InputError(
             f"{path}: expected a mask of its image's shape {image.data.shape} (along R, A, S), "
@@ -162,10 +162,16 @@ def _opened(path: Path) -> Iterator[tuple[SpatialImage, BinaryIO]]:
         _reading.reset(token)
 
 
-def _read(path: Path) -> tuple[Volume, SpatialImage]:
-    """Read any finite 3-D volume in the closest RAS orientation, and the image as it is stored."""
+def _read(path: Path, like: Origin | None = None) -> tuple[Volume, SpatialImage]:
+    """Read any finite 3-D volume in the closest RAS orientation, and the image as it is stored.
+
+    It is turned as the volume of `like`, if its voxels lie as those do: at 45 degrees two axes are
+    equally close, and a rounding decides.
+    """
     with _opened(path) as (image, file):
         origin = origin_of(path, image, file)
+        if like is not None and np.allclose(origin.affine, like.affine, rtol=0, atol=1e-3):
+            origin = replace(origin, orientation=like.orientation)
         image = _complete(path, image, file)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))

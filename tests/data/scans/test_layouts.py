@@ -74,6 +74,56 @@ def test_every_fault_of_a_bids_folder_is_named(tmp_path):
     assert str(copy.copy(caught.value)) == str(caught.value)  # as a worker process passes it on
 
 
+def test_only_masks_that_name_an_anomaly_annotate_one(tmp_path):
+    """Those of anatomy are passed over, others are a fault: a scan without a mask is healthy."""
+    masks = "derivatives/seg/sub-01/anat/sub-01_{}_mask.nii.gz"
+    touch(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz", *map(masks.format, ("desc-brain", "label-WM")))
+    assert [scan.mask for scan in find_scans(tmp_path, "bids")] == [None]
+    (lesion,) = touch(tmp_path, masks.format("desc-MSLesions"))
+    assert [scan.mask for scan in find_scans(tmp_path, "bids")] == [lesion]
+    touch(tmp_path, masks.format("desc-preproc"), "derivatives/seg/sub-01/anat/sub-01_mask.nii.gz")
+    with pytest.raises(InputError) as caught:
+        find_scans(tmp_path, "bids")
+    for found in (r"sub-01_desc-preproc_mask.*found preproc;", r"sub-01_mask\..*found neither;"):
+        assert re.search(found, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("layout", "one", "other"),
+    [
+        ("bids", "sub-01/anat/sub-01_T2w.nii", "sub-01/anat/sub-01_T2w.nii.gz"),
+        ("brats", "a/a_t2.nii", "a/a_t2.nii.gz"),
+        ("hcp", "1/T2w_acpc_dc_restore_brain.nii", "1/T2w_acpc_dc_restore_brain.nii.gz"),
+        ("hcp", "1/T1w/T2w_acpc_dc_restore_brain.nii", "1/T2w_acpc_dc_restore_brain.nii"),
+        ("isles2015", "1/VSD.Brain.XX.O.MR_T2.1.nii", "1/VSD.Brain.XX.O.MR_T2.1.nii.gz"),
+    ],
+)
+def test_a_scan_that_lies_there_twice_is_named(tmp_path, layout, one, other):
+    touch(tmp_path, one, other)
+    with pytest.raises(InputError, match=f"expected one file of a scan, found .*{Path(one).stem}"):
+        find_scans(tmp_path, layout)
+
+
+@pytest.mark.parametrize("name", ["sub-01_T2w.NII.GZ", "sub-01_T2w.Nii"])
+def test_endings_are_read_in_any_spelling(tmp_path, name):
+    (image,) = touch(tmp_path, f"sub-01/anat/{name}")
+    assert [scan.image for scan in find_scans(tmp_path, "bids")] == [image]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b'participant_id\tsplit\tcomment\nsub-01\tval\tsays "no\n',
+        b'"participant_id"\t"split"\n"sub-01"\t"val"\n',
+        "participant_id\tsite\tsplit\nsub-01\tKöln\tval\n".encode("latin-1"),
+    ],
+)
+def test_only_the_columns_needed_of_participants_must_be_sound(tmp_path, rows):
+    touch(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz")
+    (tmp_path / "participants.tsv").write_bytes(rows)
+    assert [scan.split for scan in find_scans(tmp_path, "bids")] == ["val"]
+
+
 def test_links_that_lead_nowhere_are_named(tmp_path):
     """As in a DataLad data set whose files were not fetched; a scan must not pass for healthy."""
     (one,) = touch(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz")

@@ -31,6 +31,19 @@ def reoriented(data, affine, codes):
     )
 
 
+def test_a_mask_at_45_degrees_lies_as_its_image_whatever_the_rounding(tmp_path):
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("z", 45, degrees=True).as_matrix()
+    data = brain((9, 12, 8))
+    for change in (-1e-6, 1e-6):
+        image = write(tmp_path / "scan.nii", data, turn @ AFFINE)
+        other = turn @ AFFINE
+        other[0, 0] += change
+        mask = write(tmp_path / "mask.nii", (data > 100).astype(np.uint8), other)
+        volume = read_volume(image)
+        np.testing.assert_array_equal(read_mask(mask, volume), volume.data > 100)
+
+
 def test_every_orientation_gives_the_same_volume(tmp_path):
     data = brain((7, 9, 8))
     assert len(set(AXES)) == 48
@@ -136,7 +149,7 @@ def test_a_whole_head_is_refused_for_its_size(tmp_path):
 def test_unusable_affines_are_refused(tmp_path):
     for affine in (np.diag([1, 1, 0, 1]), np.diag([1, np.nan, 1, 1])):
         image = nib.Nifti1Image(brain(), np.eye(4))
-        image.header["sform_code"] = 1
+        image.header["sform_code"], image.header["vox_offset"] = 1, 352
         for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
             image.header[name] = affine[row]
         raw = image.header.binaryblock + bytes(4) + image.dataobj.tobytes(order="F")

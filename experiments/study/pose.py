@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.data.scans.volumes import read_mask, read_volume
 from cradl_jax.data.slices.preprocess import Slices, normalized_slices
-from cradl_jax.data.slices.store import SliceStore
+from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.data.synthetic.pose import moved
 from cradl_jax.evaluation import results
 from cradl_jax.evaluation.metrics import binary_metrics
@@ -80,22 +80,20 @@ def chosen_scorers(
         chosen = results.select_scores(rows)
         scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
 
-        def scorer(score: str, heatmap: str, scorers=scorers) -> ScoreSlices:
-            size = config.score.batch_size
-            return slice_scorer(scorers, score, heatmap, size, jax.local_devices())
-
         own = [chosen[results.Choice(first, level, "full", method)] for level in results.LEVELS]
-        yield (method, "own"), scorer(*own)
-        if method != BASELINE:
-            yield (method, DENSE), scorer(DENSE, DENSE)
+        pairs = {"own": own} if method == BASELINE else {"own": own, DENSE: [DENSE, DENSE]}
+        for name, (score, heatmap) in pairs.items():
+            size, devices = config.score.batch_size, jax.local_devices()
+            yield (method, name), slice_scorer(scorers, score, heatmap, size, devices)
 
 
 def in_pose(scan: Scan, slicing: dict, degrees: float, shift_mm: float) -> Slices:
-    """Read a scan, move it, and slice it: only the slices that show brain."""
+    """Read a scan, move it, and slice it."""
     volume = read_volume(scan.image)
     mask = np.zeros(volume.data.shape, bool) if scan.mask is None else read_mask(scan.mask, volume)
     data, mask = (moved(one, volume.spacing_mm, degrees, shift_mm) for one in (volume.data, mask))
-    return normalized_slices(data, mask, volume.spacing_mm, **slicing)
+    slices, *_ = normalized_slices(data, mask, volume.spacing_mm, **slicing)
+    return slices
 
 
 def auprcs(score_slices: ScoreSlices, scans: Sequence[Slices]) -> dict[str, float]:
@@ -105,7 +103,7 @@ def auprcs(score_slices: ScoreSlices, scans: Sequence[Slices]) -> dict[str, floa
     )
     masks = np.concatenate([one.masks for one in scans])
     return {
-        "slice": binary_metrics(np.concatenate(scores), masks.any((1, 2)))["auprc"],
+        "slice": binary_metrics(np.concatenate(scores), anomalous(masks))["auprc"],
         "voxel": binary_metrics(np.concatenate(maps).ravel(), masks.ravel())["auprc"],
     }
 

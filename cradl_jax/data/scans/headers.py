@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import BinaryIO, TypeGuard, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import SpatialHeader, SpatialImage
 
@@ -93,7 +94,7 @@ def origin_of(path: Path, image: SpatialImage, file: BinaryIO) -> Origin:
 def _check_offset(path: Path, image: SpatialImage) -> None:
     """Raise an InputError if the voxels of a single file begin within its header."""
     if isinstance(image, nib.Nifti1Image):  # also of NIfTI-2, not of a .hdr/.img pair
-        least, offset = image.header.single_vox_offset, image.dataobj.offset
+        least, offset = image.header.single_vox_offset, cast(ArrayProxy, image.dataobj).offset
         if offset < least:
             raise InputError(
                 f"{path}: expected voxels from byte {least} on (vox_offset), found {offset}, which "

@@ -23,8 +23,10 @@ def main() -> None:
     """Run the checks and print a line each."""
     from tqdm import tqdm
 
-    from cradl_jax.runs import verification  # imports JAX
+    from cradl_jax.devices import machine  # imports JAX
+    from cradl_jax.runs import verification
 
+    machine.devices_in_words()  # what the machine lacks is no fault of the files
     path, wrong, done = Path(RUN.value).expanduser(), 0, 0
     size = verification.n_bytes(path)
     with tqdm(desc="hashing", total=size, unit="B", unit_scale=True, leave=False) as bar:

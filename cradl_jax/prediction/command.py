@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from cradl_jax.devices import processes
+from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import files
 from cradl_jax.prediction.inputs import InputScan, find_scans, passed_over
@@ -27,9 +28,12 @@ def predict(
     None stands for the default.
 
     Raises:
-        InputError: there is no such run, scan, score, heatmap or rate, or the folder cannot be
-            written to.
+        InputError: there is no such run, scan, score, heatmap or rate, the folder cannot be
+            written to, or JAX finds no device.
     """
+    devices = devices_in_words()
+    if processes.is_first():
+        print(f"devices: {devices}", flush=True)
     place = Path(run).expanduser()
     beside = place if place.is_dir() else place.parent
     folder = Path(out).expanduser() if out else beside / "predictions"

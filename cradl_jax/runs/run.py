@@ -11,6 +11,7 @@ import numpy as np
 
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.scan_statistics import describe
+from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.intensity import CLIP
@@ -185,6 +186,7 @@ def load_run(path: Path | str) -> Run:
             f"{path}: expected the folder of a run or an exported run, found {found}; check the "
             "path"
         )
+    devices_in_words()  # what the machine lacks is no fault of the run
     try:
         content = folder.read(path) if kind == "a folder" else archive.read(path)
         contents.check(content)

@@ -44,12 +44,26 @@ def join(about: dict[str, Any]) -> None:
         processes.assert_equal(flat(about | {"versions": versions()}))
 
 
+def show_devices() -> None:
+    """Print in the first process what computes.
+
+    Raises:
+        InputError: nothing does; see `machine.devices_in_words`.
+    """
+    from cradl_jax.devices import machine, processes  # imports JAX
+
+    words = machine.devices_in_words()
+    if processes.is_first():
+        print(f"devices: {words}", flush=True)
+
+
 def joined(main: Callable[[ConfigDict, Path], None]) -> Callable[[ConfigDict, Path], None]:
     """Return `main(config, workdir)`, called once the processes have met."""
     declare()
 
     def together(config: ConfigDict, workdir: Path) -> None:
         join({"config": config.to_dict(), "workdir": str(workdir)})
+        show_devices()
         main(config, workdir)
 
     return together

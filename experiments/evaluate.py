@@ -2,11 +2,10 @@
 
     python -m experiments.evaluate --config=configs/phantom.py [--workdir=runs/phantom]
 
-Needs the trained encoders of the config's methods, their densities, and the thresholds that
-`experiments.thresholds` found on healthy scans. Writes WORKDIR/seed<seed>/<method>/evaluation:
-results.csv (slice-wise and voxel-wise metrics, those at a threshold as `dice@0.05` by its
-false-positive rate on healthy scans), and for each data set and split the slices' scores and
-bootstrap draws of the metrics.
+Does first what is not done: slices, training, densities, thresholds. Writes
+WORKDIR/seed<seed>/<method>/evaluation: results.csv (slice-wise and voxel-wise metrics, those at a
+threshold as `dice@0.05` by its false-positive rate on healthy scans), and for each data set and
+split the slices' scores and bootstrap draws of the metrics.
 """
 
 from pathlib import Path
@@ -20,10 +19,10 @@ from experiments.study import app
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Evaluate the configured methods and the trivial baselines."""
-    from experiments.study import evaluation  # imports the library
+    from experiments.study import stages  # imports the library
 
     for method in (*config.methods, BASELINE):
-        evaluation.evaluate(config, workdir, method)
+        stages.evaluate(config, workdir, method)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,7 @@ another command works on is waited for.
 
 import os
 import sys
-import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -21,54 +18,21 @@ from experiments.cli import distributed
 from experiments.study import app
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Announce a stage and how long it took, in the first process."""
-    from cradl_jax.devices import processes
-
-    say = print if processes.is_first() else lambda *_, **__: None
-    say(f"== {name}", flush=True)
-    started = time.monotonic()
-    yield
-    say(f"   {time.monotonic() - started:.0f} s", flush=True)
-
-
 def main(config: ConfigDict, workdir: Path) -> None:
     """Run every stage of the study; what is done is kept."""
     from cradl_jax.devices.processes import broadcast_from_first  # imports the library
-    from experiments.study import (
-        evaluation,
-        fitting,
-        phantom_scans,
-        preprocessing,
-        report,
-        settings,
-        thresholds,
-        training,
-    )
+    from experiments.study import report, settings, stages
 
     for method in config.methods:
         settings.network(config, method)
-    if "phantom" in config:
-        with stage("phantom"):
-            broadcast_from_first(lambda: phantom_scans.make(config, workdir))
-    with stage("preprocess"):
-        broadcast_from_first(lambda: preprocessing.preprocess(config, workdir))
+    stages.slice_scans(config, workdir)
     for seed in config.seeds:
         config.seed = seed
         for method in config.methods:
-            with stage(f"train {method}, seed {seed}"):
-                training.fit(config, workdir, method, resume=True)
-            with stage(f"densities of {method}, seed {seed}"):
-                fitting.fit(config, workdir, method)
-        with stage(f"densities of {BASELINE}, seed {seed}"):
-            fitting.fit_baselines(config, workdir)
+            stages.fit_densities(config, workdir, method)
         for method in (*config.methods, BASELINE):
-            with stage(f"thresholds of {method}, seed {seed}"):
-                thresholds.fit(config, workdir, method)
-            with stage(f"evaluate {method}, seed {seed}"):
-                evaluation.evaluate(config, workdir, method)
-    with stage("report"):
+            stages.evaluate(config, workdir, method)
+    with stages.stage("report"):
         broadcast_from_first(lambda: show(report.write(config, workdir), workdir))
 
 

@@ -2,8 +2,8 @@
 
     python -m experiments.simclr --config=configs/hcp.py [--workdir=runs/hcp] [--resume]
 
-Writes WORKDIR/seed<seed>/cradl: checkpoints (the latest, the best by validation loss),
-metrics.jsonl and TensorBoard events.
+Slices the scans first, unless that is done. Writes WORKDIR/seed<seed>/cradl: checkpoints (the
+latest, the best by validation loss), metrics.jsonl and TensorBoard events.
 """
 
 from pathlib import Path
@@ -19,8 +19,9 @@ RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train CRADL's encoder."""
-    from experiments.study import training  # imports the library
+    from experiments.study import stages, training  # imports the library
 
+    stages.require_slices(config, workdir)
     training.fit(config, workdir, "cradl", RESUME.value)
 
 

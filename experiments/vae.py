@@ -2,8 +2,8 @@
 
     python -m experiments.vae --config=configs/vae.py [--workdir=runs/vae] [--resume]
 
-Writes WORKDIR/seed<seed>/<method>: checkpoints (the latest, the best by validation loss),
-metrics.jsonl and TensorBoard events.
+Slices the scans first, unless that is done. Writes WORKDIR/seed<seed>/<method>: checkpoints (the
+latest, the best by validation loss), metrics.jsonl and TensorBoard events.
 """
 
 from pathlib import Path
@@ -27,8 +27,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
             f"config.methods: expected {' or '.join(VAES)}, found {config.methods}; "
             "add --config.methods=vae, or train CRADL with experiments.simclr"
         )
-    from experiments.study import training  # imports the library
+    from experiments.study import stages, training  # imports the library
 
+    stages.require_slices(config, workdir)
     for method in chosen:
         training.fit(config, workdir, method, RESUME.value)
 

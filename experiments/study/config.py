@@ -26,18 +26,20 @@ def prepare(config: ConfigDict) -> None:
 def listed_sets(config: ConfigDict) -> ConfigDict:
     """Return the data sets of the CSV files `config.data.healthy` and `config.data.anomalous`.
 
+    Without an anomalous one a study trains, fits and finds thresholds, and measures nothing.
+
     Raises:
-        InputError: one is not given, or two have one name.
+        InputError: the healthy one is not given, or two have one name.
     """
     healthy, anomalous = config.data.healthy, config.data.anomalous
-    if not healthy or not anomalous:
+    if not healthy:
         raise InputError(
-            "config.data: expected CSV files of healthy and anomalous scans, found "
-            f"healthy={healthy!r} and anomalous={anomalous!r}; "
-            "give --config.data.healthy=a.csv --config.data.anomalous=b.csv[,c.csv]"
+            "config.data: expected a CSV file of healthy scans, found "
+            f"healthy={healthy!r}; give --config.data.healthy=a.csv and, to measure how well "
+            "anomalies are found, --config.data.anomalous=b.csv[,c.csv]"
         )
     files = {"healthy": Path(healthy).expanduser().absolute()}
-    for path in (Path(one).expanduser() for one in anomalous.split(",")):
+    for path in (Path(one).expanduser() for one in (anomalous or "").split(",") if one):
         try:
             config_schema.fit_name(path.stem)
         except ValueError as expected:

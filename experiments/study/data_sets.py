@@ -22,8 +22,14 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
     """
     opened = {}
     for name in names(config):
+        path = store_path(workdir, name)
+        if not path.exists():
+            raise InputError(
+                f"{path}: expected the slices of the data set '{name}', found none; run python -m "
+                "experiments.preprocess first"
+            )
         try:
-            opened[name] = open_store(store_path(workdir, name))
+            opened[name] = open_store(path)
         except InputError as fault:
             raise InputError(f"{fault}: run python -m experiments.preprocess first") from fault
         found, expected = opened[name].manifest["settings"], slicing(config, name)

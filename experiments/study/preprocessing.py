@@ -1,6 +1,7 @@
 """Slice the scans of a study: check them, describe them, and build a store for each data set."""
 
 import os
+import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -72,10 +73,21 @@ def print_store(name: str, store: SliceStore | None) -> None:
         return
     for split in dict.fromkeys(store.splits):
         rows = store.rows(split)
+        share = anomalous(store.masks[rows]).mean()
         print(
             f"{name} {split}: {len(set(store.scans[rows]))} scans, {len(rows)} slices, "
-            f"{anomalous(store.masks[rows]).mean():.1%} of them anomalous"
+            f"{share:.1%} of them anomalous"
         )
+        if name != HEALTHY and share in (0, 1):
+            lost = (
+                "no score can be chosen on it" if split == "val" else "no metric is defined on it"
+            )
+            print(
+                f"warning: {name} {split}: expected normal and anomalous slices, found only "
+                f"{'anomalous' if share else 'normal'} ones, so that {lost}; move scans between "
+                "val and test",
+                file=sys.stderr,
+            )
 
 
 def shard_named(text: str | None) -> Shard | None:

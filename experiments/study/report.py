@@ -37,6 +37,10 @@ SUMMARY = (
     "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
     "validation scans. The baselines need no network: any method must beat them."
 )
+NOTHING_MEASURED = (
+    "The study has no anomalous data set: nothing could be measured, and no score chosen. Dense "
+    "densities score new scans, at thresholds from healthy validation scans."
+)
 
 
 @exclusive_stage("the report")
@@ -76,14 +80,15 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     )
     drawn = Picture(bars, caption), Picture(further, beyond)
     sections = [
-        Section("Results", [SUMMARY, *drawn, *written]),
-        Section("Anomalies", [anomalies(anomalous)]),
+        Section("Results", [SUMMARY, *drawn, *written] if anomalous else [NOTHING_MEASURED]),
+        Section("Anomalies", [anomalies(anomalous)] if anomalous else []),
         Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
         Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
         Section("Training", list(training(config, workdir))),
         Section("Representations and densities", list(diagnostics(config, workdir))),
         Section("Study", [provenance(config, workdir, opened), Verbatim(str(config))]),
     ]
+    sections = [section for section in sections if section.parts]
     save_figures(workdir / "figures", sections)
     place = workdir / "report.html"
     write_text(place, page.html_page("CRADL: anomalies in brain MRI", sections))

@@ -50,8 +50,9 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
 
 def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     """Return what the thresholds of a method depend on, as plain values."""
-    _, first, *_ = data_sets.names(config)
-    slicing = data_sets.slicing(config, first) | {"pixel_mm": healthy.pixel_mm("train")}
+    healthy_set, *anomalous = data_sets.names(config)
+    like = anomalous[0] if anomalous else healthy_set
+    slicing = data_sets.slicing(config, like) | {"pixel_mm": healthy.pixel_mm("train")}
     return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
 
 

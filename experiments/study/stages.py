@@ -1,0 +1,84 @@
+"""The stages of a study in their order. Each first does what it needs and what is not done yet."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cradl_jax.devices.processes import broadcast_from_first, is_first
+from cradl_jax.names import BASELINE
+from cradl_jax.storage.integrity import is_complete
+from experiments.study import (
+    data_sets,
+    evaluation,
+    fitting,
+    phantom_scans,
+    preprocessing,
+    runs,
+    thresholds,
+    training,
+)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Announce a stage and how long it took, in the first process."""
+    say = print if is_first() else lambda *_, **__: None
+    say(f"== {name}", flush=True)
+    started = time.monotonic()
+    yield
+    say(f"   {time.monotonic() - started:.0f} s", flush=True)
+
+
+def require_slices(config: ConfigDict, workdir: Path) -> None:
+    """Slice the scans unless all slices are there; the scans may be elsewhere then."""
+    stores = [data_sets.store_path(workdir, name) for name in data_sets.names(config)]
+    if not broadcast_from_first(lambda: all(map(is_complete, stores))):
+        slice_scans(config, workdir)
+
+
+def slice_scans(config: ConfigDict, workdir: Path) -> None:
+    """Slice the scans of all data sets, those of a phantom once they are made."""
+    if "phantom" in config:
+        with stage("phantom"):
+            broadcast_from_first(lambda: phantom_scans.make(config, workdir))
+    with stage("preprocess"):
+        broadcast_from_first(lambda: preprocessing.preprocess(config, workdir))
+
+
+def train(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Train a method, or continue its training."""
+    require_slices(config, workdir)
+    run = runs.folder(workdir, config.seed, method)
+    if not broadcast_from_first(lambda: is_complete(run)):
+        with stage(f"train {method}, seed {config.seed}"):
+            training.fit(config, workdir, method, resume=True)
+
+
+def fit_densities(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Fit the densities of a method, or of the baselines."""
+    if method == BASELINE:
+        require_slices(config, workdir)
+    else:
+        train(config, workdir, method)
+    with stage(f"densities of {method}, seed {config.seed}"):
+        if method == BASELINE:
+            fitting.fit_baselines(config, workdir)
+        else:
+            fitting.fit(config, workdir, method)
+
+
+def find_thresholds(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Find the label-free thresholds of a method, or of the baselines."""
+    fit_densities(config, workdir, method)
+    with stage(f"thresholds of {method}, seed {config.seed}"):
+        thresholds.fit(config, workdir, method)
+
+
+def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Evaluate a method, or the baselines."""
+    find_thresholds(config, workdir, method)
+    with stage(f"evaluate {method}, seed {config.seed}"):
+        evaluation.evaluate(config, workdir, method)

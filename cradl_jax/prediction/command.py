@@ -31,15 +31,14 @@ def predict(
         InputError: there is no such run, scan, score, heatmap or rate, the folder cannot be
             written to, or JAX finds no device.
     """
-    devices = devices_in_words()
-    if processes.is_first():
-        print(f"devices: {devices}", flush=True)
     place = Path(run).expanduser()
     beside = place if place.is_dir() else place.parent
     folder = Path(out).expanduser() if out else beside / "predictions"
     scans = find_scans(Path(scan).expanduser())
     loaded = load_run(place).using(score, heatmap, fpr)
     processes.broadcast_from_first(lambda: require_writable(folder, "--out"))
+    if processes.is_first():
+        print(f"devices: {devices_in_words()}", flush=True)
     own = scans[jax.process_index() :: jax.process_count()]
     in_turn = zip_longest(*processes.all_gather(predict_scans(loaded, own, folder)))
     rows = [row for turn in in_turn for row in turn if row is not None]

@@ -24,8 +24,9 @@ def test_a_cpu_is_named_and_a_gpu_that_is_left_unused(monkeypatch, tmp_path):
 )
 def test_what_the_machine_lacks_is_not_told_as_damage(folder, name, value, message):
     """The same run is sound without the variable."""
+    scan = folder.parents[1] / "data" / "lesion-test1.nii.gz"
     for command in ("verify", "predict"):
-        arguments = [f"--run={folder}", *(["--scan=scan.nii"] if command == "predict" else [])]
+        arguments = [f"--run={folder}", *([f"--scan={scan}"] if command == "predict" else [])]
         result = subprocess.run(
             [sys.executable, "-m", f"experiments.{command}", *arguments],
             capture_output=True,

@@ -144,6 +144,15 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
+def background(value: float | None) -> list[str]:
+    """Say that a scan's background is not exactly 0, see `Volume.background`; nothing if it is."""
+    return [] if value is None else [BACKGROUND.format(value)]
+
+
+BACKGROUND = (
+    "The background is not exactly 0 but, throughout or nearly, {:.3g}; it was set to 0, and the "
+    "intensities are differences from it. Check the brain extraction."
+)
 UNSTATED = (
     "The file does not say how the head lies (no qform or sform code, or an identity matrix), so "
     "that slices may be cut along another axis, or left and right be swapped; check the "

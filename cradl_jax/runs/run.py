@@ -135,7 +135,8 @@ class Run:
         voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
         healthy = thresholds.slices[self.score_name]
         point = OperatingPoint(healthy, rate, voxel_threshold, self.about)
-        warnings = input_qc.warnings(describe(volume), thresholds.training)
+        warnings = input_qc.background(volume.background)
+        warnings += input_qc.warnings(describe(volume), thresholds.training)
         prediction = predict_volume(self.score_slices, volume, self.slicing)
         return ScanResult(named, volume, prediction, point, warnings)
 

@@ -13,7 +13,7 @@ from cradl_jax.data.slices.scan_statistics import describe, read_descriptions
 from cradl_jax.errors import InputError
 from experiments.study.data_sets import stores
 from experiments.study.preprocessing import preprocess
-from tests.helpers.scans import brain, write
+from tests.helpers.scans import brain, head, write
 
 LESION = (brain() > 140).astype(np.uint8)
 
@@ -92,7 +92,7 @@ def test_every_scan_is_read_once_also_for_thresholds(config, tmp_path, reads):
 
 def test_a_fault_completes_no_store_and_only_its_scan_is_read_again(config, tmp_path, reads):
     good = (tmp_path / "h1.nii").read_bytes()
-    write(tmp_path / "h1.nii", brain() + 1)
+    write(tmp_path / "h1.nii", head())
     with pytest.raises(InputError, match=r"h1\.nii: .*brain-extracted"):
         preprocess(config, tmp_path / "run")
     folders = [path.name for path in (tmp_path / "run" / "slices").iterdir()]
@@ -174,7 +174,7 @@ def test_a_data_set_can_have_slices_of_its_own_thickness(config, tmp_path):
 
 
 def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
-    write(tmp_path / "h1.nii", brain() + 1)
+    write(tmp_path / "h1.nii", head())
     write(tmp_path / "h2.nii", np.stack([brain()] * 2, axis=-1))
     write(tmp_path / "lesion_mask.nii", LESION)
     (tmp_path / "h3.nii").write_bytes((tmp_path / "h3.nii").read_bytes()[:1000])

@@ -19,7 +19,7 @@ from cradl_jax.errors import InputError
 from experiments import synthesize
 from experiments.study import data_sets, preprocessing, synthesis
 from tests.helpers import commands
-from tests.helpers.scans import brain, write
+from tests.helpers.scans import brain, head, write
 
 SHAPE, SPACING = (48, 58, 48), 3.5  # a brain of 1.7 liters
 AFFINE = np.diag([-SPACING, SPACING, SPACING, 1.0])  # LAS, as HCP
@@ -249,7 +249,7 @@ def test_folders_of_others_and_bad_scans_are_refused(root, tmp_path):
         synthesize.main(small_config(root), tmp_path)
     shutil.rmtree(synth)
     for subject in SUBJECTS:
-        write(root / "HCP" / subject / "T1w" / "T2w_acpc_dc_restore_brain.nii.gz", brain() + 1)
+        write(root / "HCP" / subject / "T1w" / "T2w_acpc_dc_restore_brain.nii.gz", head())
     with pytest.raises(InputError, match=r"4 faults(.|\n)*expected a brain-extracted scan"):
         synthesize.main(small_config(root), tmp_path)
     assert not list(synth.rglob("*.nii.gz"))

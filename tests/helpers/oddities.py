@@ -10,6 +10,7 @@ import numpy as np
 from tests.helpers.corpus import (
     AFFINE,
     BIG,
+    SHAPE,
     Maker,
     file,
     named,
@@ -52,6 +53,17 @@ def members() -> bytes:
     return gzip.compress(content[:5000]) + gzip.compress(content[5000:]) + bytes(64)
 
 
+def background(value: float) -> np.ndarray:
+    return np.where(plain() > 0, plain(), value).astype(np.float32)
+
+
+def residue(columns=slice(None)) -> np.ndarray:
+    """Return the plain scan with what splines leave of the brain in columns of the background."""
+    left = np.zeros(SHAPE, np.float32)
+    left[columns] = np.random.default_rng(0).normal(0, 1e-5, SHAPE)[columns]
+    return np.where(plain() > 0, plain(), left).astype(np.float32)
+
+
 ODDITIES: dict[str, Maker] = {
     "big-endian": file("scan.nii", lambda: nifti(header=BIG)),
     "scaled whole numbers": saying(scl_slope=0.25, scl_inter=0),
@@ -60,6 +72,13 @@ ODDITIES: dict[str, Maker] = {
     "scale and intercept": file(
         "scan.nii", lambda: nifti(plain() - 100, scl_slope=1, scl_inter=100)
     ),
+    "intercept without a zero": saying(scl_slope=1, scl_inter=1000),
+    "slope and intercept without a zero": saying(scl_slope=0.1, scl_inter=-3.3),
+    "background of -1": saved(nib.Nifti1Image, "scan.nii", lambda: background(-1)),
+    "background of 1e-7": saved(nib.Nifti1Image, "scan.nii", lambda: background(1e-7)),
+    "background of -1024": saved(nib.Nifti1Image, "scan.nii", lambda: background(-1024)),
+    "residue of interpolation": saved(nib.Nifti1Image, "scan.nii", lambda: residue()),
+    "residue in a part": saved(nib.Nifti1Image, "scan.nii", lambda: residue(range(5, 15))),
     "gzip": file("scan.nii.gz", zipped),
     "gzip of several members": file("scan.nii.gz", members),
     "gzip without compression": file("scan.nii.gz", lambda: zipped(0)),

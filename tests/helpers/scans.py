@@ -18,6 +18,12 @@ def brain(shape=(20, 24, 16), seed=0) -> np.ndarray:
     return np.where(inside, values, 0).astype(np.float32)
 
 
+def head(shape=(20, 24, 16), seed=0) -> np.ndarray:
+    """Return a scan [X, Y, Z] float32 that is not brain-extracted: around the brain is tissue."""
+    tissue = np.random.default_rng(seed + 1).uniform(1, 40, shape)
+    return np.maximum(brain(shape, seed), tissue).astype(np.float32)
+
+
 def write(path: Path, data: np.ndarray, affine=None) -> Path:
     """Write a NIfTI volume, its folders too."""
     path.parent.mkdir(parents=True, exist_ok=True)

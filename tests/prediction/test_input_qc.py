@@ -26,7 +26,7 @@ from cradl_jax.data.slices.scan_statistics import (
 from cradl_jax.data.synthetic import phantom
 from cradl_jax.data.synthetic.atlas import load_atlas
 from cradl_jax.errors import InputError
-from cradl_jax.prediction.input_qc import ONE_SCAN, Reference, summarize, warnings
+from cradl_jax.prediction.input_qc import ONE_SCAN, Reference, background, summarize, warnings
 from tests.helpers.scans import brain, volume, write
 
 SPACING = (4.0, 4.0, 4.0)
@@ -34,6 +34,12 @@ SCAN = Path(
     os.environ.get("CRADL_TEST_SCAN")
     or Path(__file__).parents[3] / "shared" / "data" / "TCGA-DU-7294_T2w.nii.gz"
 )
+
+
+def test_a_background_that_was_set_to_0_is_told():
+    assert background(None) == []
+    (sentence,) = background(-1.0)
+    assert "not exactly 0 but, throughout or nearly, -1;" in sentence
 
 
 def scan(data, spacing=SPACING, **kwargs):

@@ -34,6 +34,12 @@ LEAST_BRAIN = 1e-3
 """A smaller share of voxels other than zero is no brain: a slab of one in half a meter has more."""
 LARGEST_BRAIN_LITERS = 2.5
 """More is a whole head: a brain with its fluid has up to about 2 liters."""
+RESIDUE = 1e-3
+"""Of a bright voxel's distance from the background: what lies nearer to it belongs to it."""
+LEAST_RESIDUE = 0.01
+"""A smaller share of voxels that are nearly 0 is dark tissue, not what interpolation left."""
+SURE = 0.9
+"""Share of the voxels on the volume's twelve edges that a background of one value has."""
 MAGNITUDES = (1e-30, 1e30)
 """Of the largest intensity; float32 tells lower ones badly apart, and higher ones overflow."""
 
@@ -52,6 +58,8 @@ class Volume:
     spacing_mm: tuple[float, float, float]
     origin: Origin
     """The file that it was read from, and how its voxels lie there."""
+    background: float | None = None
+    """What the file has for the background where that is not exactly 0."""
 
 
 def read_volume(path: Path) -> Volume:
@@ -60,7 +68,7 @@ def read_volume(path: Path) -> Volume:
     Raises:
         InputError: If the file is missing, damaged or no volume; or if the volume is not 3-D,
             (nearly) empty, constant, not finite, of a header that contradicts itself, or still has
-            a skull or a background other than 0.
+            a skull or a background of more than one value.
     """
     volume, _ = read_stored(path)
     return volume
@@ -69,7 +77,9 @@ def read_volume(path: Path) -> Volume:
 def read_stored(path: Path) -> tuple[Volume, SpatialImage]:
     """Read a scan as `read_volume` does, together with its voxels as the file stores them."""
     volume, image = _read(path)
-    _check_intensities(path, volume)
+    _check_range(path, volume.data)
+    volume = _on_zero(volume)
+    _check_brain(path, volume)
     return volume, image
 
 
@@ -205,9 +215,30 @@ def _complete(path: Path, image: SpatialImage, file: BinaryIO) -> SpatialImage:
     return type(image).from_bytes(content)
 
 
-def _check_intensities(path: Path, volume: Volume) -> None:
-    """Raise an `InputError` unless the voxels are those of a brain on a zero background."""
+def _on_zero(volume: Volume) -> Volume:
+    """Return the volume with a background of exactly 0, if it has (nearly) one value on its edges.
+
+    Intensities become differences from that value. Slices are the same: they are normalized.
+    """
     data = volume.data
+    edges = np.concatenate(
+        [np.moveaxis(data, axis, 0)[:, (0, 0, -1, -1), (0, -1, 0, -1)].ravel() for axis in range(3)]
+    )
+    level = np.sort(edges)[edges.size // 2]
+    distance = np.abs(data - level)
+    near = RESIDUE * np.percentile(distance, 99)
+    if np.mean(np.abs(edges - level) <= near) < SURE:
+        return volume
+    if abs(level) <= near:
+        level, distance = np.float32(0), np.abs(data)
+    outside = distance <= near
+    if level == 0 and np.count_nonzero(data[outside]) < LEAST_RESIDUE * data.size:
+        return volume
+    return replace(volume, data=np.where(outside, 0, data - level), background=float(level))
+
+
+def _check_range(path: Path, data: np.ndarray) -> None:
+    """Raise an `InputError` unless the voxels differ and float32 tells them apart."""
     low, high = data.min(), data.max()
     if low == high:
         kind = "empty: every voxel is 0" if low == 0 else f"constant: every voxel is {low:g}"
@@ -219,6 +250,11 @@ def _check_intensities(path: Path, volume: Volume) -> None:
             f"{MAGNITUDES[1]:g}, found up to {largest:g}; repair the header's scl_slope, or scale "
             "the scan"
         )
+
+
+def _check_brain(path: Path, volume: Volume) -> None:
+    """Raise an `InputError` unless the voxels are those of a brain on a zero background."""
+    data = volume.data
     n_brain = np.count_nonzero(data)
     if n_brain < LEAST_BRAIN * data.size:
         raise InputError(
@@ -229,12 +265,12 @@ def _check_intensities(path: Path, volume: Volume) -> None:
     background = 1 - n_brain / data.size
     if background < LEAST_BACKGROUND or liters > LARGEST_BRAIN_LITERS:
         raise InputError(
-            f"{path}: expected a brain-extracted scan (the brain alone, all other voxels exactly "
-            f"0), found {background:.0%} zero voxels and {liters:.2f} liters of others, so that "
-            "the skull or a background is still there; extract the brain first, e.g. with HD-BET "
-            "or SynthStrip"
+            f"{path}: expected a brain-extracted scan (the brain alone, all other voxels 0 or of "
+            f"one other value), found {background:.0%} zero voxels and {liters:.2f} liters of "
+            "others, so that the skull or a background is still there; extract the brain first, "
+            "e.g. with HD-BET or SynthStrip"
         )
-    level = high or low
+    level = data.max() or data.min()
     if np.count_nonzero(data == level) == n_brain:
         raise InputError(
             f"{path}: expected a scan, found a constant one: every voxel is 0 or {level:g}; is "

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -210,6 +211,12 @@ def _write_scan(job: Job, number: int) -> journal.Line:
     scan = job.scans[number]
     stamps = journal.stamps(scan)
     volume, mask = read_scan(scan, job.settings, job.annotated)
+    if volume.background is not None:
+        tqdm.write(
+            f"warning: {scan.image}: the background is nearly or throughout "
+            f"{volume.background:.3g}, it was set to 0; check the brain extraction",
+            file=sys.stderr,
+        )
     slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **job.settings)
     _write_rows(job.partial, slices, job.starts[number])
     image_fingerprint, mask_fingerprint = file_fingerprints(scan)

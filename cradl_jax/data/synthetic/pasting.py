@@ -37,7 +37,7 @@ def write_pasted(key: Array, image: Path, root: Path, subject: str) -> None:
     pasted, mask = (
         to_scan_grid(array, volume.origin).reshape(voxels.shape) for array in (pasted, mask)
     )
-    voxels[mask] = _as_type(pasted[mask], voxels.dtype)
+    voxels[mask] = _as_type(pasted[mask], voxels.dtype, volume.background or 0)
     bids.write_volume(bids.mask_path(root, subject), mask.astype(np.uint8), affine)
     bids.write_volume(bids.scan_path(root, subject), voxels, affine)
 
@@ -50,8 +50,12 @@ def _native_voxels(image: SpatialImage) -> np.ndarray:
     return np.array(voxels.reshape(voxels.shape[:3]), dtype)
 
 
-def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Convert positive values to a file's type, never to 0, which would be a hole in the brain."""
+def _as_type(values: np.ndarray, dtype: np.dtype, background: float) -> np.ndarray:
+    """Convert positive differences from a file's background to its type.
+
+    None becomes the background, which would be a hole in the brain.
+    """
     if dtype.kind == "f":
-        return values
-    return np.clip(np.rint(values), 1, np.iinfo(dtype).max).astype(dtype)
+        return values + background
+    lowest, highest = np.floor(background) + 1, np.iinfo(dtype).max
+    return np.clip(np.rint(values + background), lowest, highest).astype(dtype)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from cradl_jax.data.scans.volumes import read_mask, read_origin, read_volume
 from cradl_jax.errors import InputError
-from tests.helpers.scans import brain, write
+from tests.helpers.scans import brain, head, write
 
 AXES = [
     codes
@@ -107,6 +108,36 @@ def test_negative_values_belong_to_a_brain(tmp_path):
     np.testing.assert_array_equal(read_volume(write(tmp_path / "a.nii", data)).data, data)
 
 
+@pytest.mark.parametrize("level", [-1.0, 1000.0])
+def test_a_background_of_another_value_becomes_0(tmp_path, level):
+    data = np.where(brain() > 0, brain() + level, level).astype(np.float32)
+    volume = read_volume(write(tmp_path / "a.nii", data))
+    np.testing.assert_allclose(volume.data, brain(), atol=1e-4)
+    assert ((volume.data == 0) == (brain() == 0)).all() and volume.background == level
+
+
+def test_what_splines_leave_of_a_brain_is_background(tmp_path):
+    """Cubic splines move a brain by half a voxel and ring around it; nothing is exactly 0."""
+    plain = np.pad(brain((40, 48, 32)), 20)
+    moved = ndimage.shift(plain.astype(np.float64), 0.5, order=3, mode="mirror")
+    assert np.count_nonzero(moved == 0) < 0.2 * moved.size
+    volume = read_volume(write(tmp_path / "a.nii", moved))
+    near = ndimage.binary_dilation(plain != 0, np.ones((3, 3, 3)), iterations=7)
+    assert volume.background == 0 and not volume.data[~near].any()
+    kept = volume.data != 0
+    np.testing.assert_array_equal(volume.data[kept], moved[kept].astype(np.float32))
+
+
+@pytest.mark.parametrize("n_dark", [0, 40])
+def test_nearly_black_tissue_on_zeros_stays_as_it_is(tmp_path, n_dark):
+    data = brain()
+    inside = np.flatnonzero(data)
+    data.ravel()[inside[:n_dark]] = 1e-3
+    volume = read_volume(write(tmp_path / "a.nii", data))
+    assert volume.background is None
+    np.testing.assert_array_equal(volume.data, data)
+
+
 def spoiled(index, value):
     data = brain()
     data[index] = value
@@ -124,7 +155,7 @@ VOLUME_FAULTS = {
     "negative constant brain": ((brain() > 0).astype(np.int16) * -4, "constant"),
     "nan": (spoiled((3, 4, 5), np.nan), "1 of 7680 NaN or infinite"),
     "infinite": (spoiled((3, 4, 5), -np.inf), "NaN or infinite"),
-    "no background": (brain() + 1, "0% zero voxels.*HD-BET"),
+    "no background": (head(), "0% zero voxels.*HD-BET"),
     "a little background": (np.maximum(brain(), 10) * (np.indices((20, 24, 16))[0] > 2), "HD-BET"),
     "complex": (brain().astype(np.complex64), "complex64"),
     "color": (np.zeros((8, 8, 8), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "one real number"),

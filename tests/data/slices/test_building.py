@@ -71,6 +71,18 @@ def test_shards_in_any_order_give_the_store_of_one_process(
     assert_same(path, whole)
 
 
+def test_a_background_that_was_set_to_0_is_told(tmp_path, capfd):
+    scans = [
+        Scan(f"s{level}", write(tmp_path / f"{level}.nii", brain() + level), None, "train")
+        for level in (0, 7)
+    ]
+    store = build_store(tmp_path / "set", scans, **HOW, workers=1)
+    (told,) = re.findall("warning: .*", capfd.readouterr().err)
+    assert "7.nii: the background is nearly or throughout 7, it was set to 0" in told
+    first, second = (store.images[store.scans == number] for number in range(2))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
 def test_shards_share_out_the_scans():
     for count, n in ((1, 5), (3, 7), (8, 3)):
         shares = [Shard(number, count).share(n) for number in range(1, count + 1)]

@@ -54,6 +54,18 @@ def test_a_scan_changes_only_under_the_mask(tmp_path, stored, scale, kept):
     assert scan.mask is not None
 
 
+@pytest.mark.parametrize(("dtype", "level"), [(np.int16, -1), (np.int16, 40), (np.float32, -1)])
+def test_an_object_lies_above_a_background_other_than_0(tmp_path, dtype, level):
+    data, key = np.rint(brain(SHAPE)).astype(dtype), jax.random.key(3)
+    for name, background in (("zero", 0), ("other", level)):
+        path = write(tmp_path / f"{name}.nii", (data + background).astype(dtype), AFFINE)
+        pasting.write_pasted(key, path, tmp_path / name, "x")
+    plain, other = (
+        nib.load(bids.scan_path(tmp_path / name, "x")).get_fdata() for name in ("zero", "other")
+    )
+    np.testing.assert_allclose(other, plain + level, atol=1e-4)
+
+
 def test_the_object_is_the_generators_own_in_ras(tmp_path):
     """Left and right, and the spacing, are those that the generator is told."""
     path = write(tmp_path / "scan.nii", brain(SHAPE), AFFINE)

@@ -60,7 +60,7 @@ class DataSet(Record):
 
 
 class Data(Record):
-    """The data sets of a study; the last three settings are those of configs/scans.py."""
+    """The data sets of a study; `healthy`, `anomalous` and `offset` are of configs/scans.py."""
 
     root: Text | None
     size: ImageSize
@@ -71,6 +71,7 @@ class Data(Record):
     sets: dict[Annotated[str, AfterValidator(fit_name)], DataSet] = Field({})
     healthy: Text | None = None
     anomalous: Text | None = None
+    separate: Text | None = None
     offset: Whole = 0
 
 

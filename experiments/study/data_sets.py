@@ -121,15 +121,25 @@ def used(scans: list[Scan]) -> list[Scan]:
 
 
 def leaks(config: ConfigDict, found: dict[str, list[Scan]]) -> list[str]:
-    """Find what would leak from one split, or from the healthy data set, into another."""
+    """Find what would leak from one split, or from the healthy data set, into another.
+
+    Raises:
+        InputError: `config.data.separate` names what is no data set.
+    """
     faults, sound = [], {}
+    separate = [name for name in (config.data.get("separate") or "").split(",") if name]
+    if unknown := set(separate) - found.keys():
+        raise InputError(
+            f"config.data.separate: expected data sets of {list(found)}, found "
+            f"{', '.join(sorted(unknown))}; correct the names"
+        )
     for name, scans in found.items():
         source = config.data.sets[name].get("made_from")
         leaking = source_faults(name, used(scans), source, found[source]) if source else []
         if not leaking:
             sound[name] = used(scans)
         faults += leaking
-    return faults + subject_faults(sound)
+    return faults + subject_faults(sound, separate)
 
 
 def missing_splits(data_sets: dict[str, list[Scan]]) -> list[str]:

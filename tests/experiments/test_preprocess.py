@@ -64,6 +64,19 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
 
 
+def test_data_sets_that_both_start_at_subject_0(config, tmp_path):
+    listed = (tmp_path / "healthy.csv").read_text()
+    (tmp_path / "healthy.csv").write_text(re.sub(r"^h(\d)", r"sub-\1", listed, flags=re.M))
+    with pytest.raises(InputError, match=r"subject 0: .* --config\.data\.separate"):
+        preprocess(config, tmp_path / "run")
+    config.data.separate = "lesion,stroke"
+    with pytest.raises(InputError, match=r"data\.separate: expected data sets of .* found stroke;"):
+        preprocess(config, tmp_path / "run")
+    config.data.separate = "lesion"
+    preprocess(config, tmp_path / "run")
+    assert list(stores(config, tmp_path / "run")) == ["healthy", "lesion"]
+
+
 @pytest.fixture
 def reads(monkeypatch):
     """An entry for every time that nibabel reads the voxels of a file."""

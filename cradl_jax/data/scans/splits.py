@@ -169,17 +169,21 @@ def source_faults(name: str, made: Sequence[Scan], source: str, scans: Sequence[
     ]
 
 
-def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
+def subject_faults(
+    data_sets: Mapping[str, Sequence[Scan]], separate: Collection[str] = ()
+) -> list[str]:
     """Find what would leak between splits: an image listed twice, a subject in two splits.
 
-    A subject may be in several data sets if it has the same split in each.
+    A subject may be in several data sets if it has the same split in each. The subjects of the
+    data sets `separate` are people whom no other data set has, whatever their names.
     """
     faults = []
     by_image, by_subject = defaultdict(list), defaultdict(list)
     for name, scans in data_sets.items():
         for scan in scans:
             by_image[scan.image.resolve()].append((name, scan))
-            by_subject[bare(scan.subject)].append((name, scan))
+            people = name if name in separate else None
+            by_subject[people, bare(scan.subject)].append((name, scan))
     for image, listed in by_image.items():
         name, count = Counter(name for name, _ in listed).most_common(1)[0]
         subjects = sorted({scan.subject for _, scan in listed})
@@ -190,7 +194,7 @@ def subject_faults(data_sets: Mapping[str, Sequence[Scan]]) -> list[str]:
             )
         elif len(subjects) > 1:
             faults += _split_faults(f"{image} ({', '.join(subjects)})", listed)
-    for subject, listed in by_subject.items():
+    for (_, subject), listed in by_subject.items():
         faults += _split_faults(f"subject {subject}", listed)
     return faults
 
@@ -205,5 +209,6 @@ def _split_faults(what: str, listed: Iterable[tuple[str, Scan]]) -> list[str]:
     found = ", ".join(f"{split} of '{name}' ({image})" for split, (name, image) in examples.items())
     return [
         f"{what}: expected in one split of all data sets, found in {found}; keep each subject in "
-        "one split, or rename one if they are different people"
+        "one split, or, if they are different people, rename one or name its data set in "
+        "--config.data.separate"
     ]

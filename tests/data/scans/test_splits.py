@@ -150,6 +150,24 @@ def test_made_of_subjects_that_are_learned_from_is_named():
     assert "experiments.synthesize" in fault
 
 
+def test_people_of_separate_data_sets_may_share_names():
+    one, other = [scan("sub-01", 0, "train")], [scan("sub-01", 0, "test", "/other")]
+    third = [scan("sub-01", 0, "val", "/third")]
+    (fault,) = subject_faults({"healthy": one, "other": other})
+    assert fault.endswith("name its data set in --config.data.separate")
+    assert subject_faults({"healthy": one, "other": other}, ["other"]) == []
+    assert subject_faults({"healthy": one, "other": other}, ["healthy"]) == []
+    (left,) = subject_faults({"healthy": one, "other": other, "third": third}, ["other"])
+    assert "train of 'healthy'" in left and "val of 'third'" in left and "'other'" not in left
+
+    both = [*other, scan("sub-01", 1, "val", "/other")]
+    (within,) = subject_faults({"healthy": one, "other": both}, ["other"])
+    assert "test of 'other'" in within and "val of 'other'" in within
+    copied = [scan("sub-02", 0, "test"), Scan("sub-03", one[0].image, None, "test")]
+    (image,) = subject_faults({"healthy": one, "other": copied}, ["other"])
+    assert "/data/sub-01/0.nii (sub-01, sub-03): expected in one split" in image
+
+
 def test_leaks_between_splits_are_named():
     clean = [scan("sub-1", 0, "train"), scan("sub-1", 1, "train"), scan("sub-2", 0, "val")]
     assert subject_faults({"healthy": clean, "synth": [scan("sub-2", 0, "val", "/synth")]}) == []

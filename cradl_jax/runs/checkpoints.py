@@ -112,7 +112,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """
         items = {"variables": state.variables, "optimizer": state.optimizer}
         require_space(self.folder, byte_size(items), "a checkpoint")
-        run = _made_from(self.run)
+        run, *_ = _made_from(self.run)
 
         def origin() -> dict:
             return {"run": run} | {name: fingerprint(item) for name, item in items.items()}
@@ -194,8 +194,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                 "back from a copy, or remove its folder and train on with --resume"
             ) from fault
         expected = _made_from(self.run)
-        if run != expected:
-            differing = "; ".join(differences(run or {}, expected or {}))
+        if run not in expected:
+            differing = "; ".join(differences(run or {}, expected[0] or {}))
             raise InputError(
                 f"{place}: expected a checkpoint of {self.run / MANIFEST}, found one of another "
                 f"run ({differing}); bring back the run's own, or remove the run and train it again"
@@ -203,12 +203,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return origin
 
 
-def _made_from(run: Path) -> dict | None:
-    """Return the settings and the data that a run's manifest names; None without one."""
+def _made_from(run: Path) -> list[dict | None]:
+    """Return the settings and the data that a run's manifest names; None without one.
+
+    After them come those from before the run was trained further.
+    """
     if not (run / MANIFEST).exists():
-        return None
+        return [None]
     manifest = read_manifest(run)
-    return {name: manifest[name] for name in ("settings", "made_from")}
+    every = [manifest, *manifest.get("before", ())]
+    return [{"settings": one["settings"], "made_from": manifest["made_from"]} for one in every]
 
 
 def read_best(run: Path, template: Variables) -> Variables:

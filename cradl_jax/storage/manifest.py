@@ -67,6 +67,17 @@ def write_manifest(folder: Path, settings: dict, made_from: str) -> None:
     write_json(folder / MANIFEST, content)
 
 
+def extend_manifest(folder: Path, settings: dict) -> None:
+    """Give a folder's manifest other settings; it keeps the former ones in `before`, oldest first.
+
+    Each of them has the versions and the commit of its time.
+    """
+    manifest = read_manifest(folder)
+    past = {name: manifest[name] for name in ("settings", "versions", "git_commit")}
+    content = manifest | {"settings": settings, "versions": versions(), "git_commit": git_commit()}
+    write_json(folder / MANIFEST, content | {"before": [*manifest.get("before", ()), past]})
+
+
 def write_fingerprint(folder: Path, fingerprint: str) -> None:
     """Add to a folder's manifest the fingerprint of the weights that are now complete in it."""
     write_json(folder / MANIFEST, {**read_manifest(folder), "fingerprint": fingerprint})

@@ -21,8 +21,13 @@ from cradl_jax.methods import initial_variables
 from cradl_jax.objectives import Objective
 from cradl_jax.runs.checkpoints import Checkpoints, byte_size
 from cradl_jax.storage.files import require_space, write_json
-from cradl_jax.storage.integrity import is_complete, write_checksums
-from cradl_jax.storage.manifest import write_manifest
+from cradl_jax.storage.integrity import SUMS, is_complete, write_checksums
+from cradl_jax.storage.manifest import (
+    differences,
+    extend_manifest,
+    read_manifest,
+    write_manifest,
+)
 from cradl_jax.training.feeds import Feed, resident, room, streamed
 from cradl_jax.training.loop import Progress, steps_per_epoch, train
 from cradl_jax.training.steps import TrainState, adam, create_state
@@ -57,6 +62,8 @@ class Setup(NamedTuple):
 def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     """Train a method on the healthy slices and keep the checkpoint of smallest validation loss.
 
+    With `resume` a finished training goes on to more epochs, see `allow_more_epochs`.
+
     SIGTERM or Ctrl-C ends it after the chunk of steps that it is at, once that is saved.
 
     Raises:
@@ -67,7 +74,13 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
     setup = set_up(config, method, healthy)
     run = runs.folder(workdir, config.seed, method)
     origin = settings.of_run(config, method), healthy.manifest["fingerprint"]
-    processes.broadcast_from_first(lambda: write_manifest(run, *origin))
+
+    def prepare() -> None:
+        if resume:
+            allow_more_epochs(run, *origin)
+        write_manifest(run, *origin)
+
+    processes.broadcast_from_first(prepare)
     with Checkpoints(run) as checkpoints:
         done = checkpoints.latest_step() or 0
         if done and not resume:
@@ -79,6 +92,28 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
                 subjects = healthy.subjects[setup.data[0].rows[fault.rows]]
                 raise explained(fault, run, subjects, checkpoints.latest_step()) from fault
     processes.broadcast_from_first(lambda: complete_run(run))
+
+
+def allow_more_epochs(run: Path, expected: dict, made_from: str) -> None:
+    """Let a finished training go on, if nothing but more epochs is expected of it.
+
+    From its last step on the learning rate is that of a training planned for all the epochs: where
+    it is annealed it rises from 0 to that cosine. The manifest tells it, in `before`.
+    """
+    if not is_complete(run):
+        return
+    manifest = read_manifest(run)
+    done, epochs = manifest["settings"]["train"]["epochs"], expected["train"]["epochs"]
+    differing = differences(manifest["settings"], expected)
+    if epochs <= done or len(differing) > 1 or manifest["made_from"] != made_from:
+        return  # `write_manifest` says what differs
+    (run / SUMS).unlink()  # the run is not finished any more
+    extend_manifest(run, expected)
+    print(
+        f"{run}: trained for {done} epochs, goes on to {epochs}; the learning rate is that of "
+        f"{epochs} epochs from here on, and what was fitted to its weights must be made again",
+        flush=True,
+    )
 
 
 def set_up(config: ConfigDict, method: str, healthy: SliceStore) -> Setup:

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.data.stream = "auto"  # from disk in training: always, never, or where they do not fit
     config.data.seed = 0  # of splits that the data do not fix
     config.data.separate = placeholder(str)  # data sets a,b whose people are in no other
-    config.data.sets = ConfigDict()  # `healthy` to learn from, the others anomalous
+    config.data.sets = ConfigDict(sort_keys=False)  # `healthy` to learn from, others anomalous
 
     config.model = ConfigDict()
     config.model.features = 64  # nf of Table 10

@@ -33,7 +33,7 @@ OFFSET_TRAINING, OFFSET_EVALUATION = 20, 10
 def get_config() -> ConfigDict:
     """Return the settings."""
     config = default.get_config()
-    config.data.sets = ConfigDict(
+    config.data.sets.update(
         {
             "healthy": {
                 "paper": "HCP",

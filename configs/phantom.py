@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     )
 
     config.data.size = 64
-    for name in config.phantom.subjects:
+    for name in ("healthy", "synth", "lesion"):  # the subjects, in the order of the tables
         config.data.sets[name] = ConfigDict({"layout": "bids", "path": name, "offset": 5})
 
     config.model.features = 16

@@ -23,8 +23,8 @@ OPTIONS = {
     "run": "A run's folder, or a file that experiments.export wrote.",
     "scan": "A scan, a folder of scans, or a CSV file of them.",
     "out": "Where to write (default: predictions, in or beside RUN).",
-    "score": "Slice score (default: the one chosen on validation).",
-    "heatmap": "Heatmap (default: the one chosen on validation).",
+    "score": "Slice score (default: the best on validation, without labels `dense`).",
+    "heatmap": "Heatmap (default: the best on validation, without labels `dense`).",
     "fpr": "False-positive rate of the thresholds: 0.01, 0.05 or 0.1.",
 }
 REQUIRED = ("run", "scan")

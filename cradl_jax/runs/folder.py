@@ -192,10 +192,12 @@ def _check_origin(place: Path, command: str, made_from: str, data: str) -> None:
 def chosen_score(
     rows: Sequence[results.Result], method: str, level: str, names: Sequence[str]
 ) -> str:
-    """Return which of `names` validation chose for the first data set; without labels, "dense"."""
-    by_choice = results.select_scores(rows)
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        chosen = by_choice.get(results.Choice(dataset, level, "beyond", method))
-        if chosen and chosen in names:
-            return chosen
+    """Return which of `names` is best on validation; without labels, "dense".
+
+    The best has the greatest AUPRC, the mean over those data sets where one is defined.
+    """
+    pooled = [row._replace(dataset="") for row in rows if row.score in names]
+    chosen = results.select_scores(pooled).get(results.Choice("", level, "beyond", method))
+    if chosen:
+        return chosen
     return DENSE if DENSE in names else names[0]

@@ -50,4 +50,5 @@ def listed_sets(config: ConfigDict) -> ConfigDict:
             raise InputError(f"{path}: a second data set named {path.stem!r}; rename the file")
         files[path.stem] = path.absolute()
     shared = {"layout": "csv", "offset": config.data.offset}
-    return ConfigDict({name: {**shared, "path": str(path)} for name, path in files.items()})
+    sets = {name: {**shared, "path": str(path)} for name, path in files.items()}
+    return ConfigDict(sets, sort_keys=False)

@@ -43,7 +43,7 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
 
 
 def names(config: ConfigDict) -> list[str]:
-    """Return the names of the data sets, the healthy one first."""
+    """Return the names of the data sets in the order of the config, but the healthy one first."""
     if HEALTHY not in config.data.sets:
         raise InputError(
             f"config.data.sets: expected a data set '{HEALTHY}', found {list(config.data.sets)}; "
@@ -56,7 +56,7 @@ def names(config: ConfigDict) -> list[str]:
                 f"config.data.sets.{name}.made_from: expected another data set of "
                 f"{list(config.data.sets)}, found '{source}'; correct the name"
             )
-    return sorted(config.data.sets, key=lambda name: (name != HEALTHY, name))
+    return sorted(config.data.sets, key=lambda name: name != HEALTHY)
 
 
 def store_path(workdir: Path, name: str) -> Path:

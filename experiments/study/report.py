@@ -141,7 +141,9 @@ def differences(
         for e in estimated
         if e.metric == "auprc" and (e.method != BASELINE or e.comparison == "beyond")
     ]
-    for which, group in groupby(sorted(candidates), key=lambda e: e[:3]):
+    first = {e[:3]: place for place, e in reversed(list(enumerate(candidates)))}
+    candidates.sort(key=lambda e: first[e[:3]])  # together, in the order of the data sets
+    for which, group in groupby(candidates, key=lambda e: e[:3]):
         best, *others = sorted(group, key=lambda e: e.mean, reverse=True)
         for other in others if best.comparison == "beyond" else others[:1]:
             draws = [

@@ -30,6 +30,9 @@ from cradl_jax.storage.integrity import check, is_complete, sums
 from cradl_jax.storage.manifest import MANIFEST, differences, fingerprint, read_manifest
 from cradl_jax.training.steps import TrainState
 
+NO_DAMAGE = (MemoryError, jax.errors.JaxRuntimeError)
+"""Faults of the machine that reads a run, which say nothing about its files."""
+
 
 def byte_size(tree) -> int:
     """Return the bytes that a tree's arrays take in memory, and about as many on disk."""
@@ -163,7 +166,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         try:
             origin = self.origin(step)
             items = self.manager.restore(step, args=ocp.args.Composite(**args))
-        except InputError:
+        except (InputError, *NO_DAMAGE):
             raise
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
@@ -188,6 +191,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         try:
             origin = self.manager.restore(step, args=record)["origin"]
             run = origin["run"]
+        except NO_DAMAGE:
+            raise
         except Exception as fault:  # orbax raises bare ones on damaged files
             raise InputError(
                 f"{place}: expected a checkpoint, found a damaged one ({cause(fault)}); bring it "
@@ -198,7 +203,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             differing = "; ".join(differences(run or {}, expected[0] or {}))
             raise InputError(
                 f"{place}: expected a checkpoint of {self.run / MANIFEST}, found one of another "
-                f"run ({differing}); bring back the run's own, or remove the run and train it again"
+                f"run ({differing}); bring back the run's own, or choose another folder"
             )
         return origin
 

@@ -20,7 +20,7 @@ from cradl_jax.prediction import input_qc
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
 from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
 from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
-from cradl_jax.runs import archive, contents, folder
+from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.runs.contents import RunContents
 from cradl_jax.scoring import Batch
 from cradl_jax.storage.manifest import versions
@@ -192,7 +192,7 @@ def load_run(path: Path | str) -> Run:
         content = folder.read(path) if kind == "a folder" else archive.read(path)
         contents.check(content)
         return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
-    except InputError:
+    except (InputError, *checkpoints.NO_DAMAGE):
         raise
     except Exception as fault:  # orbax raises bare ones on damaged checkpoints
         raise InputError(

@@ -11,12 +11,14 @@ import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from orbax.checkpoint import CheckpointManager
 
 import cradl_jax
 from cradl_jax import densities, methods
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.runs import archive, contents
+from cradl_jax.storage.manifest import check_manifest
 from experiments.study import data_sets
 from tests.helpers import commands
 from tests.helpers.exported import packed, unpacked, with_checksum
@@ -280,3 +282,21 @@ def test_help_names_the_flags_and_is_no_failure():
     result = command("experiments.phantom", "--help")
     assert result.returncode == 0
     assert "--config" in result.stdout and "Write the embedded phantom" in result.stdout
+
+
+@pytest.mark.parametrize("fault", [MemoryError, jax.errors.JaxRuntimeError])
+def test_what_the_machine_lacks_is_not_told_as_damage(folder, monkeypatch, fault):
+    def fails(*_, **__):
+        raise fault("RESOURCE_EXHAUSTED: Out of memory")
+
+    assert cradl_jax.load_run(folder)
+    monkeypatch.setattr(CheckpointManager, "restore", fails)
+    with pytest.raises(fault, match="Out of memory"):
+        cradl_jax.load_run(folder)
+
+
+def test_a_run_of_other_settings_is_not_to_be_removed(folder):
+    settings = json.loads((folder / "manifest.json").read_text())["settings"]
+    with pytest.raises(InputError, match="seed: expected 7, found 0") as refusal:
+        check_manifest(folder, settings | {"seed": 7})
+    assert "choose another folder" in str(refusal.value) and "remove" not in str(refusal.value)

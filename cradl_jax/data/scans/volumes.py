@@ -175,13 +175,14 @@ def _opened(path: Path) -> Iterator[tuple[SpatialImage, BinaryIO]]:
 def _read(path: Path, like: Origin | None = None) -> tuple[Volume, SpatialImage]:
     """Read any finite 3-D volume in the closest RAS orientation, and the image as it is stored.
 
-    It is turned as the volume of `like`, if its voxels lie as those do: at 45 degrees two axes are
-    equally close, and a rounding decides.
+    With `like` its axes are those that are closest to the axes of that volume, which stay as they
+    were chosen there: at 45 degrees two axes of a patient are equally close, a rounding decides.
     """
     with _opened(path) as (image, file):
         origin = origin_of(path, image, file)
-        if like is not None and np.allclose(origin.affine, like.affine, rtol=0, atol=1e-3):
-            origin = replace(origin, orientation=like.orientation)
+        if like is not None:
+            to_like = np.linalg.inv(like.ras_affine) @ origin.affine
+            origin = replace(origin, orientation=nib.io_orientation(to_like))
         image = _complete(path, image, file)
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     not_finite = data.size - np.count_nonzero(np.isfinite(data))

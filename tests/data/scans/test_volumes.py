@@ -32,6 +32,23 @@ def reoriented(data, affine, codes):
     )
 
 
+@pytest.mark.parametrize("axis", "xyz")
+@pytest.mark.parametrize("change", [-2e-3, -1e-5, 0, 1e-5, 2e-3])
+def test_a_mask_at_45_degrees_may_be_stored_along_any_axes(tmp_path, axis, change):
+    """The image's axes are chosen by a rounding; the mask's must follow them."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler(axis, 45, degrees=True).as_matrix()
+    data, affine = brain((9, 12, 8)), turn @ np.diag([2.0, 2.0, 2.0, 1.0])
+    volume = read_volume(write(tmp_path / "scan.nii", data, affine))
+    marked, other = (data > 100).astype(np.uint8), affine + change * (affine != 0)
+    other[3] = 0, 0, 0, 1
+    for codes in AXES[::5]:
+        turned = nib.orientations.axcodes2ornt(codes)
+        mask = nib.Nifti1Image(marked, other).as_reoriented(turned)
+        nib.save(mask, tmp_path / "mask.nii")
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", volume), volume.data > 100)
+
+
 def test_a_mask_at_45_degrees_lies_as_its_image_whatever_the_rounding(tmp_path):
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("z", 45, degrees=True).as_matrix()

@@ -40,6 +40,7 @@ LEAST_RESIDUE = 0.01
 """A smaller share of voxels that are nearly 0 is dark tissue, not what interpolation left."""
 SURE = 0.9
 """Share of the voxels on the volume's twelve edges that a background of one value has."""
+WHOLE = 1e-3  # what a label differs at most from a whole number
 MAGNITUDES = (1e-30, 1e30)
 """Of the largest intensity; float32 tells lower ones badly apart, and higher ones overflow."""
 
@@ -84,7 +85,7 @@ def read_stored(path: Path) -> tuple[Volume, SpatialImage]:
 
 
 def read_mask(path: Path, image: Volume) -> np.ndarray:
-    """Read an anomaly mask, [X, Y, Z] bool on the grid of `image`: true where the file has > 0.
+    """Read an anomaly mask, [X, Y, Z] bool on the grid of `image`: true from label 1 on.
 
     Raises:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
@@ -106,13 +107,13 @@ def read_mask(path: Path, image: Volume) -> np.ndarray:
             "only the header is wrong"
         )
     least, uneven = mask.data.min(), np.abs(mask.data - np.rint(mask.data)).max()
-    if least < 0 or uneven > 1e-3:
-        found = f"{least:g}" if least < 0 else "fractions"
+    if least < -WHOLE or uneven > WHOLE:
+        found = f"{least:g}" if least < -WHOLE else "fractions"
         raise InputError(
             f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the "
             "labels again, and resample masks by nearest neighbor"
         )
-    return mask.data > 0
+    return mask.data > WHOLE
 
 
 def write_image(path: Path, image: nib.Nifti1Image) -> None:

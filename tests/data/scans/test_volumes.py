@@ -295,3 +295,12 @@ def test_a_real_scan_and_its_tumor():
     assert nib.aff2axcodes(stored.affine) == ("L", "P", "S")
     np.testing.assert_array_equal(image.data, stored.get_fdata()[::-1, ::-1])
     assert image.data[mask].mean() > image.data[image.data != 0].mean()
+
+
+def test_labels_are_told_from_rounding(tmp_path):
+    """As a scaled file or interpolation leaves it: 1e-7 is no anomaly."""
+    data = brain((7, 9, 8))
+    image = read_volume(write(tmp_path / "image.nii", data))
+    labels = np.where(data > 100, 1 - 1e-6, np.where(data > 50, 1e-7, -1e-7)).astype(np.float32)
+    mask = read_mask(write(tmp_path / "mask.nii", labels), image)
+    np.testing.assert_array_equal(mask, data > 100)

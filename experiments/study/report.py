@@ -62,7 +62,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     chosen = list(estimates(config, workdir, rows))
     compared = list(differences(config, workdir, chosen))
     written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
-    text = "\n".join(map(page.markdown_table, written))
+    text = "\n".join(map(page.markdown_table, written)) if anomalous else f"{NOTHING_MEASURED}\n"
     write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(
         summary.bars(rows, chosen, names), summary.prevalences(rows), "95 % interval over scans"

@@ -41,4 +41,5 @@ def test_new_scans_are_predicted_by_dense_densities(workdir):
 def test_the_report_says_that_nothing_was_measured(workdir):
     assert read_csv(workdir / "results.csv") == []
     assert "nothing could be measured" in (workdir / "report.html").read_text()
+    assert (workdir / "tables.md").read_text() == f"{report.NOTHING_MEASURED}\n"
     assert not [check for check in verification.checks(workdir) if check.faults]

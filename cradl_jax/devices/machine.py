@@ -17,7 +17,7 @@ def devices_in_words() -> str:
         InputError: JAX finds no device of the platform that it was told to use, or computes in 64
             bits, so that sound weights would not be those of their fingerprints.
     """
-    if jax.config.jax_enable_x64:
+    if jax.config.read("jax_enable_x64"):
         raise InputError(
             "JAX_ENABLE_X64: expected JAX to compute in 32 bits, as runs are made and read, found "
             "64; unset it"
@@ -25,11 +25,11 @@ def devices_in_words() -> str:
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as fault:  # of which JAX raises one or the other
-        wanted = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        wanted = os.environ.get("JAX_PLATFORMS", "the default")
         raise InputError(
             f"JAX_PLATFORMS: expected a platform that JAX can use here, found {wanted!r} "
             f"({cause(fault)}); unset it, or install JAX for that device "
-            '(pip install "jax[cuda12]")'
+            '(pip install "jax[cuda13]")'
         ) from fault
     first = devices[0]
     words = f"{len(devices)} {first.platform.upper()} device{'s' if len(devices) > 1 else ''}"
@@ -37,6 +37,6 @@ def devices_in_words() -> str:
         words += f" ({first.device_kind})"
     if first.platform == "cpu" and NVIDIA.exists():
         words += (
-            '; this machine has an NVIDIA GPU, which JAX does not see: pip install "jax[cuda12]"'
+            '; this machine has an NVIDIA GPU, which JAX does not see: pip install "jax[cuda13]"'
         )
     return words

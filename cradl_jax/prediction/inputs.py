@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cradl_jax.data.scans.layouts import raise_faults, read_table
+from cradl_jax.data.scans.layouts import raise_faults, read_table, stem, volume_files
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.storage.reading import is_entry, kind_of
+from cradl_jax.storage.reading import kind_of
 
 MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -36,9 +36,9 @@ def find_scans(path: Path) -> list[InputScan]:
     if path.suffix.lower() == ".csv" and kind == "a file":
         found = _listed(path)
     elif kind == "a folder":
-        found = [InputScan(scan_name(one), one) for one in _volumes(path)]
+        found = [InputScan(stem(one), one) for one in _volumes(path)]
     else:
-        found = [InputScan(scan_name(path), path)]
+        found = [InputScan(stem(path), path)]
     held = kind in ("a file", "a folder")
     if not (held and found):
         raise InputError(
@@ -64,21 +64,8 @@ def passed_over(path: Path) -> list[str]:
 
 
 def _volumes(folder: Path) -> list[Path]:
-    """Return the volumes of a folder, of a .hdr/.img pair its header, in any spelling, sorted."""
-    endings = tuple(ending for ending in ENDINGS if ending != ".img")
-    return sorted(
-        one
-        for one in folder.iterdir()
-        if one.name.lower().endswith(endings)
-        and not one.name.endswith((MAP, MASK))
-        and is_entry(one)
-    )
-
-
-def scan_name(path: Path) -> str:
-    """Return the name of a scan's file without its ending."""
-    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(ending)]
+    """Return the volumes of a folder but for the maps of other scans, sorted."""
+    return [one for one in volume_files(folder.iterdir()) if not one.name.endswith((MAP, MASK))]
 
 
 def _listed(path: Path) -> list[InputScan]:
@@ -86,7 +73,7 @@ def _listed(path: Path) -> list[InputScan]:
     for line, row in read_table(path, delimiter=",", columns=("image",)):
         if row["image"]:
             image = path.parent / Path(row["image"]).expanduser()
-            found.append(InputScan(row.get("subject") or scan_name(image), image))
+            found.append(InputScan(row.get("subject") or stem(image), image))
         else:
             faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
     raise_faults(faults)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cradl_jax.data.scans.layouts import stem
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.devices.machine import devices_in_words
@@ -18,7 +19,7 @@ from cradl_jax.intensity import CLIP
 from cradl_jax.names import LOCAL
 from cradl_jax.prediction import input_qc
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
-from cradl_jax.prediction.inputs import InputScan, check_names, scan_name
+from cradl_jax.prediction.inputs import InputScan, check_names
 from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
 from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.runs.contents import RunContents
@@ -128,7 +129,7 @@ class Run:
             InputError: the scan cannot be used, or its name is not fit for a file.
         """
         path = Path(scan).expanduser()
-        named = InputScan(name or scan_name(path), path)
+        named = InputScan(name or stem(path), path)
         check_names([named])
         volume = read_volume(path)
         thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"

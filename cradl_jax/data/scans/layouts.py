@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.reading import check_file, is_entry, kind_of, no_file
 
@@ -63,7 +64,7 @@ def list_scans(path: Path, layout: str) -> Found:
             'isles2015': `VSD.Brain.XX.O.MR_T2.*` and `VSD.Brain.XX.O.OT.*` in a folder a case;
             'csv': columns `subject,split,image,mask`, paths relative to the CSV file (they may
                 lead out of its folder: they are only read), an empty mask for a healthy scan.
-            Every `.nii.gz` may be a `.nii`.
+            Every `.nii.gz` may be a `.nii`, a `.mgz` or a `.hdr/.img`, in any spelling.
 
     Returns:
         The scans whose image exists, and the faults: scans, masks or splits that do not exist.
@@ -120,7 +121,7 @@ def _twice(scans: Iterable[Scan], layout: str) -> list[str]:
     """Find scans that lie there twice: packed and not, or of an HCP subject in two folders."""
     first, faults = {}, []
     for scan in scans:
-        key = scan.subject if layout == "hcp" else scan.image.with_name(_stem(scan.image))
+        key = scan.subject if layout == "hcp" else scan.image.with_name(stem(scan.image))
         other = first.setdefault(key, scan.image)
         if other != scan.image and layout != "csv":
             faults.append(
@@ -131,16 +132,20 @@ def _twice(scans: Iterable[Scan], layout: str) -> list[str]:
 
 
 def volume_files(paths: Iterable[Path]) -> list[Path]:
-    """Select the volumes among `paths`, without hidden files such as macOS's `._*`, sorted."""
+    """Select the volumes among `paths`, in any spelling of their endings, sorted.
+
+    Of a .hdr/.img pair it is the header; hidden files such as macOS's `._*` are none.
+    """
+    endings = tuple(ending for ending in ENDINGS if ending != ".img")
     return sorted(
-        path
-        for path in set(paths)
-        if path.name.lower().endswith((".nii", ".nii.gz")) and is_entry(path)
+        path for path in set(paths) if path.name.lower().endswith(endings) and is_entry(path)
     )
 
 
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+def stem(path: Path) -> str:
+    """Return the name of a volume's file without its ending."""
+    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)]
 
 
 def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None:
@@ -157,7 +162,7 @@ def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None
 def _find_bids(path: Path) -> Found:
     splits, faults = _participants(path / "participants.tsv")
     masks = defaultdict(list)
-    for mask in volume_files(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.nii*")):
+    for mask in volume_files(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.*")):
         what = _labels(mask)
         if any(map(ANOMALY.search, what)):
             masks[mask.name.split("_")[0]].append(mask)
@@ -170,7 +175,7 @@ def _find_bids(path: Path) -> Found:
     scans = []
     for image in volume_files([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
         subject = image.relative_to(path).parts[0]
-        if re.fullmatch(rf"{re.escape(subject)}_(.*_)?T2w", _stem(image)):
+        if re.fullmatch(rf"{re.escape(subject)}_(.*_)?T2w", stem(image)):
             mask = _only([m for m in masks[subject] if _is_bids_mask(m, image)], image, faults)
             scans.append(Scan(subject, image, mask, splits.get(subject)))
     for subject in sorted(splits.keys() - {scan.subject for scan in scans}) if scans else ():
@@ -189,7 +194,7 @@ def _is_bids_mask(mask: Path, image: Path) -> bool:
 
 
 def _entities(path: Path) -> dict[str, str]:
-    return dict(part.split("-", 1) for part in _stem(path).split("_") if "-" in part)
+    return dict(part.split("-", 1) for part in stem(path).split("_") if "-" in part)
 
 
 def _labels(mask: Path) -> list[str]:
@@ -214,18 +219,18 @@ def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _find_hcp(path: Path) -> Found:
-    name = "T2w_acpc_dc_restore_brain.nii*"
+    name = "T2w_acpc_dc_restore_brain.*"
     images = volume_files([*path.glob(f"*/{name}"), *path.glob(f"*/T1w/{name}")])
     return [Scan(image.relative_to(path).parts[0], image, None, None) for image in images], []
 
 
 def _find_brats(path: Path) -> Found:
     scans, faults = [], []
-    for image in volume_files(path.rglob("*[_-]t2*.nii*")):
-        match = re.fullmatch(r"(.+)(_t2|-t2w)", _stem(image))
+    for image in volume_files(path.rglob("*[_-]t2*.*")):
+        match = re.fullmatch(r"(.+)(_t2|-t2w)", stem(image))
         if match:
             case, separator = match[1], match[2][0]
-            masks = volume_files(image.parent.glob(f"{case}{separator}seg.nii*"))
+            masks = volume_files(image.parent.glob(f"{case}{separator}seg.*"))
             # From 2021 on the names end in the number of the examination: BraTS-GLI-00000-000.
             subject = re.sub(r"^(BraTS-\w+-\d+)-\d+$", r"\1", case)
             scans.append(Scan(subject, image, _only(masks, image, faults), None))
@@ -234,9 +239,9 @@ def _find_brats(path: Path) -> Found:
 
 def _find_isles2015(path: Path) -> Found:
     scans, faults = [], []
-    for image in volume_files(path.rglob("VSD.Brain*.MR_T2*.nii*")):
+    for image in volume_files(path.rglob("VSD.Brain*.MR_T2*.*")):
         case = next(folder for folder in image.parents if not folder.name.startswith("VSD."))
-        mask = _only(volume_files(case.rglob("VSD.Brain*.OT.*nii*")), image, faults)
+        mask = _only(volume_files(case.rglob("VSD.Brain*.OT.*")), image, faults)
         scans.append(Scan(case.name, image, mask, None))
     return scans, faults
 

@@ -104,10 +104,23 @@ def test_a_scan_that_lies_there_twice_is_named(tmp_path, layout, one, other):
         find_scans(tmp_path, layout)
 
 
-@pytest.mark.parametrize("name", ["sub-01_T2w.NII.GZ", "sub-01_T2w.Nii"])
-def test_endings_are_read_in_any_spelling(tmp_path, name):
-    (image,) = touch(tmp_path, f"sub-01/anat/{name}")
-    assert [scan.image for scan in find_scans(tmp_path, "bids")] == [image]
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii", ".mgz", ".hdr"])
+def test_endings_are_read_in_any_spelling_and_of_any_volume(tmp_path, ending):
+    """A pair is one scan, named by its header, and a file beside it none."""
+    layouts = {
+        "bids": ("sub-1/anat/sub-1_T2w", "derivatives/m/sub-1/anat/sub-1_label-lesion_mask"),
+        "brats": ("a/a_t2", "a/a_seg"),
+        "isles2015": ("1/VSD.Brain.XX.O.MR_T2.1", "1/VSD.Brain.XX.O.OT.2"),
+        "hcp": ("1/T2w_acpc_dc_restore_brain", None),
+    }
+    for layout, (image, mask) in layouts.items():
+        root = tmp_path / layout
+        touch(root, *(f"{name}{ending}" for name in (image, mask) if name), f"{image}.json")
+        if ending == ".hdr":
+            touch(root, f"{image}.img")
+        (scan,) = find_scans(root, layout)
+        assert scan.image == root / f"{image}{ending}"
+        assert scan.mask == (root / f"{mask}{ending}" if mask else None)
 
 
 @pytest.mark.parametrize(

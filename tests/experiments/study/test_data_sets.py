@@ -1,14 +1,16 @@
-"""Data sets stand in the order of the config."""
+"""Data sets stand in the order of the config, where its paths lead."""
 
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from configs import hcp, phantom
+from configs import hcp, phantom, scans
+from cradl_jax.prediction.inputs import InputScan, find_scans
 from cradl_jax.reporting.summary import Estimate
 from experiments.study import config as study_config
 from experiments.study import data_sets, report
+from tests.helpers.scans import brain, write
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,19 @@ def test_comparisons_of_methods_stand_in_the_order_of_the_data_sets(monkeypatch)
     found = [(c.dataset, c.level) for c in report.differences(ConfigDict(), Path(), estimates)]
     in_order = [("synth", "slice"), ("isles", "slice"), ("brats", "slice")]
     assert found == in_order + [(name, "voxel") for name, _ in in_order]
+
+
+def test_a_tilde_is_the_home_folder_in_settings_and_cells(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image = write(tmp_path / "a.nii", brain())
+    (tmp_path / "healthy.csv").write_text("subject,split,image,mask\na,train,~/a.nii,\n")
+    (tmp_path / "sub" / "new.csv").parent.mkdir()
+    (tmp_path / "sub" / "new.csv").write_text("image\n~/a.nii\n")
+    config = scans.get_config()
+    config.data.update({"healthy": "~/healthy.csv", "anomalous": None, "offset": 1})
+    config.data.sets = study_config.listed_sets(config)
+    ((scan,), faults) = data_sets.find_data_set(config, tmp_path / "run", "healthy")
+    assert (scan.image, faults) == (image, [])
+    assert find_scans(tmp_path / "sub" / "new.csv") == [InputScan("a", image)]
+    config.data.root = "~/data"
+    assert data_sets.data_root(config, tmp_path / "run") == tmp_path / "data"

@@ -36,6 +36,8 @@ LARGEST_BRAIN_LITERS = 2.5
 """More is a whole head: a brain with its fluid has up to about 2 liters."""
 RESIDUE = 1e-3
 """Of a bright voxel's distance from the background: what lies nearer to it belongs to it."""
+RINGING = 0.01
+"""Of a bright voxel: what splines leave near the brain is below it, no tissue is."""
 LEAST_RESIDUE = 0.01
 """A smaller share of voxels that are nearly 0 is dark tissue, not what interpolation left."""
 SURE = 0.9
@@ -228,15 +230,16 @@ def _on_zero(volume: Volume) -> Volume:
     )
     level = np.sort(edges)[edges.size // 2]
     distance = np.abs(data - level)
-    near = RESIDUE * np.percentile(distance, 99)
+    bright = np.percentile(distance, 99)
+    near = RESIDUE * bright
     if np.mean(np.abs(edges - level) <= near) < SURE:
         return volume
-    if abs(level) <= near:
-        level, distance = np.float32(0), np.abs(data)
-    outside = distance <= near
-    if level == 0 and np.count_nonzero(data[outside]) < LEAST_RESIDUE * data.size:
+    if abs(level) > near:
+        data = np.where(distance <= near, 0, data - level)
+        return replace(volume, data=data, background=float(level))
+    if np.count_nonzero(data[np.abs(data) <= near]) < LEAST_RESIDUE * data.size:
         return volume
-    return replace(volume, data=np.where(outside, 0, data - level), background=float(level))
+    return replace(volume, data=np.where(data <= RINGING * bright, 0, data), background=0.0)
 
 
 def _check_range(path: Path, data: np.ndarray) -> None:

@@ -2,13 +2,14 @@
 
     python -m experiments.reproduce --config=configs/phantom.py --workdir=runs/phantom
 
-Small enough for two CPU cores: 64x64 slices, nf 16, nz 128. It takes 20 minutes there, or 8 with
-`--config.methods=cradl`. `--config.smoke=True` runs the whole path on a handful of scans in a few
-minutes; its figures mean nothing.
+Small enough for two CPU cores: 64x64 slices, nf 16, nz 128. It takes half an hour there, or less
+than half of that with `--config.methods=cradl`. `--config.smoke=True` runs the whole path on a
+handful of scans in a few minutes; its figures mean nothing.
 
-Expect on the test scans, in % AUPRC: CRADL 53.8 for slices and 14.9 for voxels with foreign objects
-(synth), 88.3 and 64.0 with lesions; the ceVAE 31.7, 20.3, 79.0 and 87.7; the VAE 30.0, 11.5, 78.6
-and 84.1. Other machines and versions move these by a few points; configs/README.md has intervals.
+Expect on the test scans, in % AUPRC: CRADL as in the paper 52.8 for slices and 14.8 for voxels with
+foreign objects (synth), 89.1 and 61.6 with lesions; the ceVAE 31.7, 20.2, 79.0 and 87.6; the VAE
+30.1, 11.4, 78.7 and 84.2; CRADL's dense densities 69.4, 48.8, 95.3 and 84.5. Other machines and
+versions move these by a few points; configs/README.md has intervals.
 """
 
 from ml_collections import ConfigDict

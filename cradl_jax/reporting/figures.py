@@ -241,6 +241,7 @@ def pose_curves(curves: Mapping[tuple[str, str], Sequence[tuple[float, float, fl
                 mean = [points[points[:, moving] == x, 2].mean() for x in at]
                 color = colormaps["tab10"](number)
                 axes.plot(at, mean, "o-", color=color, markersize=4, label=name)
+                axes.set_xticks(at)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.set_ylim(bottom=0)
             _label(axes, f"{title}, {'turned' if moving == 0 else 'shifted'}", unit, "AUPRC")

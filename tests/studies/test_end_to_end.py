@@ -27,7 +27,7 @@ from cradl_jax.scoring import Batch, baseline, over_scan, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
 from experiments.study import config as study_config
-from experiments.study import data_sets, evaluation, fitting, preprocessing, report, runs
+from experiments.study import data_sets, evaluation, fitting, pose, preprocessing, report, runs
 from tests.helpers import golden
 
 pytestmark = pytest.mark.optimized
@@ -345,3 +345,19 @@ def test_prevalence_agrees_between_methods(study):
                 r.value for r in rows if (r.dataset, r.level, r.split) == (dataset, level, "test")
             }
             assert len(values) == 1 and not math.isnan(values.pop())
+
+
+def test_scans_that_are_not_moved_get_the_figures_of_the_evaluation(study, monkeypatch):
+    monkeypatch.setattr(pose, "POSES", ((0, 0), (20, 0)))
+    config = tiny_config()
+    config.methods = ("cradl",)
+    folder = pose.measure(config, study)
+    with (folder / "pose.csv").open(newline="") as file:
+        losses = list(csv.DictReader(file))
+    assert len(losses) == 2 * 2 * 3 * 2  # data sets, poses, scorers, levels
+    evaluated = {row[1:7]: row.value for row in read_csv(study / "results.csv")}
+    for loss in losses:
+        if (loss["score"], loss["degrees"]) == ("dense", "0"):
+            key = ("cradl", "dense", loss["dataset"], "val", loss["level"], "auprc")
+            assert float(loss["auprc"]) == pytest.approx(evaluated[key], abs=1e-3)
+    assert (folder / "pose.png").read_bytes().startswith(b"\x89PNG")

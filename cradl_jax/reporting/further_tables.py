@@ -36,15 +36,8 @@ def threshold_table(rows: Sequence[Result], level: str) -> Table:
 
     The last row of a data set is the trivial baseline chosen in the same way.
     """
-    spreads, chosen = of_choices(rows, level, "beyond"), select_scores(rows)
-    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
     metrics = ("dice", *(f"{metric}@{rate}" for metric, rate in product(AT_RATE, RATES)))
-    table = []
-    for dataset, method in product(datasets(rows, level), methods):
-        score = chosen.get(Choice(dataset, level, "beyond", method), DASH)
-        keys = [(dataset, method, "", metric) for metric in metrics]
-        figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
-        table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
+    table = _of_all(rows, level, metrics)
     caption = (
         f"{title(rows, level, 'test')}, in %: each method at the score that it chose among all on "
         f"validation, and at label-free thresholds, which 1, 5 and 10 % of the {level}s of "
@@ -64,27 +57,41 @@ def beyond_table(rows: Sequence[Result], level: str, metrics: Sequence[str]) -> 
     Among them are those that the paper does not have: densities at each position ("dense"), and the
     baselines, in the last row of a data set. Bold is the best of a data set.
     """
-    spreads, chosen = of_choices(rows, level, "beyond"), select_scores(rows)
-    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
-    table, bold = [], set()
-    for dataset in datasets(rows, level):
-        for column, metric in enumerate(metrics, start=3):
-            means = [spreads.get((dataset, m, "", metric), UNDEFINED)[0] for m in methods]
-            bold |= {
-                (len(table) + at, column) for at, mean in enumerate(means) if mean == max(means)
-            }
-        for method in methods:
-            score = chosen.get(Choice(dataset, level, "beyond", method), DASH)
-            keys = [(dataset, method, "", metric) for metric in metrics]
-            figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
-            table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
+    spreads, best = of_choices(rows, level, "beyond"), {}
+    for (dataset, _, _, metric), (mean, _) in spreads.items():
+        best[dataset, metric] = max(mean, best.get((dataset, metric), mean))
+    bold = {
+        (line, column)
+        for line, (dataset, method) in enumerate(_pairs(rows, level))
+        for column, metric in enumerate(metrics, start=3)
+        if spreads.get((dataset, method, "", metric), UNDEFINED)[0] == best.get((dataset, metric))
+    }
     caption = (
         f"Beyond the paper: {title(rows, level, 'test').lower()}, in %. Each method at the score "
         "that it chose among all on validation, also densities of its encoder's features at each "
         "position (Dense), and the baselines, which need no network. Bold: the best of a data set."
     )
     header = ("Data set", "Method", "Score", *(METRICS[metric] for metric in metrics))
-    return Table(caption, header, table, frozenset(bold), notes=tuple(remarks(rows, level, "test")))
+    notes = tuple(remarks(rows, level, "test"))
+    return Table(caption, header, _of_all(rows, level, metrics), frozenset(bold), notes=notes)
+
+
+def _pairs(rows: Sequence[Result], level: str) -> list[tuple[str, str]]:
+    """Return each data set with each method, baselines last."""
+    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
+    return list(product(datasets(rows, level), methods))
+
+
+def _of_all(rows: Sequence[Result], level: str, metrics: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return data set, method, the score that it chose among all, and its metrics on test, in %."""
+    spreads, chosen = of_choices(rows, level, "beyond"), select_scores(rows)
+    table = []
+    for dataset, method in _pairs(rows, level):
+        score = chosen.get(Choice(dataset, level, "beyond", method), DASH)
+        keys = [(dataset, method, "", metric) for metric in metrics]
+        figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
+        table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
+    return table
 
 
 def interval_table(estimates: Iterable[Estimate]) -> Table:

@@ -1,6 +1,5 @@
 """Measure what scores lose on scans that are turned or shifted against the training scans."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -19,6 +18,7 @@ from cradl_jax.data.synthetic.pose import moved
 from cradl_jax.evaluation import results
 from cradl_jax.evaluation.metrics import binary_metrics
 from cradl_jax.names import BASELINE, DENSE
+from cradl_jax.prediction.files import write_table
 from cradl_jax.prediction.scan import ScoreSlices, slice_scorer
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.figures import pose_curves
@@ -79,7 +79,6 @@ def chosen_scorers(
         rows = evaluation.read_results(config, workdir, method, opened)
         chosen = results.select_scores(rows)
         scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
-
         own = [chosen[results.Choice(first, level, "full", method)] for level in results.LEVELS]
         pairs = {"own": own} if method == BASELINE else {"own": own, DENSE: [DENSE, DENSE]}
         for name, (score, heatmap) in pairs.items():
@@ -110,11 +109,7 @@ def auprcs(score_slices: ScoreSlices, scans: Sequence[Slices]) -> dict[str, floa
 
 def write(folder: Path, losses: Sequence[Loss]) -> None:
     """Write the table and the figure."""
-    table = folder / "pose.csv"
-    with replacing(table) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Loss._fields)
-        writer.writerows(losses)
+    write_table(folder / "pose.csv", (loss._asdict() for loss in losses))
     figure = pose_curves(
         {
             (level, f"{paper.method_name(method)}, {paper.score_name(score)}"): [

@@ -27,6 +27,7 @@ from experiments.cli.locking import exclusive_stage
 from experiments.study import evaluation, runs
 from experiments.study.data_sets import HEALTHY, stores
 from experiments.study.evaluation import SPLITS
+from experiments.study.scores import by_scan
 from experiments.study.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
@@ -239,16 +240,16 @@ def heatmaps(
 ) -> dict[str, np.ndarray]:
     """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
     arrays = scoring.Batch(store.images, store.brains, store.position)
-    by_name = {}
-    for row in shown:
-        rows = neighbours(store, row)
-        for scorer, params in scorers:
-            scorer = scoring.post_processed(scorer)
-            devices = jax.local_devices()[:1]
-            batches = in_batches(scorer, params, arrays, rows, len(NEIGHBOURS), devices)
-            scan = scoring.over_scan(next(iter(batches)))
+    windows = [neighbours(store, row) for row in shown]
+    rows, places = np.concatenate(windows), np.repeat(shown, list(map(len, windows)))
+    by_name, device = {}, jax.local_devices()[:1]
+    for scorer, params in scorers:
+        scorer = scoring.post_processed(scorer)
+        batches = in_batches(scorer, params, arrays, rows, len(NEIGHBOURS), device)
+        scans = map(scoring.over_scan, by_scan(batches, places))
+        for row, window, scan in zip(shown, windows, scans, strict=True):
             for name, heatmap in scan.heatmaps.items():
-                by_name.setdefault(name, []).append(heatmap[rows == row])
+                by_name.setdefault(name, []).append(heatmap[window == row])
     return {name: np.concatenate(maps) for name, maps in by_name.items()}
 
 

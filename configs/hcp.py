@@ -26,13 +26,16 @@ from configs import default
 # each end. ISLES (153 or 154 slices of 1 mm) and BraTS (155) keep their own.
 HCP_SLICE_MM = 1.1
 
-# Ends of a volume carry little brain: slices dropped at each.
+# Ends of a volume carry little brain: slices dropped at each. Table 1 counts all between them, the
+# blank ones too.
 OFFSET_TRAINING, OFFSET_EVALUATION = 20, 10
 
 
 def get_config() -> ConfigDict:
     """Return the settings."""
     config = default.get_config()
+    config.data.span = "volume"
+    config.data.field_mm = 217.7  # of an HCP volume, 0.7 mm x 311
     config.data.sets.update(
         {
             "healthy": {

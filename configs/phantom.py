@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
 
     config.data.size = 64
     for name in ("healthy", "synth", "lesion"):  # the subjects, in the order of the tables
-        config.data.sets[name] = ConfigDict({"layout": "bids", "path": name, "offset": 5})
+        config.data.sets[name] = ConfigDict({"layout": "bids", "path": name, "offset": 0})
 
     config.model.features = 16
     config.model.latent = 128

@@ -23,5 +23,5 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.healthy = placeholder(str)
     config.data.anomalous = placeholder(str)
-    config.data.offset = 10  # slices dropped at each end of a volume
+    config.data.offset = 0  # slices dropped at each end of a brain
     return config

@@ -7,7 +7,7 @@ import pytest
 
 from configs import default, hcp, official, scans
 from cradl_jax.data.scans.layouts import LAYOUTS, Scan
-from cradl_jax.data.slices.preprocess import slice_geometry
+from cradl_jax.data.slices.preprocess import most_slices
 from experiments.study import data_sets
 
 REPOSITORY = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_every_config_says_what_it_is_and_how_it_is_run(name):
     assert module.__doc__
     assert name == "default" or f"--config=configs/{name}.py" in module.__doc__
     for settings in config.data.sets.values():
-        assert settings.layout in LAYOUTS and settings.offset >= 0
+        assert settings.layout in LAYOUTS and settings.get("offset", 0) >= 0
 
 
 def test_scans_are_shared_out_as_in_section_4_1():
@@ -64,8 +64,8 @@ def test_scans_are_shared_out_as_in_section_4_1():
 def test_a_scan_has_the_slices_of_table_1(name, shape, spacing_mm, slices):
     """7105 = 49 x 145 and 35910 = 266 x 135; 2671 of 20 ISLES scans of 153 or 154."""
     how = data_sets.slicing(hcp.get_config(), name)
-    assert how["size"] == 128
-    assert slice_geometry(shape, (spacing_mm,) * 3, **how).n_slices == slices
+    assert how["size"] == 128 and how["span"] == "volume"
+    assert most_slices(shape[2], spacing_mm, **how) == slices
 
 
 def test_reports_know_the_names_of_the_paper():
@@ -78,7 +78,8 @@ def test_hcp_keeps_the_papers_settings():
     changed = flat(hcp.get_config())
     common = flat(default.get_config())
     sets = {path for path in changed if path.startswith("data.sets.")}
-    assert {path: changed[path] for path in changed.keys() - sets} == common
+    others = {path: changed[path] for path in changed.keys() - sets}
+    assert others == common | {"data.span": "volume", "data.field_mm": 217.7}
 
 
 def test_official_changes_three_settings_of_the_default():

@@ -10,6 +10,7 @@ import numpy as np
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.native import to_scan_grid, write_map
+from cradl_jax.data.slices.preprocess import slice_layers
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction.inputs import MAP, MASK, InputScan
 from cradl_jax.prediction.scan import Prediction
@@ -145,8 +146,7 @@ def slice_rows(result: ScanResult) -> list[dict[str, Any]]:
 def file_indices(origin: Origin, prediction: Prediction) -> np.ndarray:
     """Return the number [n] of each slice along the file's axis that is closest to bottom-top."""
     geometry, depth = prediction.geometry, prediction.geometry.shape[2]
-    number = prediction.number - (geometry.n_slices - 1) / 2
-    layer = (depth - 1) / 2 + number * geometry.slice_mm / geometry.spacing_mm[2]
+    layer = geometry.first[2] + slice_layers(geometry)[prediction.number]
     index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
     ((_, direction),) = origin.orientation[origin.orientation[:, 0] == 2]
     return index if direction > 0 else depth - 1 - index

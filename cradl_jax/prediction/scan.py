@@ -64,19 +64,19 @@ def predict_volume(
 ) -> Prediction:
     """Score every slice of a scan that shows brain.
 
-    `slicing` has the `size`, `offset`, `slice_spacing_mm` and `pixel_mm` of `slice_volume`.
+    `slicing` is of `slice_geometry`.
 
     Raises:
         InputError: the scan has too few slices, none shows brain, or a score is not finite.
     """
     with threadpool_limits(1, user_api="blas"):  # as in `workers.map_scans`
         slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **slicing)
-    number = np.flatnonzero(slices.brains.any(axis=(1, 2)))
-    if not len(number):
+    if not slices.brains.any():
         raise InputError(
             f"expected brain in the axial slices, {slicing['offset']} being left out at each end, "
             "found none in any; check the scan's axes, its voxel size and the brain extraction"
         )
+    number = np.flatnonzero(slices.counted & slices.brains.any(axis=(1, 2)))
     position = slices.position[number]
     scores, maps = score_slices(Batch(slices.images[number], slices.brains[number], position))
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):

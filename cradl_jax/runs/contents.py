@@ -63,15 +63,15 @@ class Slicing(TypedDict):
     size: ImageSize
     offset: Whole
     slice_spacing_mm: Positive | None
-    pixel_mm: Positive
+    field_mm: Positive
 
 
 class Thresholds(Record):
     """What the scores of a run and its training scans look like: the content of thresholds.json.
 
     Attributes:
-        slicing: how a scan is sliced: as those of the first anomalous data set, at the training
-            scans' pixel size.
+        slicing: how a scan is sliced: as those of the first anomalous data set, but always from
+            the brain's ends.
         slices: each slice score on healthy validation scans.
         heatmaps: thresholds of each post-processed heatmap by rate.
         training: what the training scans look like.

@@ -99,7 +99,8 @@ def preprocessing(
         inputs = find_scans(folder / "scans", "bids")
         files = [scan.image for scan in inputs]
         loader = Loader(files, size, workers)
-        settings: dict[str, Any] = {"size": size, "offset": OFFSET, "workers": workers}
+        settings: dict[str, Any] = {"size": size, "field_mm": 240.0, "workers": workers}
+        settings |= {"offset": OFFSET, "span": "volume"}
 
         def ours() -> np.ndarray:
             shutil.rmtree(folder / "ours", ignore_errors=True)

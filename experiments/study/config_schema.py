@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from pydantic import AfterValidator, Field, ValidationError
 
 from cradl_jax.data.scans.layouts import LAYOUTS
+from cradl_jax.data.slices.preprocess import Span
 from cradl_jax.errors import InputError
 from cradl_jax.names import METHODS
 from cradl_jax.runs.contents import NetworkShape
@@ -51,7 +52,7 @@ class DataSet(Record):
 
     layout: Annotated[str, one_of(LAYOUTS)]
     path: Text
-    offset: Whole
+    offset: Whole = 0
     slice_spacing_mm: Positive | None = None
     splits: dict[str, Any] | None = None
     split_file: Text | None = None
@@ -64,6 +65,8 @@ class Data(Record):
 
     root: Text | None
     size: ImageSize
+    field_mm: Positive
+    span: Annotated[str, one_of(get_args(Span))]
     slice_spacing_mm: Positive | None
     workers: Whole
     seed: Seed

@@ -69,7 +69,9 @@ def slicing(config: ConfigDict, name: str) -> dict:
     settings = config.data.sets[name]
     return {
         "size": config.data.size,
-        "offset": settings.offset,
+        "field_mm": config.data.field_mm,
+        "span": config.data.span,
+        "offset": settings.get("offset", 0),
         "slice_spacing_mm": settings.get("slice_spacing_mm") or config.data.slice_spacing_mm,
     }
 

@@ -57,7 +57,7 @@ def measure(config: ConfigDict, workdir: Path) -> Path:
     for name, (degrees, shift_mm) in tqdm(list(product(sets, POSES)), "poses", unit="pose"):
         scans, _ = data_sets.find_data_set(config, workdir, name)
         scans = [scan for scan in scans if scan.split == "val"]
-        slicing = data_sets.slicing(config, name) | {"pixel_mm": opened[HEALTHY].pixel_mm("train")}
+        slicing = data_sets.slicing(config, name)
         slices = [in_pose(scan, slicing, degrees, shift_mm) for scan in scans]
         for (method, score), score_slices in scorers.items():
             for level, auprc in auprcs(score_slices, slices).items():

@@ -71,7 +71,7 @@ def print_store(name: str, store: SliceStore | None) -> None:
     if store is None:
         print(f"{name}: this shard is done; the last one completes the store")
         return
-    for split in dict.fromkeys(store.splits):
+    for split in dict.fromkeys(store.splits[store.scans >= 0]):
         rows = store.rows(split)
         share = anomalous(store.masks[rows]).mean()
         print(

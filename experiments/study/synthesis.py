@@ -56,7 +56,7 @@ def synthesize(config: ConfigDict, workdir: Path, name: str) -> None:
     def write(scan: Scan) -> None:
         subject = bare(scan.subject)
         if scan.mask is not None:
-            read_scan(scan, {"size": 1, "offset": 0}, "none")
+            read_scan(scan, {"size": 1, "field_mm": 1.0}, "none")
         write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
 
     if missing:

@@ -52,7 +52,9 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     """Return what the thresholds of a method depend on, as plain values."""
     healthy_set, *anomalous = data_sets.names(config)
     like = anomalous[0] if anomalous else healthy_set
-    slicing = data_sets.slicing(config, like) | {"pixel_mm": healthy.pixel_mm("train")}
+    slicing = data_sets.slicing(config, like)
+    if slicing.pop("span") == "volume":  # whose ends, in a new scan, are anywhere
+        slicing["offset"] = 0
     return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
 
 

@@ -22,7 +22,7 @@ from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[2]
 MOST_BYTES = 1 << 27  # that it may cost
-HOW = {"size": 16, "offset": 1}
+HOW = {"size": 16, "field_mm": 48.0}
 
 
 def slices_of(path: Path) -> np.ndarray:

@@ -200,7 +200,7 @@ def test_json_nested_too_deeply(folder, study, tmp_path):
         ("fingerprint", None),
         ("thresholds", []),
         ("thresholds.slicing.size", 64),
-        ("thresholds.slicing.pixel_mm", -3),
+        ("thresholds.slicing.field_mm", -3),
         ("versions", "new"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_pat
 
 def test_a_scan_with_the_training_scans_field_of_view_gets_the_slices_of_the_store(study, run):
     store = data_sets.stores(tiny_config(), study)["lesion"]
-    assert run.slicing["pixel_mm"] == max(SHAPE[:2]) * 5 / 32
+    assert run.slicing["field_mm"] == max(SHAPE[:2]) * 5
     volume = read_volume(lesion(study))
     slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **run.slicing)
     of_scan = store.subjects == "lesion-test1"
@@ -179,7 +179,7 @@ def test_maps_lie_on_an_oblique_scan(study, run, tmp_path):
     depth = stored.shape[0]
     assert [int(row["index"]) for row in rows] == list(range(depth - 4, 2, -1))
     volume = read_volume(scan)
-    geometry = slice_geometry(volume.data.shape, volume.spacing_mm, **run.slicing)
+    geometry = slice_geometry(volume.data != 0, volume.spacing_mm, **run.slicing)
     heights = slice_heights_mm(geometry, volume.affine)
     assert np.allclose([float(row["position_mm"]) for row in rows], heights, atol=1e-3)
     assert (np.diff(heights) > 0).all()

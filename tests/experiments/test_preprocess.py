@@ -35,12 +35,13 @@ def config(tmp_path):
         "lesion": {
             "layout": "bids",
             "path": "lesion",
-            "offset": 4,
+            "offset": 1,
             "splits": {"val": 1, "test": -1},
         },
-        "healthy": {"layout": "csv", "path": "healthy.csv", "offset": 2},
+        "healthy": {"layout": "csv", "path": "healthy.csv"},
     }
-    data = {"root": str(tmp_path), "size": 12, "slice_spacing_mm": None, "workers": 2, "seed": 0}
+    data = {"root": str(tmp_path), "size": 12, "field_mm": 48.0, "span": "brain"}
+    data |= {"slice_spacing_mm": None, "workers": 2, "seed": 0}
     return ConfigDict({"data": data | {"sets": sets}})
 
 
@@ -50,18 +51,18 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     assert list(opened) == ["healthy", "lesion"]
     healthy, lesion = opened.values()
     assert (len(healthy.rows("train")), len(healthy.rows("val"))) == (3 * 12, 12)
-    assert (len(lesion.rows("val")), len(lesion.rows("test"))) == (8, 3 * 8)
+    assert (len(lesion.rows("val")), len(lesion.rows("test"))) == (10, 3 * 10)
     assert not healthy.masks.any() and lesion.masks.any()
-    assert "lesion test: 3 scans, 24 slices" in capsys.readouterr().out
+    assert "lesion test: 3 scans, 30 slices" in capsys.readouterr().out
 
     written = (lesion.path / "images.npy").stat().st_mtime_ns
     preprocess(config, tmp_path / "run")
     assert (lesion.path / "images.npy").stat().st_mtime_ns == written
-    config.data.sets.lesion.offset = 3
-    with pytest.raises(InputError, match=r"'offset': 3.*found.*'offset': 4"):
+    config.data.sets.lesion.offset = 2
+    with pytest.raises(InputError, match=r"'offset': 2.*found.*'offset': 1"):
         stores(config, tmp_path / "run")
     preprocess(config, tmp_path / "run")
-    assert len(stores(config, tmp_path / "run")["lesion"].z) == 4 * 10
+    assert len(stores(config, tmp_path / "run")["lesion"].rows("test")) == 3 * 8
 
 
 def test_data_sets_that_both_start_at_subject_0(config, tmp_path):
@@ -182,8 +183,8 @@ def test_a_data_set_can_have_slices_of_its_own_thickness(config, tmp_path):
     config.data.sets.lesion.slice_spacing_mm = 1.0
     preprocess(config, tmp_path / "run")
     opened = stores(config, tmp_path / "run")
-    assert len(opened["healthy"].rows("val")) == 16 * 2 / 4 - 4
-    assert len(opened["lesion"].rows("val")) == 16 * 2 / 1 - 8
+    assert len(opened["healthy"].rows("val")) == 12 * 2 / 4
+    assert len(opened["lesion"].rows("val")) == 12 * 2 / 1 - 2
 
 
 def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
@@ -196,7 +197,7 @@ def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
     masks = tmp_path / "lesion" / "derivatives" / "masks"
     (masks / "sub-0" / "anat" / "sub-0_label-lesion_mask.nii.gz").unlink()
     write(masks / "sub-1" / "anat" / "sub-1_label-lesion_mask.nii.gz", LESION, np.eye(4))
-    write(tmp_path / "lesion" / "sub-3" / "anat" / "sub-3_T2w.nii.gz", brain((20, 24, 8)))
+    write(tmp_path / "lesion" / "sub-3" / "anat" / "sub-3_T2w.nii.gz", brain((20, 24, 3)))
     config.data.sets.third = config.data.sets.lesion.copy_and_resolve_references()
     config.data.sets.third.path = "nowhere"
     with pytest.raises(InputError) as caught:
@@ -213,7 +214,7 @@ def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
         r"lesion_mask\.nii: expected no anomaly in a healthy data set",
         r"sub-0_T2w\.nii\.gz: expected a mask of its anomalies",
         r"sub-1_label-lesion_mask\.nii\.gz: expected the affine",
-        r"sub-3_T2w\.nii\.gz: expected more than 8 axial slices",
+        r"sub-3_T2w\.nii\.gz: expected more than 2 axial slices",
         r"sub-3_label-lesion_mask\.nii\.gz: expected a mask of its image's shape",
         r"data set 'third': .*nowhere: .*no such path",
     ):
@@ -223,7 +224,7 @@ def test_all_faults_of_all_data_sets_are_listed_at_once(config, tmp_path):
 
 
 def test_a_csv_of_patients_needs_a_mask_for_some(config, tmp_path):
-    config.data.sets.patients = ConfigDict({"layout": "csv", "path": "p.csv", "offset": 2})
+    config.data.sets.patients = ConfigDict({"layout": "csv", "path": "p.csv"})
     write(tmp_path / "mask.nii", LESION)
     rows = ["subject,split,image,mask", "a,val,a.nii,", "b,test,b.nii,"]
     for i, name in enumerate("ab"):

@@ -22,10 +22,10 @@ SCANS = {"healthy": {"train": 4, "val": 3}, "lesion": {"val": 1, "test": 2}}
 def tiny_config():
     config = default.get_config()
     config.methods = ("cradl",)
-    config.data.size = 32
+    config.data.update({"size": 32, "field_mm": 180.0})
     config.data.workers = 1
     for name in SCANS:
-        config.data.sets[name] = {"layout": "csv", "path": f"{name}.csv", "offset": 3}
+        config.data.sets[name] = {"layout": "csv", "path": f"{name}.csv", "offset": 0}
     config.model.update({"features": 4, "latent": 8, "head": (8, 4)})
     config.gmm.components = (1,)
     config.flow.update({"blocks": 1, "hidden": 4, "epochs": 1})

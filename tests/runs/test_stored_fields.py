@@ -22,7 +22,7 @@ SPOILED = {
     "slicing.size": (0, -32, 33, 1e9, 2**40, "32", None, True, [32], HUGE),
     "slicing.offset": (-1, 1.5, "3", None, NAN),
     "slicing.slice_spacing_mm": (0, -1, NAN, INF, "1", []),
-    "slicing.pixel_mm": (0, -1, NAN, INF, None, "1"),
+    "slicing.field_mm": (0, -1, NAN, INF, None, "1"),
     "slicing": ({}, [], None, {"size": 32}),
     "slices": ({}, [], None, "gmm1", {"gmm1": {}}),
     "slices.gmm1.thresholds": ({}, [], {"0.05": 1.0}, None),
@@ -49,7 +49,7 @@ def known() -> Thresholds:
         random.normal(size=40), random.uniform(size=40), np.arange(40) // 9
     )
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
-    slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "pixel_mm": 4.5}
+    slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "field_mm": 144.0}
     training = input_qc.summarize([describe(scan)])
     return Thresholds(
         slicing=slicing,

@@ -64,8 +64,6 @@ def tiny_config():
     config.train.update({"epochs": 2, "batch_size": 32})
     config.gmm.components = (1, 2)
     config.flow.update({"blocks": 2, "hidden": 8, "epochs": 2})
-    for settings in config.data.sets.values():
-        settings.offset = 2
     return config
 
 
@@ -257,7 +255,7 @@ def test_the_same_scans_listed_in_csv_files_give_the_same_slices(study, tmp_path
                 ]
                 writer.writerow([scan.subject, scan.split, *paths])
     config = scans.get_config()
-    config.data.update({"size": 32, "offset": 2})
+    config.data.update({"size": 32})
     config.data.healthy = str(tmp_path / "healthy.csv")
     config.data.anomalous = str(tmp_path / "synth.csv")
     config.data.sets = study_config.listed_sets(config)

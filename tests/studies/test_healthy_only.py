@@ -25,7 +25,7 @@ def healthy_only(workdir):
     config = tiny_config()
     config.train.update({"epochs": 1, "warmup_epochs": 0, "batch_size": 16})
     config.data.update({"healthy": str(workdir / "data" / "healthy.csv"), "anomalous": None})
-    config.data.offset, config.seeds = 3, (0,)
+    config.seeds = (0,)
     config.data.sets = study_config.listed_sets(config)
     assert list(config.data.sets) == ["healthy"]
     return config

@@ -9,7 +9,7 @@ from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.volumes import Volume, read_mask, read_volume
 from cradl_jax.data.scans.workers import map_scans
-from cradl_jax.data.slices.preprocess import SliceGeometry, slice_geometry
+from cradl_jax.data.slices.preprocess import most_slices, slice_geometry
 from cradl_jax.errors import InputError
 
 LARGEST_ANOMALY = 0.6  # of the brain's voxels
@@ -45,10 +45,10 @@ def empty_masks(scans: Sequence[Scan]) -> str:
     )
 
 
-def geometry_of(origin: Origin, settings: Mapping[str, Any]) -> SliceGeometry:
-    """Return the geometry of a file's slices; an InputError that none is left names the file."""
+def most_slices_of(origin: Origin, settings: Mapping[str, Any]) -> int:
+    """Return how many slices a file can have; an InputError that none is left names the file."""
     try:
-        return slice_geometry(origin.ras_shape, origin.spacing_mm, **settings)
+        return most_slices(origin.ras_shape[2], origin.spacing_mm[2], **settings)
     except InputError as fault:
         raise InputError(f"{origin.path}: {fault}") from fault
 
@@ -65,9 +65,9 @@ def read_scan(
     """
     volume, mask, faults = read_volume(scan.image), None, []
     try:
-        geometry_of(volume.origin, settings)
+        slice_geometry(volume.data != 0, volume.spacing_mm, **settings)
     except InputError as fault:
-        faults += fault.args
+        faults.append(f"{scan.image}: {fault}")
     try:
         mask = None if scan.mask is None else read_mask(scan.mask, volume)
     except InputError as fault:

@@ -9,7 +9,7 @@ from typing import Any
 from cradl_jax.data.scans.layouts import Scan
 from cradl_jax.errors import InputError
 
-PREPROCESSING = 1
+PREPROCESSING = 2
 """Raised whenever the same scans and settings give other slices than before."""
 TAIL_BYTES = 1 << 16
 

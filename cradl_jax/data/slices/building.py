@@ -28,14 +28,14 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 import cradl_jax
-from cradl_jax.data.scans.checks import Annotated, empty_masks, geometry_of, read_scan
+from cradl_jax.data.scans.checks import Annotated, empty_masks, most_slices_of, read_scan
 from cradl_jax.data.scans.fingerprint import file_fingerprints, fingerprint_of_records
 from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.volumes import read_origin
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices import journal
 from cradl_jax.data.slices.journal import Shard, relative
-from cradl_jax.data.slices.preprocess import SliceGeometry, Slices, normalized_slices
+from cradl_jax.data.slices.preprocess import Slices, normalized_slices
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.data.slices.store import (
     ARRAYS,
@@ -61,19 +61,20 @@ class Job(NamedTuple):
         scans: of the data set.
         settings: see `slice_geometry`.
         annotated: which scans need a mask, see `checks.Annotated`; None makes no demand.
-        geometries: of the scans' slices.
+        reserved: rows for each scan's slices: as many as it has if the brain fills it. Those that
+            are not needed stay empty, and take no space on the disk.
     """
 
     path: Path
     scans: Sequence[Scan]
     settings: Mapping[str, Any]
     annotated: Annotated | None
-    geometries: Sequence[SliceGeometry]
+    reserved: Sequence[int]
 
     @property
     def starts(self) -> np.ndarray:
         """[scans + 1] int: the first row of each scan, and the number of all rows."""
-        return np.cumsum([0, *(geometry.n_slices for geometry in self.geometries)])
+        return np.cumsum([0, *self.reserved])
 
     @property
     def partial(self) -> Path:
@@ -93,13 +94,13 @@ def build_store(
     *,
     workers: int,
     shard: Shard | None = None,
-    **settings: float | None,
+    **settings: Any,
 ) -> SliceStore | None:
     """Return the slice store at `path`, made from the scans unless it is there already.
 
     It is written to `<path>.partial` and renamed when it is complete. What is sliced already, by
-    this process or by shards, is kept if it is of the same scans and settings: `size`, `offset` and
-    `slice_spacing_mm` of `slice_geometry`. A number of `workers` slice a scan each at a time. A
+    this process or by shards, is kept if it is of the same scans and settings: those of
+    `slice_geometry`. A number of `workers` slice a scan each at a time. A
     shard slices its share of the scans; None slices all, or, if shards have begun, none: what they
     wrote becomes the store.
 
@@ -110,7 +111,6 @@ def build_store(
         InputError: If a scan cannot be used, the disk is too small, `path` is another folder, a
             shard's scans are missing, or shards have begun with other scans or settings.
     """
-    settings = {"slice_spacing_mm": None, **settings}
     if store := find_store(path, scans, **settings):
         return store
     job = plan_job(path, scans, settings, workers)
@@ -125,7 +125,7 @@ def plan_job(
     workers: int,
     annotated: Annotated | None = None,
 ) -> Job:
-    """Find where the slices of each scan will lie, from the headers alone; nothing is written.
+    """Find room for the slices of each scan, from the headers alone; nothing is written.
 
     Raises:
         InputError: If `path` is another folder, or headers are at fault. All faults are named.
@@ -136,12 +136,12 @@ def plan_job(
         )
     faults: list[str] = []
 
-    def geometry(scan: Scan) -> SliceGeometry:
-        return geometry_of(read_origin(scan.image), settings)
+    def room(scan: Scan) -> int:
+        return most_slices_of(read_origin(scan.image), settings)
 
-    geometries = list(map_scans(geometry, scans, workers, f"headers of {path.name}", faults))
+    reserved = list(map_scans(room, scans, workers, f"headers of {path.name}", faults))
     raise_faults(faults)
-    return Job(path, scans, settings, annotated, geometries)
+    return Job(path, scans, settings, annotated, reserved)
 
 
 def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
@@ -167,8 +167,7 @@ def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
 
 def _prepare(job: Job) -> None:
     """Make the arrays, unless those of the same scans and settings are there."""
-    n_slices = [geometry.n_slices for geometry in job.geometries]
-    plan = journal.plan(job.path, job.scans, job.settings, n_slices)
+    plan = journal.plan(job.path, job.scans, job.settings, job.reserved)
     if journal.read_plan(job.path) == plan:
         return
     if journal.shards_begun(job.path) > 1:
@@ -177,7 +176,7 @@ def _prepare(job: Job) -> None:
             "none is at work any more, remove that folder"
         )
     shutil.rmtree(job.partial, ignore_errors=True)
-    shape = (sum(n_slices), job.settings["size"], job.settings["size"])
+    shape = (sum(job.reserved), job.settings["size"], job.settings["size"])
     pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
     require_space(job.path.parent, math.prod(shape) * pixel_bytes, f"{shape[0]} slices")
     journal.work(job.path).mkdir(parents=True)
@@ -230,13 +229,16 @@ def _write_scan(job: Job, number: int) -> journal.Line:
         "mean": mean,
         "std": std,
         "affine": volume.affine.tolist(),
-        **asdict(job.geometries[number]),
+        **asdict(slices.geometry),
     }
     return {
         "scan": number,
         "stamps": stamps,
         "record": record,
-        "index": list(zip(slices.z_index.tolist(), slices.position.tolist(), strict=True)),
+        "index": [
+            (int(job.starts[number] + k), int(slices.z_index[k]), float(slices.position[k]))
+            for k in np.flatnonzero(slices.counted)
+        ],
         "marked": 0 if mask is None else int(np.count_nonzero(mask)),
         "description": describe(volume)._asdict() if scan.split == "train" else None,
     }
@@ -298,27 +300,30 @@ def _complete(job: Job, lines: Sequence[journal.Line]) -> None:
     """Write what a store has beside its arrays, the checksums last."""
     with (job.partial / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["scan", "subject", "split", "z", "position"])
+        writer.writerow(["row", "scan", "subject", "split", "z", "position"])
         for number, (scan, line) in enumerate(zip(job.scans, lines, strict=True)):
-            for z, position in line["index"]:
-                writer.writerow([number, scan.subject, scan.split, z, np.float32(position)])
+            for row, z, position in line["index"]:
+                writer.writerow([row, number, scan.subject, scan.split, z, np.float32(position)])
     records = [line["record"] for line in lines]
     (job.partial / "scans.json").write_text(json.dumps(records, indent=1))
     descriptions = [line["description"] for line in lines if line["description"] is not None]
     (job.partial / DESCRIPTIONS).write_text(json.dumps(descriptions))
-    manifest = json.dumps(_manifest(job, records), indent=1)
+    manifest = json.dumps(
+        _manifest(job, records, sum(len(line["index"]) for line in lines)), indent=1
+    )
     (job.partial / "manifest.json").write_text(manifest)
     with tqdm(desc=f"checksums of {job.path.name}", unit="B", unit_scale=True) as bar:
         write_checksums(job.partial, progress=bar.update)
 
 
-def _manifest(job: Job, records: Sequence[dict]) -> dict:
+def _manifest(job: Job, records: Sequence[dict], slices: int) -> dict:
     return {
         "format": FORMAT,
         "fingerprint": fingerprint_of_records(records, job.settings),
         "settings": dict(job.settings),
         "scans": dict(Counter(str(scan.split) for scan in job.scans)),
-        "slices": int(job.starts[-1]),
+        "slices": slices,
+        "rows": int(job.starts[-1]),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import write_image
-from cradl_jax.data.slices.preprocess import SliceGeometry
+from cradl_jax.data.slices.preprocess import SliceGeometry, slice_layers
 from cradl_jax.errors import InputError
 
 LAYERS = 32  # of the volume filled at once: bounds the memory for what lies between
@@ -71,13 +71,10 @@ def to_volume(
 
 def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
     """Return [n]: heights of the slices' centers in the space of `affine`, from R, A, S indices."""
-    stack = geometry.n_slices + 2 * geometry.offset
-    number = np.arange(geometry.n_slices) + geometry.offset - (stack - 1) / 2
-    center = (np.array(geometry.shape) - 1) / 2
-    center[:2] += np.divide(geometry.center_mm, geometry.spacing_mm[:2])
-    points = np.tile(center, (geometry.n_slices, 1))
-    points[:, 2] += number * geometry.slice_mm / geometry.spacing_mm[2]
-    return apply_affine(affine, points)[:, 2]
+    middle = np.divide(geometry.center_mm[:2], geometry.spacing_mm[:2]) - 0.5
+    points = np.empty((geometry.n_slices, 3))
+    points[:, :2], points[:, 2] = middle, slice_layers(geometry)
+    return apply_affine(affine, points + geometry.first)[:, 2]
 
 
 def to_scan_grid(volume: np.ndarray, origin: Origin) -> np.ndarray:
@@ -133,22 +130,26 @@ def _image_like(data: np.ndarray, origin: Origin) -> nib.Nifti1Image:
 
 def _interpolation(geometry: SliceGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights [X, size], [Y, size], [Z, n] of columns, rows and slices in the voxels."""
-    (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
-    size, n_slices = geometry.size, geometry.n_slices
-    middle = (size - 1) / 2 - np.divide(geometry.center_mm, geometry.pixel_mm)
-    columns = _weights(width, right / geometry.pixel_mm, size, middle[0])[:, ::-1]
-    rows = _weights(height, anterior / geometry.pixel_mm, size, middle[1])[:, ::-1]
-    layers = _weights(depth, superior / geometry.slice_mm, n_slices, (n_slices - 1) / 2)
-    columns, rows, layers = map(np.ascontiguousarray, (columns, rows, layers))
+    columns, rows, layers = (
+        _weights((((np.arange(voxels) - first + 0.5) * spacing) - center) / step, n, spacing / step)
+        for voxels, first, spacing, center, n, step in zip(
+            *(geometry.shape, geometry.first, geometry.spacing_mm, geometry.center_mm),
+            (geometry.size, geometry.size, geometry.n_slices),
+            (geometry.pixel_mm, geometry.pixel_mm, geometry.slice_mm),
+            strict=True,
+        )
+    )
+    columns, rows, layers = map(np.ascontiguousarray, (columns[:, ::-1], rows[:, ::-1], layers))
     return columns, rows, layers
 
 
-def _weights(n_out: int, step: float, n_in: int, center: float) -> np.ndarray:
-    """Return [n_out, n_in] float32: weights of samples in positions `step` apart around `center`.
+def _weights(position: np.ndarray, n_in: int, step: float) -> np.ndarray:
+    """Return [n_out, n_in] float32: weights of `n_in` samples in positions [n_out] `step` apart.
 
-    A row sums to 1, or to 0 if its position lies beyond the cells around the samples.
+    Positions are in distances of samples, from the middle of these. A row sums to 1, or to 0 if its
+    position lies beyond the cells around the samples.
     """
-    position = (np.arange(n_out) - (n_out - 1) / 2) * step + center
+    position = position + (n_in - 1) / 2
     distance = np.abs(position[:, None] - np.arange(n_in))
     weights = np.clip(1 - distance / max(1, step), 0, None)
     weights[weights < 1e-6] = 0  # rounding: a voxel at a sample's center takes that sample alone

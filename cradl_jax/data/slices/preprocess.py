@@ -5,19 +5,30 @@ patient's right, so that mirroring left and right flips the last axis; slice 0 i
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from cradl_jax.errors import InputError
 from cradl_jax.intensity import CLIP
+
+LEAST_BRAIN = 0.02
+"""Share of the largest slice's brain that a slice needs to count. It leaves out blank slices and
+the brain's tips, 3 cm2 and less of an adult's."""
+
+Span = Literal["brain", "volume"]
+"""What a stack of slices spans: the brain, without slices that have less than `LEAST_BRAIN`; or the
+whole volume, blank slices included, as Table 1 of the paper counts."""
 
 
 @dataclass(frozen=True)
 class SliceGeometry:
     """Where the slices of one volume lie, enough to map them back onto its voxels.
 
-    A slice shows a square of `size * pixel_mm` millimeters around `center_mm`. Slice k of the
-    `n_slices` is `slice_mm` thick; it is number `offset + k` of a stack centered on the volume.
+    Slice k of the `n_slices` is number `offset + k` of a stack. Places are measured along R, A and
+    S from the lower edges of the voxel `first`, where the brain begins, so that they do not depend
+    on how much empty space is around it.
     """
 
     shape: tuple[int, int, int]
@@ -28,8 +39,11 @@ class SliceGeometry:
     slice_mm: float
     offset: int
     n_slices: int
-    center_mm: tuple[float, float] = (0.0, 0.0)
-    """Middle of the slices along R and A, from the volume's middle."""
+    first: tuple[int, int, int]
+    extent: tuple[int, int, int]
+    """Voxels from the brain's beginning to its end, see `brain_box`."""
+    center_mm: tuple[float, float, float]
+    """Middle of the stack; that of the slices along R and A."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,8 @@ class Slices:
     """[n, size, size] bool."""
     masks: np.ndarray
     """[n, size, size] bool, the anomaly annotation."""
+    counted: np.ndarray
+    """[n] bool: slices with brain enough, see `Span`; the others are not looked at."""
     z_index: np.ndarray
     """[n] int, number of the slice in the stack before the end slices were dropped."""
     position: np.ndarray
@@ -49,73 +65,83 @@ class Slices:
     geometry: SliceGeometry
 
 
-def slice_geometry(
-    shape: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    *,
-    size: int,
-    offset: int,
-    slice_spacing_mm: float | None = None,
-    pixel_mm: float | None = None,
-    center_mm: tuple[float, float] = (0.0, 0.0),
-) -> SliceGeometry:
-    """Return the geometry of the slices of a volume.
+def brain_box(brain: np.ndarray) -> tuple[slice, slice, slice]:
+    """Find where the brain lies along R, A and S, in voxels.
 
-    Args:
-        shape: Voxels along R, A and S.
-        spacing_mm: Distance of neighboring voxels along R, A and S.
-        size: Height and width of a slice in pixels.
-        offset: Number of slices left out at each end.
-        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
-        pixel_mm: Side of a pixel, so that volumes of any field of view show the brain at one
-            scale; None makes the slice as wide as the volume.
-        center_mm: See `plane_center`.
+    It begins and ends with a layer of at least `LEAST_BRAIN` of the largest one, so that specks
+    which brain extraction left do not count.
+    """
+    plane, box = np.count_nonzero(brain, axis=2), []
+    for counts in (plane.sum(1), plane.sum(0), np.count_nonzero(brain, axis=(0, 1))):
+        layers = np.flatnonzero(counts >= LEAST_BRAIN * counts.max())
+        box.append(slice(int(layers[0]), int(layers[-1]) + 1))
+    return tuple(box)
+
+
+def most_slices(
+    layers: int,
+    layer_mm: float,
+    *,
+    offset: int = 0,
+    slice_spacing_mm: float | None = None,
+    **_: object,
+) -> int:
+    """Return how many slices of so many layers of voxels remain if `offset` are left out at an end.
 
     Raises:
         InputError: If no slice is left.
     """
-    right, anterior, _ = (float(n * s) for n, s in zip(shape, spacing_mm, strict=True))
-    slice_mm = float(slice_spacing_mm or spacing_mm[2])
-    stack = int(shape[2] * spacing_mm[2] / slice_mm + 1e-3)
+    slice_mm = slice_spacing_mm or layer_mm
+    stack = int(layers * layer_mm / slice_mm + 1e-3)
     if stack <= 2 * offset:
         raise InputError(
             f"expected more than {2 * offset} axial slices, because {offset} are left out at each "
             f"end, found {stack} of {slice_mm:g} mm; lower the offset or check the scan's axes"
         )
-    (x, y, z), (dx, dy, dz) = map(int, shape), map(float, spacing_mm)
-    return SliceGeometry(
-        shape=(x, y, z),
-        spacing_mm=(dx, dy, dz),
-        size=size,
-        pixel_mm=pixel_mm or max(right, anterior) / size,
-        slice_mm=slice_mm,
-        offset=offset,
-        n_slices=stack - 2 * offset,
-        center_mm=center_mm,
-    )
+    return stack - 2 * offset
 
 
-def plane_center(
-    brain: np.ndarray, spacing_mm: tuple[float, float, float], side_mm: float
-) -> tuple[float, float]:
-    """Find the middle of slices of `side_mm`, along R and A, from the volume's middle in mm.
+def slice_geometry(
+    brain: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    *,
+    size: int,
+    field_mm: float,
+    offset: int = 0,
+    slice_spacing_mm: float | None = None,
+    span: Span = "brain",
+) -> SliceGeometry:
+    """Return the geometry of the slices of a volume; they are centered on the brain.
 
-    It is the volume's middle where the slice is as wide as the volume or wider. Where the volume is
-    cropped it is the middle of the box of `brain` ([X, Y, Z] bool, true somewhere), or, if the box
-    is wider than the slice, the brain's center of mass, which a speck far away hardly moves.
+    Args:
+        brain: [X, Y, Z] bool along R, A and S, true somewhere.
+        spacing_mm: Distance of neighboring voxels along R, A and S.
+        size: Height and width of a slice in pixels.
+        field_mm: The same in millimeters, so that every volume shows the brain at one scale.
+        offset: Number of slices left out at each end of the stack.
+        slice_spacing_mm: Distance of neighboring slices; None keeps that of the volume.
+        span: What the stack spans.
+
+    Raises:
+        InputError: If no slice is left.
     """
-    plane, center = np.count_nonzero(brain, axis=2), []
-    for counts, step in ((plane.sum(1), spacing_mm[0]), (plane.sum(0), spacing_mm[1])):
-        edges = (np.arange(len(counts) + 1) - len(counts) / 2) * step
-        layers, widest = np.flatnonzero(counts), side_mm + 1e-3 * step
-        low, high = edges[layers[0]], edges[layers[-1] + 1]
-        if len(counts) * step <= widest:
-            center.append(0.0)
-        elif high - low <= widest:
-            center.append(float(low + high) / 2)
-        else:
-            center.append(float(np.average(edges[:-1] + step / 2, weights=counts)))
-    return tuple(center)
+    x, y, z = map(float, spacing_mm)
+    box = brain_box(brain)
+    first, extent = tuple(one.start for one in box), tuple(one.stop - one.start for one in box)
+    bottom, layers = (-first[2], brain.shape[2]) if span == "volume" else (0, extent[2])
+    n_slices = most_slices(layers, z, offset=offset, slice_spacing_mm=slice_spacing_mm)
+    return SliceGeometry(
+        shape=(brain.shape[0], brain.shape[1], brain.shape[2]),
+        spacing_mm=(x, y, z),
+        size=size,
+        pixel_mm=field_mm / size,
+        slice_mm=float(slice_spacing_mm or z),
+        offset=offset,
+        n_slices=n_slices,
+        first=first,
+        extent=extent,
+        center_mm=(extent[0] * x / 2, extent[1] * y / 2, (bottom + layers / 2) * z),
+    )
 
 
 def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
@@ -160,73 +186,93 @@ def slice_volume(
     mask: np.ndarray | None,
     spacing_mm: tuple[float, float, float],
     *,
-    pixel_mm: float | None = None,
+    span: Span = "brain",
     **settings,
 ) -> Slices:
     """Cut a volume into axial slices of `size` x `size` pixels, keeping the aspect ratio in mm.
 
     A pixel is the mean of the brain's voxels over its area (and over the slice's thickness, if the
     stack is resampled). It belongs to the brain, or to the mask, if that covers half of it or more.
+    Empty space around the brain changes no bit of the images, unless the stack spans the volume.
 
     Args:
         data: [X, Y, Z] float32 along R, A and S, 0 outside the brain.
         brain: [X, Y, Z] bool, true somewhere.
         mask: [X, Y, Z] bool, or None for a healthy volume.
         spacing_mm: Distance of neighboring voxels.
-        pixel_mm: Side of a pixel, the slices around `plane_center`; None shows the whole volume.
-        **settings: `size`, `offset` and `slice_spacing_mm`, see `slice_geometry`.
+        span: What the stack spans.
+        **settings: `size`, `field_mm`, `offset` and `slice_spacing_mm`, see `slice_geometry`.
 
     Raises:
         InputError: If no slice is left.
     """
-    if pixel_mm:
-        settings["center_mm"] = plane_center(brain, spacing_mm, settings["size"] * pixel_mm)
-    geometry = slice_geometry(data.shape, spacing_mm, pixel_mm=pixel_mm, **settings)
+    geometry = slice_geometry(brain, spacing_mm, span=span, **settings)
     coverage = _area_means(brain, geometry)
     brains = coverage >= 0.5
     images = np.zeros_like(coverage)
     np.divide(_area_means(data, geometry), coverage, out=images, where=brains)
     np.clip(images, data.min(), data.max(), out=images, where=brains)  # of rounding
     masks = np.zeros_like(brains) if mask is None else _area_means(mask, geometry) >= 0.5
-    z_index = geometry.offset + np.arange(geometry.n_slices)
-    return Slices(images, brains, masks, z_index, _position(brain, z_index, geometry), geometry)
+    pixels = np.count_nonzero(brains, axis=(1, 2))
+    return Slices(
+        images=images,
+        brains=brains,
+        masks=masks,
+        counted=(pixels >= max(1, LEAST_BRAIN * pixels.max())) | (span == "volume"),
+        z_index=geometry.offset + np.arange(geometry.n_slices),
+        position=_position(geometry),
+        geometry=geometry,
+    )
 
 
-def overlap(
-    n_in: int, spacing_in: float, n_out: int, spacing_out: float, shift: float = 0.0
-) -> np.ndarray:
+def overlap(edges_in: np.ndarray, edges_out: np.ndarray) -> np.ndarray:
     """Return [n_out, n_in] float32: the share of an output cell that each input cell covers.
 
-    The center of the output cells lies `shift` beyond that of the input cells. A row sums to 1
-    where the input covers the cell.
+    Cells lie between neighboring edges, [n_in + 1] and [n_out + 1], which ascend evenly. A row sums
+    to 1 where the input covers the cell.
     """
-    edges_in = (np.arange(n_in + 1) - n_in / 2) * spacing_in
-    edges_out = (np.arange(n_out + 1) - n_out / 2) * spacing_out + shift
     upper = np.minimum(edges_out[1:, None], edges_in[None, 1:])
     lower = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
-    return (np.clip(upper - lower, 0, None) / spacing_out).astype(np.float32)
+    return (np.clip(upper - lower, 0, None) / (edges_out[1] - edges_out[0])).astype(np.float32)
 
 
 def _area_means(volume: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
-    """Return [n, size, size] float32: means of `volume` over each pixel, 0 beyond its edge."""
-    (width, height, depth), (right, anterior, superior) = geometry.shape, geometry.spacing_mm
-    stack = geometry.n_slices + 2 * geometry.offset
-    middle = geometry.center_mm
-    columns = overlap(width, right, geometry.size, geometry.pixel_mm, middle[0])[::-1]
-    rows = overlap(height, anterior, geometry.size, geometry.pixel_mm, middle[1])[::-1]
+    """Return [n, size, size] float32: means of `volume` over each pixel, 0 beyond its edge.
+
+    Sums run over the box of what is not 0, so that they are the same in any field of view.
+    """
+    size, stack = geometry.size, geometry.n_slices + 2 * geometry.offset
+    found = ndimage.find_objects((volume != 0).view(np.uint8))
+    if not found:
+        return np.zeros((geometry.n_slices, size, size), np.float32)
+    pixel = (geometry.pixel_mm, geometry.pixel_mm, geometry.slice_mm)
+    columns, rows, layers = (
+        overlap(
+            (np.arange(one.start, one.stop + 1) - first) * spacing,
+            (np.arange(n + 1) - n / 2) * step + center,
+        )
+        for one, first, spacing, n, step, center in zip(
+            *(found[0], geometry.first, geometry.spacing_mm),
+            *((size, size, stack), pixel, geometry.center_mm),
+            strict=True,
+        )
+    )
     kept = slice(geometry.offset, geometry.offset + geometry.n_slices)
-    layers = overlap(depth, superior, stack, geometry.slice_mm)[kept]
     columns, rows, volume = (
-        np.ascontiguousarray(x, dtype=np.float32) for x in (columns, rows, volume.T)
+        np.ascontiguousarray(x, dtype=np.float32)
+        for x in (columns[::-1], rows[::-1], volume[found[0]].T)
     )  # other strides would keep the products from BLAS
-    return np.tensordot(layers, rows @ volume @ columns.T, axes=1)
+    return np.tensordot(layers[kept], rows @ volume @ columns.T, axes=1)
 
 
-def _position(brain: np.ndarray, z_index: np.ndarray, geometry: SliceGeometry) -> np.ndarray:
+def slice_layers(geometry: SliceGeometry) -> np.ndarray:
+    """Return [n]: heights of the slices' centers in layers of voxels, 0 that of the first one."""
+    number = np.arange(geometry.n_slices) - (geometry.n_slices - 1) / 2
+    height_mm = geometry.center_mm[2] + number * geometry.slice_mm
+    return height_mm / geometry.spacing_mm[2] - 0.5
+
+
+def _position(geometry: SliceGeometry) -> np.ndarray:
     """Return [n] float32: height of each slice between the brain's lowest and highest layer."""
-    layers = np.flatnonzero(brain.any(axis=(0, 1)))
-    stack = geometry.n_slices + 2 * geometry.offset
-    layer_mm = (layers[[0, -1]] + 0.5 - geometry.shape[2] / 2) * geometry.spacing_mm[2]
-    slice_mm = (z_index + 0.5 - stack / 2) * geometry.slice_mm
-    height = (slice_mm - layer_mm[0]) / max(layer_mm[1] - layer_mm[0], geometry.spacing_mm[2])
+    height = slice_layers(geometry) / max(geometry.extent[2] - 1, 1)
     return np.clip(height, 0, 1).astype(np.float32)

@@ -1,9 +1,9 @@
 """The slice store: all slices of a data set on disk, as memory-mapped arrays.
 
 A folder with `images.npy` float32, `brains.npy` and `masks.npy` bool, each [N, H, W]; `index.csv`
-with a row a slice; `scans.json` with files, affine, geometry and intensity moments of each scan;
-`descriptions.json`, what each training scan looks like, see `scan_statistics`, in a file of its own
-since only thresholds need it; `manifest.json` with the fingerprint of what it was made from;
+with the row of each slice in them; `scans.json` with files, affine, geometry and intensity moments
+of each scan; `descriptions.json`, what each training scan looks like, see `scan_statistics`, in a
+file of its own since few need it; `manifest.json` with the fingerprint of what it was made from;
 `SHA256SUMS`, see `integrity`.
 """
 
@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.integrity import SUMS, check
 from cradl_jax.storage.reading import DAMAGED_ARRAYS
 
-FORMAT = 3
+FORMAT = 4
 """Of stores, finished or not; this version cannot read those of another number."""
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)
@@ -35,7 +36,10 @@ FILES = {*(f"{name}.npy" for name in ARRAYS), *TABLES, DESCRIPTIONS, SUMS, WORK}
 
 @dataclass(frozen=True)
 class SliceStore:
-    """The slices of a data set; slices of one scan lie together, from the lowest to the highest."""
+    """The slices of a data set; slices of one scan lie together, from the lowest to the highest.
+
+    Some of the N rows may be empty: they belong to no split and to no scan. Take those of `rows`.
+    """
 
     path: Path
     images: np.memmap
@@ -45,13 +49,13 @@ class SliceStore:
     masks: np.ndarray
     """[N, H, W] bool, the annotated anomalies, memory-mapped."""
     scans: np.ndarray
-    """[N] int, number of the slice's scan in `records`."""
+    """[N] int, number of the slice's scan in `records`, -1 of an empty row."""
     subjects: np.ndarray
     """[N] str."""
     splits: np.ndarray
-    """[N] str."""
+    """[N] str, "" of an empty row."""
     z: np.ndarray
-    """[N] int, number of the slice in its volume, from the lowest."""
+    """[N] int, number of the slice in its stack, from the lowest."""
     position: np.ndarray
     """[N] float32 in [0, 1], height of the slice within its brain."""
     records: list[dict]
@@ -63,10 +67,6 @@ class SliceStore:
     def rows(self, split: str) -> np.ndarray:
         """Return [M] int: the slices of a split."""
         return np.flatnonzero(self.splits == split)
-
-    def pixel_mm(self, split: str) -> float:
-        """Return the side of a pixel in millimeters, the median over the scans of a split."""
-        return float(np.median([r["pixel_mm"] for r in self.records if r["split"] == split]))
 
     def release(self) -> None:
         """Give back the memory of what was read so far; it is read again when it is needed."""
@@ -86,18 +86,17 @@ def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:
     return np.concatenate([np.zeros(0, int), *counts]) > 5
 
 
-def find_store(path: Path, scans: Sequence[Scan], **settings: float | None) -> SliceStore | None:
+def find_store(path: Path, scans: Sequence[Scan], **settings: Any) -> SliceStore | None:
     """Open the store at `path` if it is complete and was made from these scans and settings.
 
-    The settings are `size`, `offset` and `slice_spacing_mm` of `slice_geometry`. What a process
-    that was killed while it completed the store left in it is removed.
+    The settings are of `slice_geometry`. What a process that was killed while it completed the
+    store left in it is removed.
     """
     try:
         store = open_store(path)
     except InputError:
         return None
-    expected = fingerprint(scans, {"slice_spacing_mm": None, **settings})
-    if store.manifest["fingerprint"] != expected:
+    if store.manifest["fingerprint"] != fingerprint(scans, settings):
         return None
     shutil.rmtree(path / WORK, ignore_errors=True)
     return store
@@ -112,38 +111,47 @@ def open_store(path: Path) -> SliceStore:
     try:
         check(path, "build the store again", TABLES)
         manifest = json.loads((path / "manifest.json").read_text())
+        if manifest.get("format") != FORMAT:
+            raise InputError(
+                f"{path}: expected a slice store of format {FORMAT}, whose slices are centered on "
+                f"the brain, found {manifest.get('format', 'an earlier one')}; build it again with "
+                "the same command"
+            )
         arrays = {
             name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ARRAYS
         }
         with (path / "index.csv").open(newline="", encoding="utf-8") as file:
             index = list(csv.DictReader(file))
+        rows = np.array([line["row"] for line in index], dtype=int)
+
+        def column(name: str, dtype: type, empty: Any) -> np.ndarray:
+            values = np.array([line[name] for line in index], dtype=dtype)
+            filled = np.full(manifest["rows"], empty, dtype=values.dtype)
+            filled[rows] = values
+            return filled
+
         store = SliceStore(
             path=path,
             **arrays,
-            scans=np.array([row["scan"] for row in index], dtype=int),
-            subjects=np.array([row["subject"] for row in index], dtype=str),
-            splits=np.array([row["split"] for row in index], dtype=str),
-            z=np.array([row["z"] for row in index], dtype=int),
-            position=np.array([row["position"] for row in index], dtype=np.float32),
+            scans=column("scan", int, -1),
+            subjects=column("subject", str, ""),
+            splits=column("split", str, ""),
+            z=column("z", int, -1),
+            position=column("position", np.float32, 0),
             records=json.loads((path / "scans.json").read_text()),
             manifest=manifest,
         )
-        shape = (len(index), manifest["settings"]["size"], manifest["settings"]["size"])
-        if manifest["slices"] != len(index) or any(a.shape != shape for a in arrays.values()):
+        shape = (manifest["rows"], manifest["settings"]["size"], manifest["settings"]["size"])
+        if manifest["slices"] != len(set(rows)) or any(a.shape != shape for a in arrays.values()):
             raise ValueError(f"{len(index)} slices in index.csv, another number elsewhere")
         if any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
             raise ValueError("arrays of another type")
-        if not np.isin(store.scans, np.arange(len(store.records))).all():
+        if not np.isin(store.scans[rows], np.arange(len(store.records))).all():
             raise ValueError("slices of scans that scans.json lacks")
     except DAMAGED as fault:
         raise InputError(
             f"{path}: expected a complete slice store, found none or a damaged one "
             f"({cause(fault)}); build it again"
         ) from fault
-    if manifest.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: expected a slice store of format {FORMAT}, found "
-            f"{manifest.get('format', 'an earlier one')}; build it again with the same command"
-        )
     return store

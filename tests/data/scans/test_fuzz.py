@@ -95,7 +95,7 @@ def check_volume(folder: Path, name: str, damages: list) -> None:
             warnings.simplefilter("error", RuntimeWarning)
             volume = read_volume(path)
         slices, mean, std = normalized_slices(
-            volume.data, None, volume.spacing_mm, size=16, offset=1
+            volume.data, None, volume.spacing_mm, size=16, field_mm=48.0
         )
     except InputError as fault:
         assert str(fault).isprintable()

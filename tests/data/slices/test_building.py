@@ -25,8 +25,7 @@ from experiments.study.preprocessing import shard_named
 from tests.helpers.scans import brain, write
 
 REPOSITORY = Path(__file__).parents[3]
-HOW = {"size": 12, "offset": 2}
-FULL = {**HOW, "slice_spacing_mm": None}
+HOW = {"size": 12, "field_mm": 48.0, "offset": 1, "slice_spacing_mm": None}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def test_missing_shards_are_named_at_the_merge_and_then_it_merges(tmp_path, scan
     )
     with pytest.raises(InputError, match=pattern):
         build_store(path, scans, **HOW, workers=1)
-    job = building.plan_job(path, scans, FULL, 1)
+    job = building.plan_job(path, scans, HOW, 1)
     for number in (2, 4):  # they are killed before the merge
         shard = Shard(number, 4)
         building._slice(job, shard, journal.begin(path, shard), 1)
@@ -115,14 +114,14 @@ def test_shards_of_other_scans_or_settings_are_refused_and_those_of_one_process_
 ):
     path = tmp_path / "set"
     build_store(path, scans, **HOW, workers=1, shard=Shard(1, 2))
-    for other, how in ((scans, {"size": 13, "offset": 2}), (scans[:-1], HOW), (scans[::-1], HOW)):
+    for other, how in ((scans, HOW | {"size": 13}), (scans[:-1], HOW), (scans[::-1], HOW)):
         for shard in (Shard(2, 2), None):
             with pytest.raises(
                 InputError, match=r"set\.partial: holds what shards sliced of other"
             ):
                 build_store(path, other, **how, workers=1, shard=shard)
     shutil.rmtree(path.with_name("set.partial"))
-    job = building.plan_job(path, scans, {**FULL, "offset": 1}, 1)
+    job = building.plan_job(path, scans, HOW | {"offset": 2}, 1)
     building._prepare(job)
     building._slice(job, Shard(), journal.begin(path, Shard()), 1)
     build_store(path, scans, **HOW, workers=1)
@@ -134,15 +133,15 @@ def test_a_scan_that_changed_is_sliced_again_and_a_damaged_line_is_not_believed(
     mine = [replace(scans[0], image=changed), *scans[1:]]
     path = tmp_path / "set"
     build_store(path, mine, **HOW, workers=1, shard=Shard(1, 2))
-    assert journal.sliced(path, mine, FULL) == {0, 2, 4, 6}
+    assert journal.sliced(path, mine, HOW) == {0, 2, 4, 6}
     write(changed, brain((20, 24, 14), seed=99))
-    assert journal.sliced(path, mine, FULL) == {2, 4, 6}
+    assert journal.sliced(path, mine, HOW) == {2, 4, 6}
     notes = path.with_name("set.partial") / "work" / "1-of-2.jsonl"
     lines = notes.read_text().split("\n")
     mean = json.loads(lines[2])["record"]["mean"]
     lines[2] = lines[2].replace(f"{mean}", f"{mean + 1}")
     notes.write_text("\n".join(lines)[:-100])  # the last one is cut
-    assert journal.sliced(path, mine, FULL) == {4}
+    assert journal.sliced(path, mine, HOW) == {4}
     for number in (2, 1):
         build_store(path, mine, **HOW, workers=1, shard=Shard(number, 2))
     expected = build_store(tmp_path / "other", mine, **HOW, workers=1)
@@ -164,7 +163,7 @@ def slow(*arguments):
     return read(*arguments)
 building.read_scan = slow
 building.build_store(
-    Path({str(path)!r}), scans, size=12, offset=2, workers=1,
+    Path({str(path)!r}), scans, **{HOW!r}, workers=1,
     shard=building.Shard(int(sys.argv[1]), 2),
 )
 """
@@ -181,7 +180,7 @@ building.build_store(
         for process in processes:
             process.kill()
             assert process.wait() == -signal.SIGKILL
-    done = journal.sliced(path, scans, FULL)
+    done = journal.sliced(path, scans, HOW)
     assert 3 <= len(done) < 7
     sliced = []
     original = building.read_scan

@@ -63,10 +63,11 @@ def test_a_blob_comes_back_where_it_was(
     scan = write(tmp_path / "scan.nii.gz", blob.astype(np.float32), affine)
 
     volume = read_volume(scan)
-    depth = volume.data.shape[2] * volume.spacing_mm[2]
+    depth = 8 * width if view else volume.data.shape[2] * volume.spacing_mm[2]
     assume(offset * (slice_mm or volume.spacing_mm[2]) < 0.1 * depth)  # the blob is not left out
     how = {"size": size, "offset": offset, "slice_spacing_mm": slice_mm}
-    how["pixel_mm"] = view and view * 8 * width / size
+    whole = max(np.multiply(volume.data.shape, volume.spacing_mm)[:2])
+    how["field_mm"] = view * 8 * width if view else whole
     inside = volume.data > 0 if view else np.ones(volume.data.shape, bool)
     slices = slice_volume(volume.data, inside, None, volume.spacing_mm, **how)
     geometry = slices.geometry
@@ -91,25 +92,27 @@ def test_a_blob_comes_back_where_it_was(
     spacing=st.tuples(*[st.floats(0.5, 1.5)] * 3),
     size=st.integers(3, 12),
     offset=st.integers(0, 3),
-    view=st.none() | st.floats(0.5, 2),
-    middle=st.tuples(*[st.floats(-9, 9)] * 2),
+    view=st.floats(0.5, 2),
+    around=st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 3),
+    span=st.sampled_from(["brain", "volume"]),
     seed=st.integers(0, 99),
 )
-def test_between_the_centers_it_is_linear(shape, spacing, size, offset, view, middle, seed):
-    thick = 2 * spacing[2]
-    how = {"size": size, "slice_spacing_mm": thick}
-    geometry = slice_geometry(shape, spacing, offset=0, **how)
-    if view:
-        how |= {"pixel_mm": view * geometry.pixel_mm, "center_mm": middle}
-    middle = middle if view else (0, 0)
-    if geometry.n_slices < 2 * offset + 2 or max(spacing[:2]) > geometry.pixel_mm * (view or 1):
-        return
-    geometry = slice_geometry(shape, spacing, offset=offset, **how)
+def test_between_the_centers_it_is_linear(shape, spacing, size, offset, view, around, span, seed):
+    """The brain is a box with empty voxels `around` it; slices are `view` times as wide as it."""
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(low, n - high) for (low, high), n in zip(around, shape, strict=True))] = True
+    thick, field_mm = 2 * spacing[2], view * max(np.multiply(shape, spacing)[:2])
+    assume(max(spacing[:2]) <= field_mm / size)
+    assume((shape[2] - (sum(around[2]) if span == "brain" else 0)) // 2 >= 2 * offset + 2)
+    how = {"size": size, "field_mm": field_mm, "slice_spacing_mm": thick, "span": span}
+    geometry = slice_geometry(inside, spacing, offset=offset, **how)
     maps = np.random.default_rng(seed).normal(size=(geometry.n_slices, size, size))
     pixels = (np.arange(size) - (size - 1) / 2) * geometry.pixel_mm
     heights = (np.arange(geometry.n_slices) - (geometry.n_slices - 1) / 2) * thick
     points = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
-    centers = (pixels + middle[0], pixels + middle[1], heights)
+    middle = [(low - high) / 2 * s for (low, high), s in zip(around, spacing, strict=True)]
+    middle[2] *= span == "brain"
+    centers = (pixels + middle[0], pixels + middle[1], heights + middle[2])
     inside = [np.clip(x, c[0], c[-1]) for x, c in zip(points, centers, strict=True)]
     linear = RegularGridInterpolator(centers[::-1], maps[:, ::-1, ::-1])
     x, y, z = np.meshgrid(*inside, indexing="ij")
@@ -117,12 +120,12 @@ def test_between_the_centers_it_is_linear(shape, spacing, size, offset, view, mi
     edges = size * geometry.pixel_mm / 2, geometry.n_slices * thick / 2
     expected[np.abs(points[0] - middle[0]) > edges[0] + 1e-5] = 0
     expected[:, np.abs(points[1] - middle[1]) > edges[0] + 1e-5] = 0
-    expected[..., np.abs(points[2]) > edges[1] + 1e-5] = 0
+    expected[..., np.abs(points[2] - middle[2]) > edges[1] + 1e-5] = 0
     np.testing.assert_allclose(to_volume(maps, geometry), expected, atol=1e-4)
 
 
 def test_slices_of_the_scan_itself_keep_their_values_and_dropped_ones_are_zero():
-    geometry = slice_geometry((8, 8, 12), (1, 1, 3), size=8, offset=2)
+    geometry = slice_geometry(np.ones((8, 8, 12), bool), (1, 1, 3), size=8, field_mm=8, offset=2)
     maps = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     volume = to_volume(maps, geometry)
     assert volume.dtype == np.float32
@@ -132,28 +135,31 @@ def test_slices_of_the_scan_itself_keep_their_values_and_dropped_ones_are_zero()
 
 def test_outside_the_brain_it_is_zero():
     inside = brain((20, 30, 16)) != 0
-    geometry = slice_geometry(inside.shape, (2, 1, 1), size=16, offset=1)
-    maps = np.ones((14, 16, 16))
-    expected = inside & (np.indices(inside.shape)[2] % 15 != 0)
+    geometry = slice_geometry(inside, (2, 1, 1), size=16, field_mm=40, offset=1)
+    (low, *_, high) = np.flatnonzero(inside.any((0, 1)))
+    maps = np.ones((high - low - 1, 16, 16))
+    expected = inside.copy()
+    expected[:, :, [low, high]] = False
     np.testing.assert_allclose(to_volume(maps, geometry, inside), expected, rtol=1e-6)
 
 
 def test_voxels_larger_than_pixels_hold_a_mean():
-    geometry = slice_geometry((4, 4, 4), (8, 8, 8), size=32, offset=0, slice_spacing_mm=1)
+    how = {"size": 32, "field_mm": 32, "slice_spacing_mm": 1}
+    geometry = slice_geometry(np.ones((4, 4, 4), bool), (8, 8, 8), **how)
     maps = np.random.default_rng(0).normal(5, 1, (32, 32, 32)).astype(np.float32)
     volume = to_volume(maps, geometry)
     assert volume.std() < 0.1 and abs(volume.mean() - 5) < 0.05
 
 
-@pytest.mark.parametrize("pixel_mm", [None, 0.5])
-def test_the_heights_of_slices_are_those_of_the_voxels_they_show(pixel_mm):
+@pytest.mark.parametrize("behind_mm", [5, 12])
+def test_the_heights_of_slices_are_those_of_the_voxels_they_show(behind_mm):
     shape, spacing = (10, 12, 21), (1.0, 1.0, 0.8)
     affine = np.diag([*spacing, 1])
     affine[:3, :3] = Rotation.from_euler("x", 20, degrees=True).as_matrix() * spacing
     affine[:3, 3] = 3, 4, 5
     heights = positions(shape, affine)[..., 2].astype(np.float32)
-    how = {"size": 11, "offset": 1, "slice_spacing_mm": 1.6, "pixel_mm": pixel_mm}
-    behind = np.indices(shape)[1] < (12 if pixel_mm is None else 5)
+    how = {"size": 11, "field_mm": 12, "offset": 1, "slice_spacing_mm": 1.6}
+    behind = np.indices(shape)[1] < behind_mm
     slices = slice_volume(heights, behind, None, spacing, **how)
     found = slice_heights_mm(slices.geometry, affine)
     middle = slices.images[:, 5, 4:7].mean(1)
@@ -161,7 +167,7 @@ def test_the_heights_of_slices_are_those_of_the_voxels_they_show(pixel_mm):
 
 
 def test_maps_of_another_scan_are_refused():
-    geometry = slice_geometry((8, 8, 12), (1, 1, 1), size=8, offset=2)
+    geometry = slice_geometry(np.ones((8, 8, 12), bool), (1, 1, 1), size=8, field_mm=8, offset=2)
     with pytest.raises(InputError, match=r"8x8 pixels for each of 8 slices.*\(7, 8, 8\)"):
         to_volume(np.zeros((7, 8, 8)), geometry)
     with pytest.raises(InputError, match=r"brain: expected.*\(8, 8, 12\).*\(8, 8, 11\)"):
@@ -272,9 +278,9 @@ def test_unfit_output_is_refused(tmp_path):
 
 
 def test_a_scan_of_the_papers_size_takes_little_time_and_memory():
-    geometry = slice_geometry((240, 240, 155), (1, 1, 1), size=128, offset=10)
+    inside = np.ones((240, 240, 155), bool)
+    geometry = slice_geometry(inside, (1, 1, 1), size=128, field_mm=224, offset=10)
     maps = np.ones((135, 128, 128), np.float32)
-    inside = np.ones(geometry.shape, bool)
     tracemalloc.start()
     start = time.perf_counter()
     volume = to_volume(maps, geometry, inside)

@@ -1,16 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from cradl_jax.data.slices.preprocess import (
+    LEAST_BRAIN,
+    brain_box,
     moments,
+    most_slices,
     normalize,
     normalized_slices,
     overlap,
-    plane_center,
     slice_geometry,
+    slice_layers,
     slice_volume,
 )
 from cradl_jax.errors import InputError
@@ -46,7 +51,9 @@ def test_moments_of_large_intensities_keep_their_accuracy():
     shift=st.floats(-20, 20),
 )
 def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_out, shift):
-    weights = overlap(n_in, spacing_in, n_out, spacing_out, shift)
+    edges_in = (np.arange(n_in + 1) - n_in / 2) * spacing_in
+    edges_out = (np.arange(n_out + 1) - n_out / 2) * spacing_out + shift
+    weights = overlap(edges_in, edges_out)
     samples = 400
     inner = (np.arange(n_out * samples) + 0.5) / samples * spacing_out + shift
     cell = np.floor((inner - n_out * spacing_out / 2) / spacing_in + n_in / 2).astype(int)
@@ -59,7 +66,7 @@ def test_overlap_integrates_each_cell_exactly(n_in, n_out, spacing_in, spacing_o
 def test_a_pixel_is_the_exact_mean_over_its_area(side, size, seed):
     data = np.random.default_rng(seed).normal(size=(side, side, 3)).astype(np.float32)
     replicate = np.ones(data.shape, bool)
-    slices = slice_volume(data, replicate, None, (1, 1, 1), size=size, offset=0)
+    slices = slice_volume(data, replicate, None, (1, 1, 1), size=size, field_mm=side)
     assert slices.brains.all()
     for z, image in enumerate(slices.images):
         shown = data[::-1, ::-1, z].T.astype(np.float64)
@@ -70,7 +77,7 @@ def test_a_pixel_is_the_exact_mean_over_its_area(side, size, seed):
 
 def test_anisotropic_pixels_keep_their_aspect_ratio():
     data = np.random.default_rng(0).uniform(1, 2, (12, 40, 5)).astype(np.float32)
-    slices = slice_volume(data, data != 0, None, (2.0, 1.0, 3.0), size=20, offset=1)
+    slices = slice_volume(data, data != 0, None, (2.0, 1.0, 3.0), size=20, field_mm=40, offset=1)
     assert slices.images.shape == (3, 20, 20)
     for image, in_brain, z in zip(slices.images, slices.brains, slices.z_index, strict=True):
         wide = np.pad(np.repeat(data[::-1, ::-1, z].T, 2, axis=1), ((0, 0), (8, 8)))
@@ -86,7 +93,7 @@ def test_rows_start_in_front_and_columns_at_the_patients_right():
     replicate = np.ones((16, 16, 4), bool)
 
     def show(data):
-        return slice_volume(data, replicate, None, (1, 1, 1), size=8, offset=0).images
+        return slice_volume(data, replicate, None, (1, 1, 1), size=8, field_mm=16).images
 
     assert (show(right)[:, :, 0] == 1).all() and show(right).sum() == 4 * 8
     assert (show(anterior)[:, 0, :] == 1).all() and show(anterior).sum() == 4 * 8
@@ -96,7 +103,8 @@ def test_rows_start_in_front_and_columns_at_the_patients_right():
 def test_swapping_left_and_right_mirrors_the_last_axis():
     data = brain((21, 26, 12))
     slices, mirrored = (
-        slice_volume(x, x != 0, x > 100, (1.5, 1, 1), size=13, offset=2) for x in (data, data[::-1])
+        slice_volume(x, x != 0, x > 100, (1.5, 1, 1), size=13, field_mm=30)
+        for x in (data, data[::-1])
     )
     np.testing.assert_allclose(mirrored.images, slices.images[..., ::-1], rtol=1e-5)
     np.testing.assert_array_equal(mirrored.brains, slices.brains[..., ::-1])
@@ -105,11 +113,11 @@ def test_swapping_left_and_right_mirrors_the_last_axis():
 def test_background_is_zero_and_the_edge_is_the_mean_of_the_brain_in_it():
     data = np.zeros((8, 8, 1), np.float32)
     data[2:6, 2:6] = 3
-    data[6, 2:6] = 9  # half of a pixel: belongs to the brain
-    data[1, 3] = 5  # a quarter: does not
-    slices = slice_volume(data, data != 0, None, (1, 1, 1), size=4, offset=0)
+    data[[1, 6], 2:6] = 9  # half of a pixel: belongs to the brain
+    data[1, 2] = 0  # what is left there, a quarter, does not
+    slices = slice_volume(data, data != 0, None, (1, 1, 1), size=4, field_mm=8)
     expected = np.zeros((4, 4))
-    expected[1:3, 1:3], expected[1:3, 0] = 3, 9
+    expected[1:3, 1:3], expected[1:3, 0], expected[1, 3] = 3, 9, 9
     np.testing.assert_array_equal(slices.images[0], expected)
     np.testing.assert_array_equal(slices.brains[0], expected > 0)
     assert not slices.masks.any()
@@ -126,8 +134,8 @@ def test_contract_of_a_slice(shape, spacing, size, slice_mm):
     data = brain(shape)
     inside = data != 0
     score = normalize(data, inside, *moments(data, inside))
-    how = {"size": size, "offset": 1, "slice_spacing_mm": slice_mm}
-    geometry = slice_geometry(shape, spacing, **how)
+    how = {"size": size, "field_mm": 40, "offset": 1, "slice_spacing_mm": slice_mm}
+    geometry = slice_geometry(inside, spacing, **how)
     slices = slice_volume(score, inside, score > 1, spacing, **how)
     n = geometry.n_slices
     for array, dtype in zip(
@@ -145,7 +153,7 @@ def test_masks_are_kept_where_they_cover_half_of_a_pixel():
     mask = np.zeros((8, 8, 1), bool)
     mask[4:6, 4:6] = mask[0, 0:2] = mask[7, 7] = True
     data = np.ones((8, 8, 1), np.float32)
-    shown = slice_volume(data, data > 0, mask, (1, 1, 1), size=4, offset=0).masks[0]
+    shown = slice_volume(data, data > 0, mask, (1, 1, 1), size=4, field_mm=8).masks[0]
     expected = np.zeros((4, 4), bool)
     expected[1, 1] = expected[3, 3] = True
     np.testing.assert_array_equal(shown, expected)
@@ -153,7 +161,7 @@ def test_masks_are_kept_where_they_cover_half_of_a_pixel():
 
 def test_the_stack_is_averaged_to_the_slice_spacing():
     data = np.random.default_rng(0).uniform(1, 2, (6, 6, 12)).astype(np.float32)
-    how = {"size": 6, "offset": 1}
+    how = {"size": 6, "field_mm": 6, "offset": 1}
     thick = slice_volume(data, data > 0, None, (1, 1, 0.7), slice_spacing_mm=1.4, **how)
     pairs = (data[..., ::2] + data[..., 1::2]) / 2
     same = slice_volume(pairs, pairs > 0, None, (1, 1, 1.4), **how)
@@ -163,90 +171,92 @@ def test_the_stack_is_averaged_to_the_slice_spacing():
 
 def test_the_geometry_tells_where_a_pixel_lies():
     shape, spacing = (20, 30, 10), (1.5, 1.2, 0.7)
-    how = {"size": 16, "offset": 1, "slice_spacing_mm": 1.4}
-    geometry = slice_geometry(shape, spacing, **how)
+    how = {"size": 16, "field_mm": 36, "offset": 1, "slice_spacing_mm": 1.4}
+    everywhere = np.ones(shape, bool)
+    geometry = slice_geometry(everywhere, spacing, **how)
     grid = np.meshgrid(
         *((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)),
         indexing="ij",
     )
     pixels = ((geometry.size - 1) / 2 - np.arange(geometry.size)) * geometry.pixel_mm
-    stack = geometry.n_slices + 2 * geometry.offset
-    heights = (np.arange(stack)[geometry.offset :][: geometry.n_slices] - (stack - 1) / 2) * 1.4
+    heights = (slice_layers(geometry) - 4.5) * 0.7
+    np.testing.assert_allclose(heights, [-1.4, 0, 1.4], atol=1e-12)
     expected = np.meshgrid(heights, pixels, pixels, indexing="ij")
-    replicate = np.ones(shape, bool)
     for millimeters, (axis, where) in zip(grid, ((2, 0.8), (1, 0.3), (0, 0.3)), strict=True):
-        slices = slice_volume(millimeters.astype(np.float32), replicate, None, spacing, **how)
+        slices = slice_volume(millimeters.astype(np.float32), everywhere, None, spacing, **how)
         interior = slices.brains & (np.abs(expected[2]) < 13.5) & (np.abs(expected[1]) < 16.5)
         assert interior.sum() > 100
         error = np.abs(slices.images - expected[axis])[interior].max()
         assert error < where, "a fraction of a voxel, for a box has no better accuracy"
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    plane=st.tuples(st.integers(12, 26), st.integers(12, 26)),
-    spacing=st.tuples(*[st.floats(0.5, 3)] * 3),
-    size=st.integers(4, 24),
-    slice_mm=st.none() | st.floats(0.5, 2),
-    replicate=st.booleans(),
-)
-def test_the_pixel_size_of_the_volume_itself_changes_nothing(
-    plane, spacing, size, slice_mm, replicate
-):
-    data = brain((*plane, 16)) + np.float32(replicate)
-    how = {"size": size, "offset": 1, "slice_spacing_mm": slice_mm}
-    expected, *_ = normalized_slices(data, data > 100, spacing, **how)
-    pixel_mm = slice_geometry(data.shape, spacing, **how).pixel_mm
-    found, *_ = normalized_slices(data, data > 100, spacing, **how, pixel_mm=pixel_mm)
-    assert found.geometry == expected.geometry and found.geometry.center_mm == (0, 0)
-    for name in ("images", "brains", "masks", "position"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-
-
-def cut_out(data, middle, side):
-    """A square of `side` voxels around `middle` (counted from the first edge), 0 beyond `data`."""
-    x, y = (round(m + side / 2) for m in middle)
-    padded = np.pad(data, ((side, side), (side, side), (0, 0)))
-    return padded[x : x + side, y : y + side]
+EMPTY = st.tuples(st.integers(0, 30), st.integers(0, 30))
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    plane=st.tuples(st.integers(10, 26), st.integers(10, 26)),
-    padding=st.tuples(*[st.tuples(st.integers(0, 30), st.integers(0, 30))] * 2),
-    size=st.integers(4, 16),
-    finer=st.sampled_from([1, 2, 4]),
+    padding=st.tuples(EMPTY, EMPTY, EMPTY),
+    spacing=st.tuples(*[st.floats(0.5, 3)] * 3),
+    size=st.integers(4, 24),
+    field_mm=st.floats(10, 80),
+    offset=st.integers(0, 3),
+    slice_mm=st.none() | st.floats(0.5, 2),
 )
-def test_a_given_pixel_size_pads_or_crops_around_the_volume_or_the_brain(
-    plane, padding, size, finer
-):
-    """As the whole of a square array that was cut out of the volume, or laid around it."""
-    data = np.pad(brain((*plane, 6)), (*padding, (0, 0))).repeat(2, 0).repeat(2, 1)
-    side, spacing, middle = 2 * finer * size, (0.5, 0.5, 2.0), []
-    for index, n in zip(np.nonzero(data)[:2], data.shape[:2], strict=True):
-        low, high = index.min(), index.max() + 1
-        around_brain = (low + high) / 2 if high - low <= side else index.mean() + 0.5
-        middle.append(n / 2 if n <= side else around_brain)
-    how = {"size": size, "offset": 1}
-    found = slice_volume(data, data != 0, data > 100, spacing, **how, pixel_mm=finer)
-    expected = [(m - n / 2) / 2 for m, n in zip(middle, data.shape[:2], strict=True)]
-    np.testing.assert_allclose(found.geometry.center_mm, expected, atol=1e-9)
-    if np.array_equal(middle, np.rint(middle)):  # or else no voxels fill the square
-        square = cut_out(data, middle, side)
-        expected = slice_volume(square, square != 0, square > 100, spacing, **how)
-        assert expected.geometry.pixel_mm == finer
-        np.testing.assert_allclose(found.images, expected.images, rtol=1e-5)
-        np.testing.assert_array_equal(found.brains, expected.brains)
-        np.testing.assert_array_equal(found.masks, expected.masks)
+def test_empty_space_on_any_side_changes_no_bit(padding, spacing, size, field_mm, offset, slice_mm):
+    """The brain cut out of its field of view, and within a larger one."""
+    how = {"size": size, "field_mm": field_mm, "offset": offset, "slice_spacing_mm": slice_mm}
+    data = brain((16, 20, 14))
+    assume(8 * spacing[2] > (2 * offset + 1) * (slice_mm or spacing[2]))
+    filled = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(data))
+    tight, wide = data[filled], np.pad(data, padding)
+    expected, *moments_tight = normalized_slices(tight, tight > 100, spacing, **how)
+    found, *moments_wide = normalized_slices(wide, wide > 100, spacing, **how)
+    assert moments_wide == moments_tight
+    for name in ("images", "brains", "masks", "counted", "z_index", "position"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    place = found.geometry
+    assert replace(place, first=expected.geometry.first, shape=tight.shape) == expected.geometry
+    added = [before + one.start for (before, _), one in zip(padding, filled, strict=True)]
+    np.testing.assert_array_equal(np.subtract(place.first, expected.geometry.first), added)
 
 
-def test_a_speck_far_from_the_brain_does_not_move_it_out_of_the_slice():
-    inside = np.zeros((90, 40, 5), bool)
-    inside[50:70, 10:30] = True
-    assert plane_center(inside, (2, 2, 2), 60) == (30, 0)
-    inside[0, 20, 2] = True
-    right, anterior = plane_center(inside, (2, 2, 2), 60)
-    assert abs(right - 30) < 0.1 and anterior == 0
+def test_an_annotation_beyond_the_brain_stays_where_it_is():
+    data, mask = np.zeros((12, 16, 6), np.float32), np.zeros((12, 16, 6), bool)
+    data[4:8, 4:12], mask[2:4, 6:8] = 1, True
+    for x, y, z in ((0, 0, 0), (7, 3, 2)):
+        wide = [np.pad(one, ((x, 0), (y, 1), (0, z))) for one in (data, mask)]
+        slices = slice_volume(wide[0], wide[0] > 0, wide[1], (1, 1, 1), size=8, field_mm=8)
+        assert len(slices.masks) == 6
+        shown = np.zeros((8, 8), bool)
+        shown[4:6, 6:8] = True  # rows from the front, columns from the right
+        np.testing.assert_array_equal(slices.masks, np.broadcast_to(shown, (6, 8, 8)))
+
+
+def test_specks_neither_move_the_brain_nor_add_slices():
+    inside = np.zeros((90, 40, 25), bool)
+    inside[50:70, 10:30, 8:20] = True
+    box = (slice(50, 70), slice(10, 30), slice(8, 20))
+    assert brain_box(inside) == box
+    inside[0, 20, 2] = inside[3, 35:38, 22] = True
+    assert brain_box(inside) == box
+    geometry = slice_geometry(inside, (2, 2, 2), size=30, field_mm=60)
+    assert (geometry.first, geometry.n_slices) == ((50, 10, 8), 12)
+
+
+def test_a_slice_counts_from_a_fiftieth_of_the_largest_on():
+    data = np.zeros((20, 20, 12), np.float32)
+    data[:, :, 2:10] = 1
+    data[:, :, 4] = data[:, :, 6] = data[:, :, 2] = 0
+    enough = int(LEAST_BRAIN * 400)
+    data[:enough, 0, 2] = data[:enough, 1, 4] = data[: enough - 1, 1, 6] = 1
+    how = {"size": 20, "field_mm": 20}
+    slices = slice_volume(data, data > 0, None, (1, 1, 1), **how)
+    assert slices.counted.tolist() == [True] * 4 + [False] + [True] * 3
+    whole = slice_volume(data, data > 0, None, (1, 1, 1), span="volume", offset=1, **how)
+    assert whole.counted.all() and len(whole.counted) == 10
+    np.testing.assert_array_equal(whole.z_index, np.arange(1, 11))
+    np.testing.assert_array_equal(whole.images[1:9], slices.images)
+    np.testing.assert_array_equal(whole.position[1:9], slices.position)
 
 
 def ellipsoid(shape, spacing, middle):
@@ -262,47 +272,41 @@ def ellipsoid(shape, spacing, middle):
     return np.where(inside, 100 + 2 * x - y + 30 * np.cos(z / 5), 0).astype(np.float32)
 
 
-AWAY = st.just(0.0) | st.floats(12, 20) | st.floats(-20, -12)
-
-
 @settings(max_examples=15, deadline=None)
 @given(
     plane=st.tuples(st.integers(110, 130), st.integers(110, 130)),
     voxel=st.tuples(*[st.floats(0.8, 1.3)] * 2),
-    away=st.tuples(AWAY, AWAY),
+    away=st.tuples(*[st.floats(-20, 20)] * 2),
 )
-def test_the_same_brain_in_a_larger_field_of_view_gives_the_same_slices(plane, voxel, away):
-    how = {"size": 24, "offset": 0}
+def test_the_same_brain_on_another_grid_gives_nearly_the_same_slices(plane, voxel, away):
+    how = {"size": 24, "field_mm": 60}
     narrow = ellipsoid((60, 60, 10), (1, 1, 4), (0, 0, 0))
     expected, *_ = normalized_slices(narrow, None, (1, 1, 4), **how)
     spacing = (*voxel, 4)
     wide = ellipsoid((*plane, 10), spacing, (*away, 0))
-    found, *_ = normalized_slices(wide, None, spacing, **how, pixel_mm=2.5)
+    found, *_ = normalized_slices(wide, None, spacing, **how)
     both = found.brains & expected.brains
-    assert both.sum() > 0.93 * max(found.brains.sum(), expected.brains.sum())
+    assert both.sum() > 0.92 * max(found.brains.sum(), expected.brains.sum())
     difference = np.abs(found.images - expected.images)[both]
-    assert difference.mean() < 0.05 and difference.max() < 0.1
-    shown, *_ = normalized_slices(wide, None, spacing, **how)
-    assert np.count_nonzero(shown.brains) < 0.6 * both.sum(), "without it, a smaller brain"
+    assert difference.mean() < 0.08 and difference.max() < 0.2
 
 
 def test_slice_counts_of_the_paper():
     for depth, n_slices in ((165, 145), (155, 135)):  # HCP and BraTS, Table 1
-        geometry = slice_geometry((240, 240, depth), (1, 1, 1), size=128, offset=10)
-        assert geometry.n_slices == n_slices
-    resampled = slice_geometry(
-        (260, 311, 260), (0.7, 0.7, 0.7), size=128, offset=10, slice_spacing_mm=1.0
-    )
-    assert resampled.n_slices == 182 - 20
+        assert most_slices(depth, 1.0, offset=10) == n_slices
+    assert most_slices(260, 0.7, offset=10, slice_spacing_mm=1.0) == 182 - 20
 
 
 def test_position_is_the_height_within_the_brain():
     data = np.zeros((8, 8, 12), np.float32)
     data[3:5, 3:5, 3:8] = 1
-    slices = slice_volume(data, data > 0, None, (1, 1, 2), size=4, offset=1)
+    how = {"size": 4, "field_mm": 8}
+    slices = slice_volume(data, data > 0, None, (1, 1, 2), **how, offset=1, span="volume")
     np.testing.assert_allclose(slices.position, [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
+    inner = slice_volume(data, data > 0, None, (1, 1, 2), **how, offset=1)
+    np.testing.assert_allclose(inner.position, [0.25, 0.5, 0.75])
 
 
 def test_too_few_slices_are_refused():
     with pytest.raises(InputError, match=r"more than 20 axial slices.*found 20"):
-        slice_geometry((64, 64, 20), (1, 1, 1), size=8, offset=10)
+        slice_geometry(np.ones((64, 64, 20), bool), (1, 1, 1), size=8, field_mm=64, offset=10)

@@ -20,7 +20,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from tests.helpers.scans import brain, write
 
-HOW = {"size": 12, "offset": 2}
+HOW = {"size": 12, "field_mm": 48.0, "offset": 1, "slice_spacing_mm": None}
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def scans(tmp_path):
         [("h", "train", (20, 24, 16)), ("p", "test", (18, 26, 12)), ("p", "test", (24, 20, 20))]
     ):
         data = brain(shape, seed=i)
+        data[:, :, 9] *= i != 2  # of the last one a slice is blank
         image = write(tmp_path / "data" / f"{i}.nii.gz", data)
         lesion = (data > 0) & (np.indices(shape)[0] < shape[0] // 2)
         mask = write(tmp_path / "data" / f"{i}_mask.nii.gz", lesion.astype(np.uint8)) if i else None
@@ -40,7 +41,8 @@ def scans(tmp_path):
 
 def test_a_store_holds_the_slices_of_every_scan(tmp_path, scans):
     store = build_store(tmp_path / "slices" / "set", scans, **HOW, workers=2)
-    assert len(store.z) == 12 + 8 + 16
+    room = np.cumsum([0, 14, 10, 18])
+    assert len(store.z) == room[-1]
     assert not store.path.with_name("set.partial").exists()
     for number, scan in enumerate(scans):
         data = read_volume(scan.image).data
@@ -48,12 +50,15 @@ def test_a_store_holds_the_slices_of_every_scan(tmp_path, scans):
         lesion = np.indices(data.shape)[0] < data.shape[0] // 2
         mask = (data > 0) & lesion if number else None
         expected = slice_volume(score, data != 0, mask, (2, 2, 2), **HOW)
-        rows = np.flatnonzero(store.scans == number)
-        np.testing.assert_array_equal(store.images[rows], expected.images)
-        np.testing.assert_array_equal(store.brains[rows], expected.brains)
-        np.testing.assert_array_equal(store.masks[rows], expected.masks)
-        np.testing.assert_array_equal(store.z[rows], expected.z_index)
-        np.testing.assert_array_equal(store.position[rows], expected.position)
+        rows, counted = np.flatnonzero(store.scans == number), expected.counted
+        assert len(rows) == len(counted) - (number == 2), "blank slices belong to no scan"
+        np.testing.assert_array_equal(rows, room[number] + np.flatnonzero(counted))
+        for name in ("images", "brains", "masks"):
+            stored = getattr(store, name)[room[number] : room[number + 1]]
+            np.testing.assert_array_equal(stored[: len(counted)], getattr(expected, name))
+            assert not stored[len(counted) :].any()
+        np.testing.assert_array_equal(store.z[rows], expected.z_index[counted])
+        np.testing.assert_array_equal(store.position[rows], expected.position[counted])
         assert set(store.subjects[rows]) == {scan.subject}
         record = store.records[number]
         assert (store.path / record["image"]).resolve() == scan.image
@@ -62,24 +67,20 @@ def test_a_store_holds_the_slices_of_every_scan(tmp_path, scans):
             (data[data > 0].mean(), data[data > 0].std()),
             rtol=1e-4,
         )
-        assert record["n_slices"] == len(rows) and record["shape"] == list(data.shape)
-    np.testing.assert_array_equal(store.rows("train"), np.arange(12))
-    np.testing.assert_array_equal(store.rows("test"), np.arange(12, 36))
+        assert record["n_slices"] == len(counted) and record["shape"] == list(data.shape)
+    np.testing.assert_array_equal(store.rows("train"), np.flatnonzero(store.scans == 0))
+    np.testing.assert_array_equal(store.rows("test"), np.flatnonzero(store.scans > 0))
     assert store.rows("val").size == 0
     assert isinstance(store.images, np.memmap) and not store.images.flags.writeable
 
 
-def test_the_median_pixel_of_a_split_and_stores_that_knew_no_other_center(tmp_path, scans):
-    path = tmp_path / "set"
-    store = build_store(path, scans, **HOW, workers=1)
-    widths = [2 * max(read_volume(scan.image).data.shape[:2]) for scan in scans[1:]]
-    assert np.isclose(store.pixel_mm("test"), np.median(widths) / 12)
-    assert all(record["center_mm"] == [0, 0] for record in store.records)
-    older = [{k: v for k, v in r.items() if k != "center_mm"} for r in store.records]
-    (path / "scans.json").write_text(json.dumps(older))
-    assert find_store(path, scans, **HOW) is None, "it was changed since it was written"
-    write_checksums(path)
-    assert find_store(path, scans, **HOW).pixel_mm("train") == 48 / 12
+def test_blank_rows_take_no_space_on_the_disk(tmp_path):
+    data = np.pad(brain((40, 40, 20)), ((0, 0), (0, 0), (0, 400)))
+    scans = [Scan("a", write(tmp_path / "a.nii.gz", data), None, "train")]
+    store = build_store(tmp_path / "set", scans, size=64, field_mm=80.0, workers=1)
+    stats = (store.path / "images.npy").stat()
+    assert len(store.images) == 420 and len(store.rows("train")) < 20
+    assert stats.st_blocks * 512 < stats.st_size / 10
 
 
 def test_a_store_is_kept_while_its_scans_and_settings_are_the_same(tmp_path, scans):
@@ -101,7 +102,7 @@ def test_a_store_is_kept_while_its_scans_and_settings_are_the_same(tmp_path, sca
     relabeled = write(tmp_path / "none.nii.gz", np.zeros((18, 26, 12), np.uint8))
     for other, how in (
         (scans, HOW | {"size": 13}),
-        (scans, HOW | {"offset": 1}),
+        (scans, HOW | {"offset": 2}),
         (scans, HOW | {"slice_spacing_mm": 4.0}),
         (scans[:2], HOW),
         ([scans[0], replace(scans[1], image=shifted), scans[2]], HOW),
@@ -152,7 +153,7 @@ def test_a_store_of_another_version_is_refused_in_one_sentence_and_built_again(t
     (path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
     write_checksums(path)
     with pytest.raises(
-        InputError, match=r"set: expected a slice store of format 3, found 2.*again"
+        InputError, match=r"set: expected a slice store of format 4, whose slices.*found 2.*again"
     ):
         open_store(path)
     assert build_store(path, scans, **HOW, workers=1).manifest == manifest
@@ -165,8 +166,8 @@ def test_a_bad_scan_leaves_the_former_store_and_what_is_sliced(tmp_path, scans):
     with pytest.raises(InputError, match=r"2\.nii\.gz: expected a complete volume"):
         build_store(path, scans, **HOW, workers=1)
     assert sorted(p.name for p in path.parent.iterdir()) == ["set", "set.partial"]
-    assert sliced(path, scans, {**HOW, "slice_spacing_mm": None}) == {0, 1}
-    assert len(open_store(path).z) == 36
+    assert sliced(path, scans, HOW) == {0, 1}
+    assert len(open_store(path).z) == 42
 
 
 def test_other_folders_are_left_alone(tmp_path, scans):
@@ -177,14 +178,14 @@ def test_other_folders_are_left_alone(tmp_path, scans):
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_read(tmp_path, scans):
-    with pytest.raises(InputError, match=r"GB of free disk space for 36 slices"):
-        build_store(tmp_path / "set", scans, size=10**6, offset=2, workers=1)
+    with pytest.raises(InputError, match=r"GB of free disk space for 42 slices"):
+        build_store(tmp_path / "set", scans, **HOW | {"size": 10**6}, workers=1)
     assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
 
 
 def test_too_few_slices_name_the_scan(tmp_path, scans):
     with pytest.raises(InputError, match=r"1\.nii\.gz: expected more than 12 axial slices"):
-        build_store(tmp_path / "set", scans, size=8, offset=6, workers=1)
+        build_store(tmp_path / "set", scans, **HOW | {"offset": 6}, workers=1)
 
 
 def test_a_killed_process_leaves_no_store(tmp_path, scans):
@@ -195,7 +196,7 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
         "from cradl_jax.data.scans.layouts import Scan\n"
         "from cradl_jax.data.slices.building import build_store\n"
         "scans = [Scan(a, Path(b), None, c) for a, b, c in json.load(sys.stdin)]\n"
-        f"build_store(Path({str(path)!r}), scans, size=12, offset=2, workers=1)\n"
+        f"build_store(Path({str(path)!r}), scans, workers=1, **{HOW!r})\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -215,7 +216,7 @@ def test_a_killed_process_leaves_no_store(tmp_path, scans):
     for place in (path, path.with_name("set.partial")):
         with pytest.raises(InputError):
             open_store(place)
-    assert len(build_store(path, scans, **HOW, workers=1).z) == 36
+    assert len(build_store(path, scans, **HOW, workers=1).z) == 42
     assert not partial.exists()
 
 

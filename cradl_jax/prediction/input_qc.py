@@ -144,6 +144,30 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
+def unlike_the_others(scans: Sequence[Description]) -> dict[int, list[str]]:
+    """Say which of the training scans are unlike the others, and what makes them so.
+
+    A forward search, since several may be unlike in several ways and would hide one another: the
+    half closest to the scans' median is the reference at first, and takes in every scan of which
+    there is no warning, until none is left. At least half of the scans must be alike.
+
+    Returns:
+        Warnings by the scan's number, only of scans that have some.
+    """
+    vectors = ("histogram", "pattern", "layers")
+    middle = {v: np.median([getattr(scan, v) for scan in scans], axis=0) for v in vectors}
+    distances = [_distances(scan._asdict(), middle) for scan in scans]
+    strangeness = [max(d[name] / one for name, one in ONE_SCAN.items()) for d in distances]
+    alike, taken = set(), set(map(int, np.argsort(strangeness)[: (len(scans) + 1) // 2]))
+    found: list[list[str]] = []
+    while alike != taken:
+        alike = taken
+        reference = summarize([scans[number] for number in sorted(alike)])
+        found = [warnings(scan, reference) for scan in scans]
+        taken = alike | {number for number, sentences in enumerate(found) if not sentences}
+    return {number: sentences for number, sentences in enumerate(found) if sentences}
+
+
 def background(value: float | None) -> list[str]:
     """Say that a scan's background is not exactly 0, see `Volume.background`; nothing if it is."""
     return [] if value is None else [BACKGROUND.format(value)]
@@ -242,11 +266,18 @@ def _inverted(distances: dict) -> str:
 def _contrast(distances: dict, beyond: dict, limits: Mapping[str, float]) -> str | None:
     if not (beyond["contrast"] or beyond["appearance"]):
         return None
+    found = [
+        f"histogram distance {distances['contrast']:.2f}, usual up to {limits['contrast']:.2f}",
+        f"correlation in space {1 - distances['appearance']:.2f}, usual from "
+        f"{1 - limits['appearance']:.2f}",
+    ]
+    told = [
+        text for text, name in zip(found, ("contrast", "appearance"), strict=True) if beyond[name]
+    ]
     return (
-        "The brightness of the brain is distributed unlike in the training scans (histogram "
-        f"distance {distances['contrast']:.2f}, usual up to {limits['contrast']:.2f}; correlation "
-        f"in space {1 - distances['appearance']:.2f}, usual from {1 - limits['appearance']:.2f}): "
-        "another sequence, scanner or preprocessing can look abnormal everywhere."
+        "The brightness of the brain is distributed unlike in the training scans "
+        f"({'; '.join(told)}): another sequence, scanner or preprocessing can look abnormal "
+        "everywhere."
     )
 
 

@@ -73,8 +73,8 @@ def predict_volume(
         slices, *_ = normalized_slices(volume.data, None, volume.spacing_mm, **slicing)
     if not slices.brains.any():
         raise InputError(
-            f"expected brain in the axial slices, {slicing['offset']} being left out at each end, "
-            "found none in any; check the scan's axes, its voxel size and the brain extraction"
+            f"expected a brain that fills a pixel of {slices.geometry.pixel_mm:.3g} mm, found "
+            "none; check the scan's voxel size and the brain extraction"
         )
     number = np.flatnonzero(slices.counted & slices.brains.any(axis=(1, 2)))
     position = slices.position[number]

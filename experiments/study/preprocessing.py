@@ -15,6 +15,7 @@ from cradl_jax.data.slices.store import SliceStore, anomalous, find_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
+from experiments.study import screening
 from experiments.study.data_sets import (
     HEALTHY,
     find_data_set,
@@ -64,6 +65,8 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
     for name, store in stores.items():
         print_store(name, store)
+    if healthy := stores.get(HEALTHY):
+        screening.warn(healthy)
 
 
 def print_store(name: str, store: SliceStore | None) -> None:

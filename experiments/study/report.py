@@ -24,7 +24,7 @@ from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.storage.manifest import read_manifest
 from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
-from experiments.study import evaluation, runs
+from experiments.study import evaluation, runs, screening
 from experiments.study.data_sets import HEALTHY, stores
 from experiments.study.evaluation import SPLITS
 from experiments.study.scores import by_scan
@@ -79,12 +79,14 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         "Beyond the paper: AUPRC on test scans of each method at the best of all its scores on "
         "validation, also densities at each position, and of the baselines without a network."
     )
+    unlike = screening.table(opened[HEALTHY])
     drawn = Picture(bars, caption), Picture(further, beyond)
     sections = [
         Section("Results", [SUMMARY, *drawn, *written] if anomalous else [NOTHING_MEASURED]),
         Section("Anomalies", [anomalies(anomalous)] if anomalous else []),
         Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
         Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
+        Section("Training scans", [unlike] if unlike.rows else []),
         Section("Training", list(training(config, workdir))),
         Section("Representations and densities", list(diagnostics(config, workdir))),
         Section("Study", [provenance(config, workdir, opened), Verbatim(str(config))]),

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from nibabel import arrayproxy
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.scan_statistics import describe, read_descriptions
 from cradl_jax.errors import InputError
+from experiments.study import screening
 from experiments.study.data_sets import stores
 from experiments.study.preprocessing import preprocess
 from tests.helpers.scans import brain, head, write
@@ -63,6 +65,17 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
         stores(config, tmp_path / "run")
     preprocess(config, tmp_path / "run")
     assert len(stores(config, tmp_path / "run")["lesion"].rows("test")) == 3 * 8
+
+
+def test_training_scans_that_are_unlike_the_others_are_named(config, tmp_path, capsys):
+    nib.save(nib.Nifti1Image(brain(seed=1), None), tmp_path / "h1.nii")
+    preprocess(config, tmp_path / "run")
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "unlike the" in line]
+    named = str(tmp_path / "h1.nii")
+    assert warning.startswith(f"warning: {named}: unlike the other training scans. ")
+    assert "does not say how the head lies" in warning
+    ((path, why),) = screening.table(stores(config, tmp_path / "run")["healthy"]).rows
+    assert path == named and "does not say how the head lies" in why
 
 
 def test_data_sets_that_both_start_at_subject_0(config, tmp_path):

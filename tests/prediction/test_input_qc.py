@@ -26,7 +26,14 @@ from cradl_jax.data.slices.scan_statistics import (
 from cradl_jax.data.synthetic import phantom
 from cradl_jax.data.synthetic.atlas import load_atlas
 from cradl_jax.errors import InputError
-from cradl_jax.prediction.input_qc import ONE_SCAN, Reference, background, summarize, warnings
+from cradl_jax.prediction.input_qc import (
+    ONE_SCAN,
+    Reference,
+    background,
+    summarize,
+    unlike_the_others,
+    warnings,
+)
 from tests.helpers.scans import brain, volume, write
 
 SPACING = (4.0, 4.0, 4.0)
@@ -173,6 +180,30 @@ def test_scans_like_those_of_the_training_raise_no_warning(heads, training, coun
         assert warnings(describe(scan(head)), few) == []
         noise = 0.1 * head[head > 0].std() * np.random.default_rng(0).normal(size=head.shape)
         assert warnings(describe(scan(np.where(head > 0, head + noise, 0))), few) == []
+
+
+@pytest.mark.parametrize("first", [0, 3, 7])
+def test_four_faults_among_seven_training_scans_are_told_apart(heads, first):
+    """Each scan has a fault of its own, none hides another, and the sound ones pass."""
+    swapped, inverted, hot, unstated, *sound = (head.copy() for head in heads[first : first + 7])
+    inverted[inverted > 0] = inverted.max() + 1 - inverted[inverted > 0]
+    hot[tuple(np.argwhere(hot > 0)[len(hot)])] = 1e6
+    scans = [*map(scan, sound), scan(swapped.transpose(0, 2, 1)), scan(inverted), scan(hot)]
+    scans.append(scan(unstated, states_orientation=False))
+    found = unlike_the_others(list(map(describe, scans)))
+    assert sorted(found) == [3, 4, 5, 6]
+    for number, pattern in (
+        (3, "axes look"),
+        (4, "inverted"),
+        (5, "distributed"),
+        (6, "how the h"),
+    ):
+        assert re.search(pattern, " ".join(found[number])), found[number]
+
+
+@pytest.mark.parametrize("n", [1, 2, 14])
+def test_sound_training_scans_are_alike(heads, n):
+    assert unlike_the_others([describe(scan(head)) for head in heads[:n]]) == {}
 
 
 def with_skull(head, scalp=2):

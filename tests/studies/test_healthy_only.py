@@ -24,7 +24,9 @@ def workdir(tmp_path_factory):
 def healthy_only(workdir):
     config = tiny_config()
     config.train.update({"epochs": 1, "warmup_epochs": 0, "batch_size": 16})
-    config.data.update({"healthy": str(workdir / "data" / "healthy.csv"), "anomalous": None})
+    config.data.update(
+        {"healthy": str(workdir / "data" / "healthy.csv"), "anomalous": None, "offset": 0}
+    )
     config.seeds = (0,)
     config.data.sets = study_config.listed_sets(config)
     assert list(config.data.sets) == ["healthy"]

@@ -6,9 +6,9 @@ Small enough for two CPU cores: 64x64 slices, nf 16, nz 128. It takes half an ho
 than half of that with `--config.methods=cradl`. `--config.smoke=True` runs the whole path on a
 handful of scans in a few minutes; its figures mean nothing.
 
-Expect on the test scans, in % AUPRC: CRADL as in the paper 52.8 for slices and 14.8 for voxels with
-foreign objects (synth), 89.1 and 61.6 with lesions; the ceVAE 31.7, 20.2, 79.0 and 87.6; the VAE
-30.1, 11.4, 78.7 and 84.2; CRADL's dense densities 69.4, 48.8, 95.3 and 84.5. Other machines and
+Expect on the test scans, in % AUPRC: CRADL as in the paper 53.4 for slices and 14.8 for voxels with
+foreign objects (synth), 87.8 and 63.5 with lesions; the ceVAE 33.5, 22.5, 79.3 and 87.8; the VAE
+32.1, 12.1, 79.2 and 85.1; CRADL's dense densities 75.9, 56.5, 95.5 and 84.9. Other machines and
 versions move these by a few points; configs/README.md has intervals.
 """
 

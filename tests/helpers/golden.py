@@ -37,8 +37,10 @@ def figures(workdir: Path) -> dict[str, tuple[float, float]]:
     found = {}
     for place in sorted((workdir / "slices").iterdir()):
         store = open_store(place)
-        found[f"{place.name} slices"] = len(store.z), TOLERANCES["count"]
-        mean, masks = float(np.abs(store.images).mean(dtype=float)), float(store.masks.mean())
+        rows = np.flatnonzero(store.scans >= 0)
+        found[f"{place.name} slices"] = len(rows), TOLERANCES["count"]
+        mean = float(np.abs(store.images[rows]).mean(dtype=float))
+        masks = float(store.masks[rows].mean())
         found[f"{place.name} mean absolute intensity"] = mean, TOLERANCES["mean"]
         found[f"{place.name} share of anomalous voxels"] = masks, TOLERANCES["share"]
     for row in read_csv(workdir / "results.csv"):

@@ -93,8 +93,8 @@ def check(config: ConfigDict, workdir: Path) -> None:
     """Print what the data sets hold and what the study will take.
 
     Raises:
-        InputError: If lists, headers, masks, the disk or a batch size are at fault. All faults are
-            named, after what was found is printed; the training is then not timed.
+        InputError: If lists, headers, masks or the disk are at fault, or else a batch size. All
+            faults are named, after what was found is printed; the training is then not timed.
     """
     found, faults = find_all(config, workdir)
     rows: dict[tuple[str, str | None], int] = Counter()
@@ -109,8 +109,8 @@ def check(config: ConfigDict, workdir: Path) -> None:
         require_space(workdir, sum(bytes_needed(config, workdir, rows)), "slices and heatmaps")
     except InputError as fault:
         faults += fault.args
-    epochs = steps_of_epochs(config, rows[HEALTHY, "train"], faults)
     raise_faults(dict.fromkeys(faults))
+    epochs = steps_of_epochs(config, rows[HEALTHY, "train"])
     seconds = {
         method: seconds_per_step(config, method)
         for method in tqdm(config.methods, desc="time steps", unit="method")
@@ -218,9 +218,10 @@ def describe(name: str, data_set: DataSet) -> list[str]:
         wanted = used([*scans])
         masks, anomalous = sum(s.mask is not None for s in wanted), sum(n > 0 for n in marked)
         share = f"{anomalous / len(wanted):.0%}" if wanted else "none"
+        unread = f"; masks not read: {masks - len(marked)}" if len(marked) < masks else ""
         lines.append(
             f"annotated: {masks} of {len(wanted)} scans have a mask; {anomalous} ({share}) have an "
-            "anomaly in it"
+            f"anomaly in it{unread}"
         )
     return [f"  {line}" for line in lines]
 
@@ -275,19 +276,21 @@ def needs(config: ConfigDict, workdir: Path, rows: Rows) -> list[str]:
     ]
 
 
-def steps_of_epochs(config: ConfigDict, slices: int, faults: list[str]) -> dict[str, int]:
+def steps_of_epochs(config: ConfigDict, slices: int) -> dict[str, int]:
     """Return the steps of an epoch of each method on so many training slices.
 
-    A batch that is too large, or does not divide over the devices, is added to `faults`.
+    Raises:
+        InputError: If a batch is too large, or does not divide over the devices.
     """
-    steps = {}
-    for method in config.methods if slices else ():  # without slices other faults say why
+    steps, faults = {}, []
+    for method in config.methods:
         batch_size = settings.of_method(config, method).train.batch_size
         try:
             share(batch_size, jax.devices())
             steps[method] = steps_per_epoch(slices, batch_size)
         except InputError as fault:
             faults += fault.args
+    raise_faults(dict.fromkeys(faults))
     return steps
 
 

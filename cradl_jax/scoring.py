@@ -21,7 +21,7 @@ from cradl_jax import densities
 from cradl_jax.densities import dense
 from cradl_jax.losses import kl_divergence, reconstruction
 from cradl_jax.models.vae import VAE, Posterior
-from cradl_jax.names import DENSE, LOCAL
+from cradl_jax.names import DENSE, LOCAL, PATCHES
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import median, over_neighbours, postprocess
 
@@ -58,6 +58,8 @@ class Scored(NamedTuple, Generic[Kind]):
 Scorer = Callable[[Any, Batch[Array]], Scored[Array]]
 OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
 """Names of the scores and heatmaps of `vae`."""
+BASELINE_HEATMAPS = ("intensity", "equalized", *PATCHES)
+"""Names of the heatmaps of `baseline`."""
 
 
 def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:

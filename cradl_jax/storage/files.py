@@ -83,13 +83,18 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
     The folder may still have to be made.
     """
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_space(folder)
     if needed > free:
         raise InputError(
             f"{folder}: expected {in_words(needed)} of free disk space for {what}, found "
             f"{in_words(free)}; free some, then the same command continues, or choose another "
             "working directory"
         )
+
+
+def free_space(folder: Path) -> int:
+    """Return the free bytes of the folder's disk; the folder may still have to be made."""
+    return shutil.disk_usage(_existing(folder)).free
 
 
 def _existing(folder: Path) -> Path:

@@ -81,6 +81,24 @@ def data_root(config: ConfigDict, workdir: Path) -> Path:
     return Path(config.data.root or workdir / "data").expanduser()
 
 
+def data_set_path(config: ConfigDict, workdir: Path, name: str) -> Path:
+    """Return the folder of a data set, or the CSV file that lists it."""
+    return data_root(config, workdir) / Path(config.data.sets[name].path).expanduser()
+
+
+def find_all(config: ConfigDict, workdir: Path) -> tuple[dict[str, list[Scan]], list[str]]:
+    """Find the scans of all data sets, held out ones too, and what is wrong with the lists.
+
+    Raises:
+        InputError: If the folder of all data sets is missing, or a name in the config is wrong.
+    """
+    lists = {name: find_data_set(config, workdir, name) for name in names(config)}
+    found = {name: scans for name, (scans, _) in lists.items()}
+    faults = [fault for _, faults in lists.values() for fault in faults]
+    faults += missing_splits({name: used(scans) for name, scans in found.items() if scans})
+    return found, faults + leaks(config, found)
+
+
 def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Scan], list[str]]:
     """Find a data set's scans, each with its split, and what is wrong with the list of them.
 
@@ -88,15 +106,14 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
         InputError: If the folder of all data sets is missing.
     """
     root, settings = data_root(config, workdir), config.data.sets[name]
-    place = Path(settings.path).expanduser()
-    if not root.is_dir() and not place.is_absolute():
+    if not root.is_dir() and not Path(settings.path).expanduser().is_absolute():
         phantom = "make the phantom with python -m experiments.phantom, or name the folder"
         remedy = f"{phantom} of your own scans" if "phantom" in config else "name it"
         raise InputError(
             f"{root}: expected the folder of the data sets, found none; {remedy} with "
             "--config.data.root=... or $CRADL_DATA"
         )
-    path, scans = root / place, []
+    path, scans = data_set_path(config, workdir, name), []
     try:
         scans, faults = list_scans(path, settings.layout)
         if not faults:

@@ -89,7 +89,9 @@ def chosen_scorers(
 def in_pose(scan: Scan, slicing: dict, degrees: float, shift_mm: float) -> Slices:
     """Read a scan, move it, and slice it."""
     volume = read_volume(scan.image)
-    mask = np.zeros(volume.data.shape, bool) if scan.mask is None else read_mask(scan.mask, volume)
+    mask = np.zeros(volume.data.shape, bool)
+    if scan.mask is not None:
+        mask = read_mask(scan.mask, volume.origin)
     data, mask = (moved(one, volume.spacing_mm, degrees, shift_mm) for one in (volume.data, mask))
     slices, *_ = normalized_slices(data, mask, volume.spacing_mm, **slicing)
     return slices

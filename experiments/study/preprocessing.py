@@ -16,16 +16,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
 from experiments.study import screening
-from experiments.study.data_sets import (
-    HEALTHY,
-    find_data_set,
-    leaks,
-    missing_splits,
-    names,
-    slicing,
-    store_path,
-    used,
-)
+from experiments.study.data_sets import HEALTHY, find_all, slicing, store_path, used
 
 
 def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
@@ -35,11 +26,8 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
     its share of the scans is read.
     """
     workers = config.data.workers or os.cpu_count() or 1
-    lists = {name: find_data_set(config, workdir, name) for name in names(config)}
-    found = {name: scans for name, (scans, _) in lists.items()}
-    faults = [fault for _, faults in lists.values() for fault in faults]
+    found, faults = find_all(config, workdir)
     data_sets = {name: used(scans) for name, scans in found.items() if scans}
-    faults += missing_splits(data_sets) + leaks(config, found)
     stores = {
         name: find_store(store_path(workdir, name), scans, **slicing(config, name))
         for name, scans in data_sets.items()

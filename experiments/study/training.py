@@ -118,17 +118,24 @@ def allow_more_epochs(run: Path, expected: dict, made_from: str) -> None:
 
 def set_up(config: ConfigDict, method: str, healthy: SliceStore) -> Setup:
     """Build what a method trains on the healthy slices."""
-    model = settings.network(config, method)
     options = settings.of_method(config, method).train
     seen, held_out = (
         SliceSubset(healthy.images, healthy.rows(split)) for split in ("train", "val")
     )
     epoch = steps_per_epoch(len(seen), options.batch_size)
+    return Setup(*start(config, method, epoch), (seen, held_out), epoch * options.epochs)
+
+
+def start(
+    config: ConfigDict, method: str, epoch: int
+) -> tuple[Objective, optax.GradientTransformation, TrainState]:
+    """Return objective, optimizer and first state of a training with `epoch` steps an epoch."""
+    model = settings.network(config, method)
+    options = settings.of_method(config, method).train
     steps, warmup = epoch * options.epochs, epoch * options.warmup_epochs
     optimizer = adam(options.learning_rate, options.weight_decay, warmup, steps, options.annealing)
     state = create_state(initial_variables(model, config.seed, config.data.size), optimizer)
-    objective = settings.objective(config, method, model)
-    return Setup(objective, optimizer, state, (seen, held_out), steps)
+    return settings.objective(config, method, model), optimizer, state
 
 
 def train_from(
@@ -168,17 +175,25 @@ def choose_feed(stream: str, data: Sequence[SliceSubset]) -> Callable[..., Feed]
         stream: "auto", or "always" or "never" from disk.
         data: the slices of training and validation.
     """
-    needed, free = sum(len(images) * images[:1].nbytes for images in data), room(jax.devices())
+    streams, words = placement(stream, sum(len(images) * images[:1].nbytes for images in data))
+    if processes.is_first():
+        print(words, flush=True)
+    return streamed if streams else resident
+
+
+def placement(stream: str, needed: int) -> tuple[bool, str]:
+    """Return whether slices of `needed` bytes stream from disk, and in words where they lie.
+
+    All processes call this together: they stream if one must. For `stream` see `choose_feed`.
+    """
+    free = room(jax.devices())
     streams = stream == "always" or (stream == "auto" and needed > free)
     streams = any(processes.all_gather(streams))
-    if processes.is_first():
-        where = "stream from disk" if streams else "lie on every device"
-        print(
-            f"slices: {needed / 1e9:.2f} GB {where}, {free / 1e9:.2f} GB fit on one (--config."
-            f"data.stream={stream})",
-            flush=True,
-        )
-    return streamed if streams else resident
+    where = "stream from disk" if streams else "lie on every device"
+    return streams, (
+        f"slices: {needed / 1e9:.2f} GB {where}, {free / 1e9:.2f} GB fit on one (--config."
+        f"data.stream={stream})"
+    )
 
 
 def follow(

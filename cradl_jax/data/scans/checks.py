@@ -69,7 +69,7 @@ def read_scan(
     except InputError as fault:
         faults.append(f"{scan.image}: {fault}")
     try:
-        mask = None if scan.mask is None else read_mask(scan.mask, volume)
+        mask = None if scan.mask is None else read_mask(scan.mask, volume.origin)
     except InputError as fault:
         faults += fault.args
     if annotated == "none" and mask is not None and mask.any():

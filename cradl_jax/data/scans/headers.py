@@ -39,6 +39,11 @@ class Origin:
 
     An identity affine is what conversion tools write when they do not know; Analyze cannot say."""
 
+    @property
+    def axes(self) -> str:
+        """Where the file's axes point to, or nearly so, such as LPS."""
+        return "".join(nib.orientations.ornt2axcodes(self.orientation))
+
     @cached_property
     def ras_shape(self) -> tuple[int, int, int]:
         """Voxels along R, A and S."""

@@ -86,21 +86,21 @@ def read_stored(path: Path) -> tuple[Volume, SpatialImage]:
     return volume, image
 
 
-def read_mask(path: Path, image: Volume) -> np.ndarray:
-    """Read an anomaly mask, [X, Y, Z] bool on the grid of `image`: true from label 1 on.
+def read_mask(path: Path, image: Origin) -> np.ndarray:
+    """Read an anomaly mask, [X, Y, Z] bool along R, A and S of its image: true from label 1 on.
 
     Raises:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
             negative numbers, fractions, NaN or infinity.
     """
-    mask, _ = _read(path, image.origin)
-    if mask.data.shape != image.data.shape:
+    mask, _ = _read(path, image)
+    if mask.data.shape != image.ras_shape:
         raise InputError(
-            f"{path}: expected a mask of its image's shape {image.data.shape} (along R, A, S), "
+            f"{path}: expected a mask of its image's shape {image.ras_shape} (along R, A, S), "
             f"found {mask.data.shape}; resample the mask to the image"
         )
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(mask.data.shape) - 1)
-    here, there = (apply_affine(grid.affine, corners) for grid in (mask, image))
+    here, there = (apply_affine(affine, corners) for affine in (mask.affine, image.ras_affine))
     distance = np.linalg.norm(here - there, axis=1).max()
     if distance > 0.1 * min(image.spacing_mm):
         raise InputError(

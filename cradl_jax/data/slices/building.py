@@ -9,7 +9,6 @@ the index and renames the folder.
 
 import csv
 import json
-import math
 import os
 import platform
 import shutil
@@ -130,10 +129,7 @@ def plan_job(
     Raises:
         InputError: If `path` is another folder, or headers are at fault. All faults are named.
     """
-    if path.exists() and not (path.is_dir() and {f.name for f in path.iterdir()} <= FILES):
-        raise InputError(
-            f"{path}: expected a slice store or nothing, found other files; choose another folder"
-        )
+    check_place(path)
     faults: list[str] = []
 
     def room(scan: Scan) -> int:
@@ -142,6 +138,19 @@ def plan_job(
     reserved = list(map_scans(room, scans, workers, f"headers of {path.name}", faults))
     raise_faults(faults)
     return Job(path, scans, settings, annotated, reserved)
+
+
+def check_place(path: Path) -> None:
+    """Raise an `InputError` if at the path of a store is another folder, or a file."""
+    if path.exists() and not (path.is_dir() and {f.name for f in path.iterdir()} <= FILES):
+        raise InputError(
+            f"{path}: expected a slice store or nothing, found other files; choose another folder"
+        )
+
+
+def byte_size(rows: int, size: int) -> int:
+    """Return the bytes of a store's arrays of so many rows, if none of them is empty."""
+    return rows * size**2 * sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
 
 
 def slice_scans(job: Job, shard: Shard | None, workers: int) -> list[str]:
@@ -177,8 +186,7 @@ def _prepare(job: Job) -> None:
         )
     shutil.rmtree(job.partial, ignore_errors=True)
     shape = (sum(job.reserved), job.settings["size"], job.settings["size"])
-    pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in ARRAYS.values())
-    require_space(job.path.parent, math.prod(shape) * pixel_bytes, f"{shape[0]} slices")
+    require_space(job.path.parent, byte_size(*shape[:2]), f"{shape[0]} slices")
     journal.work(job.path).mkdir(parents=True)
     for name, dtype in ARRAYS.items():
         npy.open_memmap(job.partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()

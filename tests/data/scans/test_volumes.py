@@ -46,7 +46,9 @@ def test_a_mask_at_45_degrees_may_be_stored_along_any_axes(tmp_path, axis, chang
         turned = nib.orientations.axcodes2ornt(codes)
         mask = nib.Nifti1Image(marked, other).as_reoriented(turned)
         nib.save(mask, tmp_path / "mask.nii")
-        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", volume), volume.data > 100)
+        np.testing.assert_array_equal(
+            read_mask(tmp_path / "mask.nii", volume.origin), volume.data > 100
+        )
 
 
 def test_a_mask_at_45_degrees_lies_as_its_image_whatever_the_rounding(tmp_path):
@@ -59,7 +61,7 @@ def test_a_mask_at_45_degrees_lies_as_its_image_whatever_the_rounding(tmp_path):
         other[0, 0] += change
         mask = write(tmp_path / "mask.nii", (data > 100).astype(np.uint8), other)
         volume = read_volume(image)
-        np.testing.assert_array_equal(read_mask(mask, volume), volume.data > 100)
+        np.testing.assert_array_equal(read_mask(mask, volume.origin), volume.data > 100)
 
 
 def test_every_orientation_gives_the_same_volume(tmp_path):
@@ -263,12 +265,12 @@ def test_masks_are_binary_on_the_grid_of_their_image(tmp_path):
     image = read_volume(write(tmp_path / "image.nii", data, AFFINE))
     for codes in ("RAS", "LPS", "SRP"):
         nib.save(reoriented(labels, AFFINE, codes), tmp_path / "mask.nii")
-        mask = read_mask(tmp_path / "mask.nii", image)
+        mask = read_mask(tmp_path / "mask.nii", image.origin)
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, labels > 0)
     nearly = AFFINE + np.array([0, 0, 0, 0.05]) * np.eye(4, 1)
     np.testing.assert_array_equal(
-        read_mask(write(tmp_path / "mask.nii", labels, nearly), image), labels > 0
+        read_mask(write(tmp_path / "mask.nii", labels, nearly), image.origin), labels > 0
     )
 
 
@@ -280,18 +282,18 @@ def test_masks_on_another_grid_are_refused(tmp_path):
     turned[0, 0] = -1
     for affine in (shifted, turned, np.diag([1.1, 2, 3, 1])):
         with pytest.raises(InputError, match=r"mask\.nii: expected the affine.*resample"):
-            read_mask(write(tmp_path / "mask.nii", data, affine), image)
+            read_mask(write(tmp_path / "mask.nii", data, affine), image.origin)
     with pytest.raises(InputError, match=r"mask\.nii: expected a mask.*\(7, 9, 8\).*\(7, 9, 7\)"):
-        read_mask(write(tmp_path / "mask.nii", data[..., 1:], AFFINE), image)
+        read_mask(write(tmp_path / "mask.nii", data[..., 1:], AFFINE), image.origin)
     data[0, 0, 0] = np.nan
     with pytest.raises(InputError, match=r"mask\.nii: expected finite"):
-        read_mask(write(tmp_path / "mask.nii", data, AFFINE), image)
+        read_mask(write(tmp_path / "mask.nii", data, AFFINE), image.origin)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real scan is not here")
 def test_a_real_scan_and_its_tumor():
     image = read_volume(REAL / "TCGA-DU-7294_T2w.nii.gz")
-    mask = read_mask(REAL / "TCGA-DU-7294_tumour.nii.gz", image)
+    mask = read_mask(REAL / "TCGA-DU-7294_tumour.nii.gz", image.origin)
     stored = nib.load(REAL / "TCGA-DU-7294_T2w.nii.gz")
     assert nib.aff2axcodes(stored.affine) == ("L", "P", "S")
     np.testing.assert_array_equal(image.data, stored.get_fdata()[::-1, ::-1])
@@ -303,5 +305,5 @@ def test_labels_are_told_from_rounding(tmp_path):
     data = brain((7, 9, 8))
     image = read_volume(write(tmp_path / "image.nii", data))
     labels = np.where(data > 100, 1 - 1e-6, np.where(data > 50, 1e-7, -1e-7)).astype(np.float32)
-    mask = read_mask(write(tmp_path / "mask.nii", labels), image)
+    mask = read_mask(write(tmp_path / "mask.nii", labels), image.origin)
     np.testing.assert_array_equal(mask, data > 100)

@@ -14,8 +14,8 @@ class Encoder(nn.Module):
     """f: x -> z (Section 3): 4x4 convolutions of stride 2 with BN and ReLU, the last one bare.
 
     The last convolution sees all of a map of 4x4 pixels, or of 5x5 to 7x7 where the side of the
-    image is no power of two (see `sizes`). Each level's map [N, H/2, H/2, nf], [N, H/4, H/4, 2 nf], ... is sown as `maps` into the
-    collection `SOWN`.
+    image is no power of two (see `sizes`). Each level's map [N, H/2, H/2, nf],
+    [N, H/4, H/4, 2 nf], ... is sown as `maps` into the collection `SOWN`.
 
     Attributes:
         features: nf of Table 10, channels of the first convolution; they double at each.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.data.scans.layouts import HELD_OUT, Scan, list_scans
+from cradl_jax.data.scans.contrasts import T2W, stated
+from cradl_jax.data.scans.layouts import HELD_OUT, Scan, list_scans, stem
 from cradl_jax.data.scans.splits import assign_splits, listed_splits, source_faults, subject_faults
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.devices import processes
@@ -98,7 +99,7 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
         )
     path, scans = root / place, []
     try:
-        scans, faults = list_scans(path, settings.layout)
+        scans, faults = list_scans(path, settings.layout, config.data.contrast)
         if not faults:
             scans, faults = with_splits(config, name, scans)
     except InputError as fault:
@@ -107,6 +108,28 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
             hint = "; make it with python -m experiments.synthesize"
         faults = [f"data set '{name}': {fault}{hint}"]
     return scans, faults
+
+
+def require_t2w(config: ConfigDict, what: str) -> None:
+    """Raise an InputError unless a study takes the contrast in which scans are generated."""
+    if config.data.contrast != T2W:
+        raise InputError(
+            f"config.data.contrast: expected {T2W}, as {what} is written, found "
+            f"{config.data.contrast}; choose {T2W}, or a config of your own scans"
+        )
+
+
+def contrast_warning(config: ConfigDict, name: str, scans: list[Scan]) -> str | None:
+    """Say that listed scans are named as of another contrast than the study's, if any are."""
+    contrasts = [stated(stem(scan.image)) for scan in scans]
+    others = [one for one in contrasts if one not in (None, config.data.contrast)]
+    if not others:
+        return None
+    return (
+        f"warning: {name}: expected scans of the contrast {config.data.contrast}, found "
+        f"{len(others)} of {len(scans)} named as {', '.join(sorted(set(others)))}; predict will "
+        "refuse scans of such names, unless config.data.contrast is theirs"
+    )
 
 
 def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:

@@ -18,6 +18,7 @@ from experiments.cli.locking import exclusive
 from experiments.study import screening
 from experiments.study.data_sets import (
     HEALTHY,
+    contrast_warning,
     find_data_set,
     leaks,
     missing_splits,
@@ -65,6 +66,8 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
     for name, store in stores.items():
         print_store(name, store)
+        if warning := contrast_warning(config, name, data_sets[name]):
+            print(warning)
     if healthy := stores.get(HEALTHY):
         screening.warn(healthy)
 

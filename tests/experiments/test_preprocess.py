@@ -42,7 +42,7 @@ def config(tmp_path):
         },
         "healthy": {"layout": "csv", "path": "healthy.csv"},
     }
-    data = {"root": str(tmp_path), "size": 12, "field_mm": 48.0, "span": "brain"}
+    data = {"root": str(tmp_path), "contrast": "T2w", "size": 12, "field_mm": 48.0, "span": "brain"}
     data |= {"slice_spacing_mm": None, "workers": 2, "seed": 0}
     return ConfigDict({"data": data | {"sets": sets}})
 

@@ -68,6 +68,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
         "data.size=100",
         "config.data.size: .*nearest are 96 and 112.*found 100",
     ),
+    "unknown contrast": ("data.contrast=T2", "config.data.contrast: expected one of T2w, .*'T2'"),
     "size 4": ("data.size=4", "config.data.size: .*from 8"),
     "negative size": ("data.size=-64", "config.data.size"),
     "no features": ("model.features=0", "config.model.features"),

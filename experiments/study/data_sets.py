@@ -1,5 +1,7 @@
 """The data sets of a study: where their scans and slices are, and who is in which split."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -19,7 +21,8 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
     """Open the slice store of every data set, the healthy one first.
 
     Raises:
-        InputError: If one is missing or was made with other settings, or processes have others.
+        InputError: If one is missing or was made with other settings or of another contrast, or
+            processes have others.
     """
     opened = {}
     for name in names(config):
@@ -38,6 +41,14 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
             raise InputError(
                 f"{opened[name].path}: expected slices made with {expected}, found {found}; run "
                 "python -m experiments.preprocess again, or choose another working directory"
+            )
+        images = [Path(record["image"]) for record in opened[name].records]
+        others = other_contrasts(config, images)
+        if others and config.data.sets[name].layout != "csv":  # which is taken as it is
+            raise InputError(
+                f"{opened[name].path}: expected slices of the contrast {config.data.contrast}, "
+                f"found those of {', '.join(others)}; run python -m experiments.preprocess again, "
+                "or choose another working directory"
             )
     processes.assert_equal({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
     return opened
@@ -121,15 +132,20 @@ def require_t2w(config: ConfigDict, what: str) -> None:
 
 def contrast_warning(config: ConfigDict, name: str, scans: list[Scan]) -> str | None:
     """Say that listed scans are named as of another contrast than the study's, if any are."""
-    contrasts = [stated(stem(scan.image)) for scan in scans]
-    others = [one for one in contrasts if one not in (None, config.data.contrast)]
+    others = other_contrasts(config, [scan.image for scan in scans])
     if not others:
         return None
     return (
         f"warning: {name}: expected scans of the contrast {config.data.contrast}, found "
-        f"{len(others)} of {len(scans)} named as {', '.join(sorted(set(others)))}; predict will "
-        "refuse scans of such names, unless config.data.contrast is theirs"
+        f"{sum(others.values())} of {len(scans)} named as {', '.join(others)}; predict will refuse "
+        "scans of such names, unless config.data.contrast is theirs"
     )
+
+
+def other_contrasts(config: ConfigDict, images: Iterable[Path]) -> Counter[str]:
+    """Count the files whose names state another contrast than the study's, by contrast."""
+    found = Counter(stated(stem(image)) for image in images)
+    return Counter({one: n for one, n in found.items() if one not in (None, config.data.contrast)})
 
 
 def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:

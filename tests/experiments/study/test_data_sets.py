@@ -66,7 +66,7 @@ def test_data_sets_are_generated_as_t2w_alone(tmp_path):
         phantom_scans.make(config, tmp_path)
     config = hcp.get_config()
     config.data.contrast = "FLAIR"
-    with pytest.raises(InputError, match="expected T2w, as the data set 'synth' is .* found FLAIR"):
+    with pytest.raises(InputError, match=r"T2w, as the data set 'synth' is .* found FLAIR"):
         synthesis.synthesize(config, tmp_path, "synth")
     assert not list(tmp_path.iterdir()), "nothing was begun"
 

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.root = os.environ.get("CRADL_DATA", placeholder(str))
+    config.data.contrast = "T2w"  # or T1w, FLAIR, PDw: which scans of a data set to take
     config.data.size = 128  # pixels
     config.data.field_mm = 224.0  # width of a slice, for every scan the same
     config.data.span = "brain"  # of a stack; "volume" includes blank slices, as Table 1 counts

@@ -77,7 +77,7 @@ def features_of(model: Network) -> scoring.Encode:
     """Return the features at each position, as a function `(variables, images) -> features`.
 
     Features [N, G, G, F] of images [N, H, W] are the maps of the encoder's first two levels and the
-    pixels of the patch, on a grid of half the image's side, at most 32. Equal networks give the
+    pixels of the patch, on the grid of the patches, see `dense.patch_side`. Equal networks give the
     same function.
     """
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import cevae, default, phantom, vae
 from cradl_jax import methods
@@ -39,6 +40,27 @@ def test_cevae_is_a_vae_with_another_loss():
 
     found, more = (jax.eval_shape(lambda m=m: terms(m)) for m in ("vae", "cevae"))
     assert more.keys() - found.keys() == {"restore"}
+
+
+@pytest.mark.parametrize("size", [24, 112])
+def test_features_lie_on_a_grid_at_every_size(size):
+    """Maps are resized as Pillow resizes pictures: bilinear, averaged where they become smaller."""
+    config, _ = small("cradl")
+    config.data.size = size
+    model = settings.network(config, "cradl")
+    images = jax.random.uniform(jax.random.key(0), (2, size, size), minval=-1.5, maxval=1.5)
+    variables = methods.initial_variables(model, 0, size)
+    features = np.asarray(methods.features_of(model)(variables, images))
+    grid = {24: 12, 112: 28}[size]
+    side = size // grid
+    assert features.shape == (2, grid, grid, 4 + 8 + side**2)
+    _, state = model.apply(variables, images, method="encode", mutable=["intermediates"])
+    maps = state["intermediates"]["encoder"]["maps"]
+    for first, channel, one in ((0, 3, maps[0]), (4, 5, maps[1])):
+        picture = Image.fromarray(np.asarray(one[1, ..., channel], np.float32))
+        expected = np.asarray(picture.resize((grid, grid), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(features[1, ..., first + channel], expected, atol=1e-4)
+    np.testing.assert_array_equal(features[..., 12], images[:, ::side, ::side])
 
 
 @pytest.mark.parametrize("method", METHODS)

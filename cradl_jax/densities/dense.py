@@ -156,9 +156,9 @@ def joint_distance(joint: Joint, features: Array, images: Array, positions: Arra
 def patch_side(size: int) -> int:
     """Return the side of the patches of an image of `size` pixels that make a grid of at most 32.
 
-    They have two pixels a side at least.
+    They have two pixels a side at least, and cover the image: their side divides its own.
     """
-    return max(2, size // GRID)
+    return next(side for side in range(max(2, -(-size // GRID)), size + 1) if size % side == 0)
 
 
 def patches(images: Array, side: int) -> Array:

@@ -5,29 +5,17 @@ from flax import linen as nn
 from jax import Array
 
 from cradl_jax.models.layers import Collapse, Down, NormReLU
+from cradl_jax.models.sizes import levels
 
 SOWN = "intermediates"  # a collection that is not among the variables
-
-
-def levels(size: int) -> int:
-    """Count the stride-2 convolutions that bring an image of `size` pixels to a 4x4 map.
-
-    128 pixels take the five of Table 10, 64 take four.
-
-    Raises:
-        ValueError: `size` is not 8, 16, 32, ...
-    """
-    count = size.bit_length() - 3
-    if count < 1 or size != 4 << count:
-        raise ValueError(f"image size: expected a power of two of at least 8, found {size}")
-    return count
 
 
 class Encoder(nn.Module):
     """f: x -> z (Section 3): 4x4 convolutions of stride 2 with BN and ReLU, the last one bare.
 
-    Each level's map [N, H/2, H/2, nf], [N, H/4, H/4, 2 nf], ... is sown as `maps` into the
-    collection `SOWN`.
+    The last convolution sees all of a map of 4x4 pixels, or of 5x5 to 7x7 where the side of the
+    image is no power of two (see `sizes`). Each level's map [N, H/2, H/2, nf],
+    [N, H/4, H/4, 2 nf], ... is sown as `maps` into the collection `SOWN`.
 
     Attributes:
         features: nf of Table 10, channels of the first convolution; they double at each.

@@ -1,4 +1,7 @@
-"""The layers of Table 10: 4x4 convolutions, transposed convolutions and batch normalization."""
+"""The layers of Table 10: 4x4 convolutions, transposed convolutions and batch normalization.
+
+The convolution next to the representation is as large as the map it sees, 4x4 in the paper.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +23,9 @@ class _Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
 
-    def kernel(self, before: int, after: int, fan_in: int) -> Array:
+    def kernel(self, before: int, after: int, fan_in: int, side: int = 4) -> Array:
         init = nn.initializers.normal(fan_in**-0.5)
-        return self.param("kernel", init, (4, 4, before, after)).astype(self.dtype)
+        return self.param("kernel", init, (side, side, before, after)).astype(self.dtype)
 
     def biased(self, y: Array) -> Array:
         if not self.use_bias:
@@ -32,7 +35,7 @@ class _Conv(nn.Module):
 
 
 class Down(_Conv):
-    """`4 x 4 Conv, stride 2`, padding 1: halves height and width (multiples of 4)."""
+    """`4 x 4 Conv, stride 2`, padding 1: halves height and width (both even)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -43,7 +46,7 @@ class Down(_Conv):
 
 
 class Up(_Conv):
-    """`4 x 4 Trans-Conv, stride 2, padding 1`: doubles height and width (both even)."""
+    """`4 x 4 Trans-Conv, stride 2, padding 1`: doubles height and width."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -54,24 +57,31 @@ class Up(_Conv):
 
 
 class Collapse(_Conv):
-    """The encoder's last `4 x 4 Conv`: a 4x4 map becomes one vector."""
+    """The encoder's last `4 x 4 Conv`: a map of 4x4 pixels, or KxK, becomes one vector."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Map [N, 4, 4, C] to [N, features]."""
-        channels, x = x.shape[-1], x.astype(self.dtype)
-        kernel = self.kernel(channels, self.features, 16 * channels)
+        """Map [N, K, K, C] to [N, features]."""
+        _, side, _, channels = x.shape
+        x = x.astype(self.dtype)
+        kernel = self.kernel(channels, self.features, side**2 * channels, side)
         return self.biased(x.reshape(len(x), -1) @ kernel.reshape(-1, self.features))
 
 
 class Expand(_Conv):
-    """The decoder's first `4 x 4 Trans-Conv, stride 1`: a vector becomes a 4x4 map."""
+    """The decoder's first `4 x 4 Trans-Conv, stride 1`: a vector becomes a map of KxK pixels.
+
+    Attributes:
+        side: K.
+    """
+
+    side: int = 4
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        """Map [N, D] to [N, 4, 4, features]."""
+        """Map [N, D] to [N, K, K, features]."""
         latent, z = z.shape[-1], z.astype(self.dtype)
-        kernel = self.kernel(self.features, latent, latent)
+        kernel = self.kernel(self.features, latent, latent, self.side)
         return self.biased(jnp.einsum("nd,hwfd->nhwf", z, kernel))
 
 

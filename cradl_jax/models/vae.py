@@ -8,8 +8,9 @@ from flax import linen as nn
 from jax import Array
 
 from cradl_jax.intensity import CLIP
-from cradl_jax.models.encoder import Encoder, levels
+from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.layers import Expand, NormReLU, Up
+from cradl_jax.models.sizes import levels
 
 
 class Posterior(NamedTuple):
@@ -48,7 +49,8 @@ class Decoder(nn.Module):
     def __call__(self, z: Array, train: bool = False) -> Array:
         """Map [N, D] to images [N, size, size] in (-1.5, 1.5), float32."""
         doublings = levels(self.size)
-        h = Expand(self.features << (doublings - 1), self.dtype, use_bias=False)(z)
+        width, side = self.features << (doublings - 1), self.size >> doublings
+        h = Expand(width, self.dtype, use_bias=False, side=side)(z)
         h = NormReLU(self.axis_name, self.dtype)(h, train)
         for level in reversed(range(doublings - 1)):
             h = Up(self.features << level, self.dtype, use_bias=False)(h)

@@ -17,13 +17,13 @@ import numpy as np
 from jax import Array, lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-POINTS = {2: (0, 1), 4: (0, 1, -0.5, -2)}  # of those tried, the ones that round least
+POINTS = {1: (0,), 2: (0, 1), 4: (0, 1, -0.5, -2)}  # of those tried, the ones that round least
 
 
 def down(x: Array, kernel: Array) -> Array:
     """Convolve with stride 2 and padding 1: [N, H, W, C] -> [N, H/2, W/2, O].
 
-    H and W are multiples of 4; `kernel` is [4, 4, C, O].
+    H and W are even; `kernel` is [4, 4, C, O].
     """
     if kernel.shape[2] == 1:
         return down_patches(x, kernel)
@@ -33,7 +33,7 @@ def down(x: Array, kernel: Array) -> Array:
 def up(x: Array, kernel: Array) -> Array:
     """Convolve transposed, with stride 2 and padding 1: [N, H, W, C] -> [N, 2H, 2W, O].
 
-    H and W are even; `kernel` [4, 4, O, C] is that of the convolution whose adjoint this is.
+    `kernel` [4, 4, O, C] is that of the convolution whose adjoint this is.
     """
     if kernel.shape[2] == 1:
         return adjoint(down_patches, x, kernel)
@@ -58,6 +58,8 @@ def down_patches(x: Array, kernel: Array) -> Array:
 
 def down_winograd(x: Array, kernel: Array) -> Array:
     """Compute `down` in 6.25 or 9 matrix products instead of 16, by Winograd's minimal filtering.
+
+    Where a side is no multiple of 4, nothing is saved: the products are those of the taps.
 
     Over blocks of 2x2 pixels, 4 C numbers each, the convolution has 2x2 taps and stride 1. That is
     a filter of two taps along the rows, whose products are filters of two taps along the columns,
@@ -111,10 +113,12 @@ def _filter(
 
 
 def _outputs(height: int, width: int, channels: int) -> int:
-    """Choose m: 4, but 2 for an image with fewer pixels than channels.
+    """Choose m, which divides the output's sides: 4, but 2 for fewer pixels than channels.
 
     There the (m + 1)^2 forms of the kernel cost more than fewer products save.
     """
+    if height % 4 or width % 4:
+        return 1
     divides = height % 8 == 0 == width % 8
     return 4 if divides and height * width >= channels else 2
 
@@ -148,7 +152,7 @@ def _windows(blocks: Array, axis: int, outputs: int) -> list[Array]:
     The first is that of every m-th position, the last the first of the next window.
     """
     before, after = blocks.shape[:axis], blocks.shape[axis + 1 :]
-    count = blocks.shape[axis] // outputs
+    count = (blocks.shape[axis] - 1) // outputs
     widths = [(0, outputs - 1) if a == axis else (0, 0) for a in range(blocks.ndim)]
     tiles = jnp.pad(blocks, widths).reshape(*before, count + 1, outputs, *after)
     first, *others = _unstack(tiles, axis + 1)

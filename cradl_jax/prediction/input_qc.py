@@ -258,8 +258,8 @@ def _grid(scan: Description, reference: Reference) -> str | None:
 def _inverted(distances: dict) -> str:
     return (
         "The contrast looks inverted: the scan is bright where the training scans are dark "
-        f"(correlation in space {1 - distances['appearance']:.2f}); check that it is T2-weighted "
-        "as they are."
+        f"(correlation in space {1 - distances['appearance']:.2f}); check that it is of "
+        "their contrast."
     )
 
 

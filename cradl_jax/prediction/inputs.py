@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cradl_jax.data.scans.contrasts import CONTRASTS, stated
 from cradl_jax.data.scans.layouts import raise_faults, read_table, stem, volume_files
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
@@ -78,6 +79,19 @@ def _listed(path: Path) -> list[InputScan]:
             faults.append(f"{path}, line {line}: expected 'image', found none; fill it in")
     raise_faults(faults)
     return found
+
+
+def check_contrast(scan: Path, contrast: str) -> None:
+    """Raise an InputError if the name of a scan states another contrast than that of a run."""
+    found = stated(stem(scan))
+    if found in (None, contrast):
+        return
+    trained = f"it with a run trained on {found} (config.data.contrast)"
+    remedy = trained if found in CONTRASTS else f"a {contrast} scan"
+    raise InputError(
+        f"{scan}: expected a scan of the contrast {contrast}, on which the run was trained, found "
+        f"a name that states {found}; predict {remedy}, or rename the file if its name is wrong"
+    )
 
 
 def check_names(scans: Sequence[InputScan]) -> None:

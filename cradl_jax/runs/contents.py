@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from cradl_jax import methods, scoring
+from cradl_jax.data.scans.contrasts import CONTRASTS
 from cradl_jax.densities import Density
 from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
@@ -48,11 +49,12 @@ class Loss(Record, extra="ignore"):
 
 
 class NetworkSettings(Record, extra="ignore"):
-    """Those settings of a run that its network and scores are built from."""
+    """Those settings of a run that its network and scores are built from, and its contrast."""
 
     method: Annotated[str, one_of(METHODS)]
     seed: Seed
     size: ImageSize
+    contrast: Annotated[str, one_of(CONTRASTS)]
     model: NetworkShape
     loss: Loss
 

@@ -19,7 +19,7 @@ from cradl_jax.intensity import CLIP
 from cradl_jax.names import LOCAL
 from cradl_jax.prediction import input_qc
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
-from cradl_jax.prediction.inputs import InputScan, check_names
+from cradl_jax.prediction.inputs import InputScan, check_contrast, check_names
 from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
 from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.runs.contents import RunContents
@@ -126,11 +126,13 @@ class Run:
             name: of the results; None: that of the file.
 
         Raises:
-            InputError: the scan cannot be used, or its name is not fit for a file.
+            InputError: the scan cannot be used, its name is not fit for a file, or its file's name
+                states another contrast than that of the run.
         """
         path = Path(scan).expanduser()
         named = InputScan(name or stem(path), path)
         check_names([named])
+        check_contrast(path, self.contents.manifest["settings"]["contrast"])
         volume = read_volume(path)
         thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
         voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]

@@ -29,6 +29,8 @@ from pydantic import (
     ValidationError,
 )
 
+from cradl_jax.models import sizes
+
 T = TypeVar("T")
 LONGEST_FOUND = 80  # characters that are shown of a value
 
@@ -81,12 +83,17 @@ Width = Annotated[int, Field(strict=True, ge=1, le=2**16)]
 """Channels or units of a layer."""
 Latent = Annotated[Width, Field(ge=2)]
 """Dimensions of a representation: couplings of a flow split them in two."""
-ImageSize = Annotated[
-    int,
-    Field(strict=True, ge=8, le=4096),
-    AfterValidator(_require(lambda side: side & (side - 1) == 0, "a power of two")),
-]
-"""A side that stride-2 convolutions bring to 4 pixels (Table 10)."""
+
+
+def _fit_size(size: int) -> int:
+    """Refuse a size that the network does not take, with the nearest that it does."""
+    if size not in sizes.nearest(size):
+        raise ValueError(sizes.expected(size))
+    return size
+
+
+ImageSize = Annotated[int, Field(strict=True, ge=8, le=4096), AfterValidator(_fit_size)]
+"""A side that stride-2 convolutions bring to 4 pixels (Table 10), or to 5, 6 or 7."""
 Text = Annotated[str, Field(strict=True, min_length=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Numbers = Annotated[list[Finite], Field(min_length=1), FailFast()]

@@ -6,7 +6,7 @@ A network is a list of multiply-accumulates for one slice, one figure per layer,
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cradl_jax.models.encoder import levels
+from cradl_jax.models.sizes import levels
 
 
 def encoder(size: int, features: int, outputs: int) -> list[int]:

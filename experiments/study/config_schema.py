@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 from ml_collections import ConfigDict
 from pydantic import AfterValidator, Field, ValidationError
 
+from cradl_jax.data.scans.contrasts import CONTRASTS
 from cradl_jax.data.scans.layouts import LAYOUTS
 from cradl_jax.data.slices.preprocess import Span
 from cradl_jax.errors import InputError
@@ -64,6 +65,7 @@ class Data(Record):
     """The data sets of a study; `healthy`, `anomalous` and `offset` are of configs/scans.py."""
 
     root: Text | None
+    contrast: Annotated[str, one_of(CONTRASTS)]
     size: ImageSize
     field_mm: Positive
     span: Annotated[str, one_of(get_args(Span))]

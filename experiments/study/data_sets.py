@@ -1,10 +1,13 @@
 """The data sets of a study: where their scans and slices are, and who is in which split."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cradl_jax.data.scans.layouts import HELD_OUT, Scan, list_scans
+from cradl_jax.data.scans.contrasts import T2W, stated
+from cradl_jax.data.scans.layouts import HELD_OUT, Scan, list_scans, stem
 from cradl_jax.data.scans.splits import assign_splits, listed_splits, source_faults, subject_faults
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.devices import processes
@@ -18,7 +21,8 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
     """Open the slice store of every data set, the healthy one first.
 
     Raises:
-        InputError: If one is missing or was made with other settings, or processes have others.
+        InputError: If one is missing or was made with other settings or of another contrast, or
+            processes have others.
     """
     opened = {}
     for name in names(config):
@@ -37,6 +41,14 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
             raise InputError(
                 f"{opened[name].path}: expected slices made with {expected}, found {found}; run "
                 "python -m experiments.preprocess again, or choose another working directory"
+            )
+        images = [Path(record["image"]) for record in opened[name].records]
+        others = other_contrasts(config, images)
+        if others and config.data.sets[name].layout != "csv":  # which is taken as it is
+            raise InputError(
+                f"{opened[name].path}: expected slices of the contrast {config.data.contrast}, "
+                f"found those of {', '.join(others)}; run python -m experiments.preprocess again, "
+                "or choose another working directory"
             )
     processes.assert_equal({f"slices of {n}": s.manifest["fingerprint"] for n, s in opened.items()})
     return opened
@@ -115,7 +127,7 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
         )
     path, scans = data_set_path(config, workdir, name), []
     try:
-        scans, faults = list_scans(path, settings.layout)
+        scans, faults = list_scans(path, settings.layout, config.data.contrast)
         if not faults:
             scans, faults = with_splits(config, name, scans)
     except InputError as fault:
@@ -124,6 +136,33 @@ def find_data_set(config: ConfigDict, workdir: Path, name: str) -> tuple[list[Sc
             hint = "; make it with python -m experiments.synthesize"
         faults = [f"data set '{name}': {fault}{hint}"]
     return scans, faults
+
+
+def require_t2w(config: ConfigDict, what: str) -> None:
+    """Raise an InputError unless a study takes the contrast in which scans are generated."""
+    if config.data.contrast != T2W:
+        raise InputError(
+            f"config.data.contrast: expected {T2W}, as {what} is written, found "
+            f"{config.data.contrast}; choose {T2W}, or a config of your own scans"
+        )
+
+
+def contrast_warning(config: ConfigDict, name: str, scans: list[Scan]) -> str | None:
+    """Say that listed scans are named as of another contrast than the study's, if any are."""
+    others = other_contrasts(config, [scan.image for scan in scans])
+    if not others:
+        return None
+    return (
+        f"warning: {name}: expected scans of the contrast {config.data.contrast}, found "
+        f"{sum(others.values())} of {len(scans)} named as {', '.join(others)}; predict will refuse "
+        "scans of such names, unless config.data.contrast is theirs"
+    )
+
+
+def other_contrasts(config: ConfigDict, images: Iterable[Path]) -> Counter[str]:
+    """Count the files whose names state another contrast than the study's, by contrast."""
+    found = Counter(stated(stem(image)) for image in images)
+    return Counter({one: n for one, n in found.items() if one not in (None, config.data.contrast)})
 
 
 def with_splits(config: ConfigDict, name: str, scans: list[Scan]) -> tuple[list[Scan], list[str]]:

@@ -54,7 +54,12 @@ def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacin
 
 
 def make(config: ConfigDict, workdir: Path) -> None:
-    """Write the data sets, except for what is there already."""
+    """Write the data sets, except for what is there already.
+
+    Raises:
+        InputError: the study takes another contrast than the phantom's, T2w.
+    """
+    data_sets.require_t2w(config, "the phantom")
     folder, settings = data_sets.data_root(config, workdir), config.phantom
     spacing_mm = (settings.spacing_mm,) * 3
     jobs, atlas = [], cache(load_atlas)

@@ -16,7 +16,14 @@ from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from experiments.cli.locking import exclusive
 from experiments.study import screening
-from experiments.study.data_sets import HEALTHY, find_all, slicing, store_path, used
+from experiments.study.data_sets import (
+    HEALTHY,
+    contrast_warning,
+    find_all,
+    slicing,
+    store_path,
+    used,
+)
 
 
 def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) -> None:
@@ -53,6 +60,8 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
     for name, store in stores.items():
         print_store(name, store)
+        if warning := contrast_warning(config, name, data_sets[name]):
+            print(warning)
     if healthy := stores.get(HEALTHY):
         screening.warn(healthy)
 

@@ -29,7 +29,8 @@ def of_run(config: ConfigDict, method: str) -> dict:
     """Return what a trained run depends on, as plain values."""
     own = of_method(config, method)
     parts = {name: own[name].to_dict() for name in PARTS}
-    return {"method": method, "seed": config.seed, "size": config.data.size, **parts}
+    slices = {"size": config.data.size, "contrast": config.data.contrast}
+    return {"method": method, "seed": config.seed, **slices, **parts}
 
 
 def of_densities(config: ConfigDict) -> dict:

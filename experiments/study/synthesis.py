@@ -71,8 +71,9 @@ def held_out(config: ConfigDict, workdir: Path, name: str) -> list[Scan]:
     """Find the scans that the data set `name` is made from, with their splits in it.
 
     Raises:
-        InputError: the scans are missing, too few, or cannot be named as BIDS does.
+        InputError: the scans are missing, too few, not T2w, or cannot be named as BIDS does.
     """
+    data_sets.require_t2w(config, f"the data set '{name}'")
     source = config.data.sets[name].made_from
     scans, faults = data_sets.find_data_set(config, workdir, source)
     raise_faults(faults)

@@ -142,9 +142,16 @@ def test_joint_distance_adds_half_the_pixels_to_that_of_the_components():
     np.testing.assert_allclose(dense.joint_distance(joint, *args), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("size", "side"), [(8, 2), (16, 2), (64, 2), (128, 4), (256, 8)])
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [
+        *((8, 2), (16, 2), (64, 2), (128, 4), (256, 8)),
+        *((10, 2), (56, 2), (80, 4), (96, 3), (112, 4), (160, 5), (192, 6), (224, 7)),
+    ],
+)
 def test_the_grid_has_at_most_32_positions_a_side(size, side):
-    assert dense.patch_side(size) == side and size // side <= 32
+    assert dense.patch_side(size) == side
+    assert size // side <= 32 and size % side == 0, "the patches cover the image"
 
 
 @pytest.mark.parametrize("side", [1, 2, 4])

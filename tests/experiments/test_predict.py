@@ -131,6 +131,44 @@ def test_a_larger_field_of_view_changes_no_score(study, run, plane, height):
     assert np.count_nonzero(found.anomaly_map) == np.count_nonzero(found.anomaly_map[inside])
 
 
+def test_a_scan_named_as_of_another_contrast_is_refused(study, run, tmp_path):
+    """Before it is read; the run's own contrast, T2w, and a name that states none pass."""
+    data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    for name, found in (
+        ("sub-1_T1w", "T1w"),
+        ("sub-1_FLAIR", "FLAIR"),
+        ("case-t1n", "T1w"),
+        ("case_t1ce", "contrast-enhanced T1w"),
+    ):
+        scan = write(tmp_path / f"{name}.nii.gz", data, affine)
+        with pytest.raises(InputError) as caught:
+            run.predict(scan, "it")
+        message = str(caught.value)
+        assert message.startswith(f"{scan}: expected a scan of the contrast T2w, on which")
+        assert f"found a name that states {found}; predict" in message
+        own = f"with a run trained on {found} (config.data.contrast)"
+        assert (own in message) == (found != "contrast-enhanced T1w")
+    expected = run.predict(lesion(study)).scores
+    same = write(tmp_path / "sub-1_T2w.nii.gz", data, affine)
+    np.testing.assert_array_equal(run.predict(same).scores, expected)
+
+
+def test_a_run_keeps_the_contrast_that_it_was_trained_on(study, run, tmp_path):
+    manifest = run.contents.manifest
+    assert manifest["settings"]["contrast"] == "T2w"
+    kept = manifest | {"settings": manifest["settings"] | {"contrast": "T1w"}}
+    of_t1 = replace(run, contents=run.contents._replace(manifest=kept))
+    scan = write(tmp_path / "a-T2.nii.gz", np.asarray(nib.load(lesion(study)).dataobj, np.float32))
+    with pytest.raises(InputError, match=r"contrast T1w, .* found a name that states T2w"):
+        of_t1.predict(scan)
+    config = tiny_config()
+    config.data.contrast = "FLAIR"
+    healthy = data_sets.stores(config, study)["healthy"]
+    with pytest.raises(InputError, match="contrast: expected 'FLAIR', found 'T2w'"):
+        runs.check(config, study, "cradl", healthy)
+
+
 def test_what_is_written_of_a_tall_scan_speaks_of_its_brain_alone(study, run, tmp_path):
     data = np.asarray(nib.load(lesion(study)).dataobj, np.float32)
     tall = np.pad(data, ((0, 0), (0, 0), (15, 40)))

@@ -42,9 +42,21 @@ def config(tmp_path):
         },
         "healthy": {"layout": "csv", "path": "healthy.csv"},
     }
-    data = {"root": str(tmp_path), "size": 12, "field_mm": 48.0, "span": "brain"}
+    data = {"root": str(tmp_path), "contrast": "T2w", "size": 12, "field_mm": 48.0, "span": "brain"}
     data |= {"slice_spacing_mm": None, "workers": 2, "seed": 0}
     return ConfigDict({"data": data | {"sets": sets}})
+
+
+def test_slices_of_another_contrast_are_refused(config, tmp_path):
+    """The setting was changed and the scans were not sliced again; a list is taken as it is."""
+    preprocess(config, tmp_path / "run")
+    config.data.contrast = "T1w"
+    message = "lesion: expected slices of the contrast T1w, found those of T2w; run python -m"
+    with pytest.raises(InputError, match=message):
+        stores(config, tmp_path / "run")
+    message = r"\*_T1w\.nii\.gz \(layout 'bids'\), found none, but scans of T2w"
+    with pytest.raises(InputError, match=message):
+        preprocess(config, tmp_path / "run")
 
 
 def test_every_data_set_becomes_a_store(config, tmp_path, capsys):

@@ -64,7 +64,11 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "temperature 0": ("loss.temperature=0", "config.loss.temperature: .*above 0"),
     "negative temperature": ("loss.temperature=-0.5", "config.loss.temperature: .*above 0"),
     "temperature NaN": ("loss.temperature=nan", "config.loss.temperature: .*found nan"),
-    "size that no encoder takes": ("data.size=96", "config.data.size: .*power of two"),
+    "size that no encoder takes": (
+        "data.size=100",
+        "config.data.size: .*nearest are 96 and 112.*found 100",
+    ),
+    "unknown contrast": ("data.contrast=T2", "config.data.contrast: expected one of T2w, .*'T2'"),
     "size 4": ("data.size=4", "config.data.size: .*from 8"),
     "negative size": ("data.size=-64", "config.data.size"),
     "no features": ("model.features=0", "config.model.features"),

@@ -44,6 +44,33 @@ def test_decoder_has_the_layers_of_table_10():
     assert image.shape == (3, 128, 128)
 
 
+@pytest.mark.parametrize("size", [10, 28, 96, 160])
+def test_decoder_mirrors_the_encoder_at_every_size(size):
+    """Its layers are convolutions of XLA over images spread out by zeros, from 4 to 7 pixels on."""
+    model, z = Decoder(size, 4), jax.random.normal(jax.random.key(1), (2, 6))
+    variables = jax.jit(model.init)(jax.random.key(0), z)
+    params = variables["params"]
+    shapes = jax.eval_shape(
+        lambda: Encoder(4, 6).init(jax.random.key(0), jnp.zeros((1, size, size)))
+    )
+    last = shapes["params"]["Collapse_0"]["kernel"].shape
+    h = jnp.einsum("nd,hwcd->nhwc", z, params["Expand_0"]["kernel"])
+    assert h.shape[1:] == last[:3]
+    for level in range(len(params) // 2):
+        h = jnp.maximum(h / jnp.sqrt(1 + 1e-5), 0)  # the statistics of a network not yet trained
+        kernel = params[f"Up_{level}"]["kernel"][::-1, ::-1].swapaxes(2, 3)
+        h = jax.lax.conv_general_dilated(
+            *(h, kernel, (1, 1), [(2, 2), (2, 2)]),
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision="highest",
+        )
+    expected = 1.5 * np.tanh(np.asarray(h[..., 0] + params[f"Up_{level}"]["bias"]) / 2)
+    found = jax.jit(model.apply)(variables, z)
+    assert found.shape == (2, size, size)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_reconstructions_stay_in_the_range_of_the_images(variables):
     z = 100 * jax.random.normal(jax.random.key(2), (8, 6))
     decoded = apply(variables, z, method="decode")

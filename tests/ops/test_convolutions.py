@@ -26,10 +26,13 @@ def draw(seed, *shape):
     ("form", "width", "channels"),
     [
         (convolutions.down_native, 12, 3),
+        (convolutions.down_native, 10, 3),
+        (convolutions.down_winograd, 10, 3),  # the products of the taps
         (convolutions.down_winograd, 12, 3),  # two outputs from three products
         (convolutions.down_winograd, 16, 3),  # four from five
         (convolutions.down_winograd, 8, 65),  # two again, for so many channels
         (convolutions.down_patches, 12, 1),
+        (convolutions.down_patches, 10, 1),
     ],
 )
 def test_down_is_a_strided_correlation(form, width, channels):
@@ -42,7 +45,7 @@ def test_down_is_a_strided_correlation(form, width, channels):
 
 
 @every_up
-@pytest.mark.parametrize("width", [6, 8])
+@pytest.mark.parametrize("width", [5, 6, 8])
 def test_up_adds_the_kernel_at_every_second_pixel(up, features, width):
     x, kernel = draw(0, 1, 4, width, 3), draw(1, 4, 4, features, 3)
     expected = np.zeros((10, 2 * width + 2, features))
@@ -62,7 +65,7 @@ def test_up_adds_the_kernel_at_every_second_pixel(up, features, width):
         (UP_NATIVE, UP_PATCHES, 3, 1),
     ],
 )
-@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("width", [4, 8, 10])
 def test_gradients_of_both_forms_agree(native, products, before, after, width):
     kernel = (after, before) if native is UP_NATIVE else (before, after)
     x, kernel = draw(0, 2, 8, width, before), draw(1, 4, 4, *kernel)
@@ -88,7 +91,7 @@ def test_a_batch_may_be_mapped():
     np.testing.assert_allclose(mapped, down(x, kernel), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "factor"), [(4, 5), (16, 10)])
+@pytest.mark.parametrize(("size", "factor"), [(4, 5), (10, 5), (12, 5), (16, 10), (24, 10)])
 def test_fewer_products_round_like_float32(size, factor):
     x, kernel = draw(0, 4, size, size, 64), draw(1, 4, 4, 64, 8) / 32
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))

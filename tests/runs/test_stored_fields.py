@@ -72,6 +72,7 @@ def test_thresholds_of_other_types_and_ranges(path):
 SETTINGS = {
     "method": ("gan", "", None, 3, ["cradl"], "../x"),
     "seed": (-1, 2**40, 0.5, "0", None),
+    "contrast": ("t2", "", None, 3, ["T2w"]),
     "size": (0, 31, -32, 2**30, 32.0, "32", None),
     "model.features": (0, -1, 10**9, 4.0, "4"),
     "model.latent": (0, 10**9, None),

@@ -3,10 +3,12 @@
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from cradl_jax.data.scans.contrasts import CONTRASTS, ENHANCED, FLAIR, T1W, T2W, stated
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.reading import check_file, is_entry, kind_of, no_file
@@ -38,23 +40,23 @@ Found = tuple[list[Scan], list[str]]
 """Scans, and what is wrong with the list of them."""
 
 
-def find_scans(path: Path, layout: str) -> list[Scan]:
+def find_scans(path: Path, layout: str, contrast: str = T2W) -> list[Scan]:
     """Return the scans of a data set, see `list_scans`.
 
     Raises:
         InputError: If anything is wrong with the list. All faults are named at once.
     """
-    scans, faults = list_scans(path, layout)
+    scans, faults = list_scans(path, layout, contrast)
     raise_faults(faults)
     return scans
 
 
-def list_scans(path: Path, layout: str) -> Found:
+def list_scans(path: Path, layout: str, contrast: str = T2W) -> Found:
     """List the scans of the data set at `path` by path (a CSV file keeps its order).
 
     Args:
         path: The data set's folder, or the CSV file.
-        layout: How its files are named, one of `LAYOUTS`:
+        layout: How its files are named, one of `LAYOUTS`; here those of T2w:
             'bids': `sub-X/[ses-Y/]anat/sub-X_*T2w.nii.gz`, masks of anomalies under
                 `derivatives/**/sub-X/**/anat/sub-X_*_mask.nii.gz`, splits in the optional column
                 `split` of `participants.tsv`;
@@ -65,23 +67,34 @@ def list_scans(path: Path, layout: str) -> Found:
             'csv': columns `subject,split,image,mask`, paths relative to the CSV file (they may
                 lead out of its folder: they are only read), an empty mask for a healthy scan.
             Every `.nii.gz` may be a `.nii`, a `.mgz` or a `.hdr/.img`, in any spelling.
+        contrast: Which of `CONTRASTS` to take; a CSV file is taken as it is. A contrast-enhanced
+            scan is none of T1w.
 
     Returns:
         The scans whose image exists, and the faults: scans, masks or splits that do not exist.
 
     Raises:
-        InputError: If the path is missing, a pipe or a device, or holds no scan of that layout.
+        InputError: If the path is missing, a pipe or a device, or holds no scan of that layout and
+            contrast.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, found {layout!r}")
+    if contrast not in CONTRASTS:
+        raise InputError(f"contrast: expected one of {', '.join(CONTRASTS)}, found {contrast!r}")
     path = Path(path).expanduser().absolute()
     expected, found = "a file" if layout == "csv" else "a folder", kind_of(path)
     if found != expected:
         raise InputError(
             f"{path}: expected {expected} for layout '{layout}', found {found}; check the path"
         )
-    pattern, find = LAYOUTS[layout]
-    scans, faults = find(path)
+    files, find = LAYOUTS[layout]
+    if contrast not in files:
+        raise InputError(
+            f"{path}: expected scans of the contrast {contrast}, found layout '{layout}', which "
+            f"holds {', '.join(files)} alone; choose one of these (config.data.contrast), or list "
+            "the scans in a CSV file (layout 'csv')"
+        )
+    scans, faults = find(path, contrast)
     faults += [
         f"{scan.image}: expected a subject's name of printable characters, found "
         f"{scan.subject!r}; rename the subject"
@@ -93,9 +106,11 @@ def list_scans(path: Path, layout: str) -> Found:
     faults += lost.values()
     scans = [scan for scan in scans if scan.image not in lost]
     if not scans and not faults:
+        others = [other for other in files if other != contrast and find(path, other)[0]]
+        held = f", but scans of {', '.join(others)} (config.data.contrast)" if others else ""
         raise InputError(
-            f"{path}: expected {pattern} (layout '{layout}'), found none; check the path and the "
-            "layout, or list the scans in a CSV file (layout 'csv')"
+            f"{path}: expected {files[contrast]} (layout '{layout}'), found none{held}; check the "
+            "path and the layout, or list the scans in a CSV file (layout 'csv')"
         )
     return scans, faults
 
@@ -159,7 +174,7 @@ def _only(candidates: list[Path], image: Path, faults: list[str]) -> Path | None
     return candidates[0] if candidates else None
 
 
-def _find_bids(path: Path) -> Found:
+def _find_bids(path: Path, contrast: str) -> Found:
     splits, faults = _participants(path / "participants.tsv")
     masks = defaultdict(list)
     for mask in volume_files(path.glob("derivatives/**/sub-*/**/anat/sub-*_mask.*")):
@@ -175,13 +190,14 @@ def _find_bids(path: Path) -> Found:
     scans = []
     for image in volume_files([*path.glob("sub-*/anat/*"), *path.glob("sub-*/ses-*/anat/*")]):
         subject = image.relative_to(path).parts[0]
-        if re.fullmatch(rf"{re.escape(subject)}_(.*_)?T2w", stem(image)):
+        named = re.fullmatch(rf"{re.escape(subject)}_(.*_)?{contrast}", stem(image))
+        if named and stated(stem(image)) != ENHANCED:
             mask = _only([m for m in masks[subject] if _is_bids_mask(m, image)], image, faults)
             scans.append(Scan(subject, image, mask, splits.get(subject)))
     for subject in sorted(splits.keys() - {scan.subject for scan in scans}) if scans else ():
         faults.append(
             f"{path / 'participants.tsv'}: {subject} is in split '{splits[subject]}', but "
-            f"{path / subject} holds no *_T2w.nii.gz; restore the scan or remove the row"
+            f"{path / subject} holds no *_{contrast}.nii.gz; restore the scan or remove the row"
         )
     return scans, faults
 
@@ -218,16 +234,21 @@ def _participants(path: Path) -> tuple[dict[str, str], list[str]]:
     return splits, faults
 
 
-def _find_hcp(path: Path) -> Found:
-    name = "T2w_acpc_dc_restore_brain.*"
+def _find_hcp(path: Path, contrast: str) -> Found:
+    name = f"{contrast}_acpc_dc_restore_brain.*"
     images = volume_files([*path.glob(f"*/{name}"), *path.glob(f"*/T1w/{name}")])
     return [Scan(image.relative_to(path).parts[0], image, None, None) for image in images], []
 
 
-def _find_brats(path: Path) -> Found:
+BRATS = {T2W: ("_t2", "-t2w"), T1W: ("_t1", "-t1n"), FLAIR: ("_flair", "-t2f")}
+"""Ends of the names of BraTS, up to 2021 and since."""
+
+
+def _find_brats(path: Path, contrast: str) -> Found:
     scans, faults = [], []
-    for image in volume_files(path.rglob("*[_-]t2*.*")):
-        match = re.fullmatch(r"(.+)(_t2|-t2w)", stem(image))
+    ends = BRATS[contrast]
+    for image in volume_files(file for end in ends for file in path.rglob(f"*{end}.*")):
+        match = re.fullmatch(f"(.+)({'|'.join(ends)})", stem(image))
         if match:
             case, separator = match[1], match[2][0]
             masks = volume_files(image.parent.glob(f"{case}{separator}seg.*"))
@@ -237,16 +258,20 @@ def _find_brats(path: Path) -> Found:
     return scans, faults
 
 
-def _find_isles2015(path: Path) -> Found:
+ISLES = {T2W: "MR_T2", T1W: "MR_T1", FLAIR: "MR_Flair"}
+"""Parts of the names of ISLES 2015; MR_T1c is contrast-enhanced."""
+
+
+def _find_isles2015(path: Path, contrast: str) -> Found:
     scans, faults = [], []
-    for image in volume_files(path.rglob("VSD.Brain*.MR_T2*.*")):
+    for image in volume_files(path.rglob(f"VSD.Brain*.{ISLES[contrast]}[!cC]*")):
         case = next(folder for folder in image.parents if not folder.name.startswith("VSD."))
         mask = _only(volume_files(case.rglob("VSD.Brain*.OT.*")), image, faults)
         scans.append(Scan(case.name, image, mask, None))
     return scans, faults
 
 
-def _find_csv(path: Path) -> Found:
+def _find_csv(path: Path, _contrast: str) -> Found:
     scans, faults = [], []
     columns = ("subject", "split", "image", "mask")
     for line, row in read_table(path, delimiter=",", columns=columns):
@@ -331,11 +356,28 @@ def _check_header(path: Path, header: list[str], columns: tuple[str, ...], delim
         )
 
 
-LAYOUTS: dict[str, tuple[str, Callable[[Path], Found]]] = {
-    "bids": ("sub-*/anat/sub-*_T2w.nii.gz", _find_bids),
-    "hcp": ("*/T2w_acpc_dc_restore_brain.nii.gz", _find_hcp),
-    "brats": ("*_t2.nii.gz or *-t2w.nii.gz", _find_brats),
-    "isles2015": ("VSD.Brain.XX.O.MR_T2.*.nii", _find_isles2015),
-    "csv": ("a row for each scan", _find_csv),
+class Layout(NamedTuple):
+    """How the files of a data set are named.
+
+    Attributes:
+        files: those that show the layout, for each contrast that it holds.
+        find: lists the scans of a folder, or of a CSV file, and of a contrast.
+    """
+
+    files: Mapping[str, str]
+    find: Callable[[Path, str], Found]
+
+
+LAYOUTS = {
+    "bids": Layout({one: f"sub-*/anat/sub-*_{one}.nii.gz" for one in CONTRASTS}, _find_bids),
+    "hcp": Layout({one: f"*/{one}_acpc_dc_restore_brain.nii.gz" for one in (T2W, T1W)}, _find_hcp),
+    "brats": Layout(
+        {one: " or ".join(f"*{end}.nii.gz" for end in ends) for one, ends in BRATS.items()},
+        _find_brats,
+    ),
+    "isles2015": Layout(
+        {one: f"VSD.Brain.XX.O.{name}.*.nii" for one, name in ISLES.items()},
+        _find_isles2015,
+    ),
+    "csv": Layout(dict.fromkeys(CONTRASTS, "a row for each scan"), _find_csv),
 }
-"""For each layout: the files that show it, and the function that finds its scans."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cradl_jax.intensity import CLIP
-from cradl_jax.models.encoder import levels
+from cradl_jax.models.sizes import levels
 from experiments.benchmarks.timing import cores
 
 torch.set_num_threads(cores())
@@ -26,14 +26,15 @@ def encoder(size: int, features: int, outputs: int) -> nn.Sequential:
             nn.ReLU(inplace=True),
         ]
         channels = produced
-    return nn.Sequential(*layers, nn.Conv2d(channels, outputs, 4), nn.Flatten())
+    last = nn.Conv2d(channels, outputs, size >> levels(size))
+    return nn.Sequential(*layers, last, nn.Flatten())
 
 
 def decoder(size: int, features: int, latent: int) -> nn.Sequential:
     """Build the DC-Decoder: [N, latent, 1, 1] -> logits [N, 1, size, size]."""
     doublings = levels(size)
     channels = features << (doublings - 1)
-    layers = [nn.ConvTranspose2d(latent, channels, 4, bias=False)]
+    layers = [nn.ConvTranspose2d(latent, channels, size >> doublings, bias=False)]
     for level in reversed(range(doublings - 1)):
         produced = features << level
         layers += [

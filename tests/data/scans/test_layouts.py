@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cradl_jax.data.scans.layouts import Scan, find_scans
+from cradl_jax.data.scans.contrasts import stated
+from cradl_jax.data.scans.layouts import Scan, find_scans, stem
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.errors import InputError
 from tests.helpers.scans import brain, write
@@ -210,6 +211,104 @@ def test_isles2015(tmp_path):
         Scan("1", one, one_mask, None),
         Scan("2", two, two_mask, None),
     ]
+
+
+EVERY_CONTRAST = {
+    "bids": {
+        "T2w": "sub-1/anat/sub-1_T2w.nii.gz",
+        "T1w": "sub-1/ses-a/anat/sub-1_ses-a_acq-mprage_T1w.nii.gz",
+        "FLAIR": "sub-1/anat/sub-1_FLAIR.nii.gz",
+        "PDw": "sub-1/anat/sub-1_PDw.nii.gz",
+        None: "sub-1/anat/sub-1_ce-gadolinium_T1w.nii.gz",
+    },
+    "hcp": {
+        "T2w": "1/T1w/T2w_acpc_dc_restore_brain.nii.gz",
+        "T1w": "1/T1w/T1w_acpc_dc_restore_brain.nii.gz",
+        None: "1/T1w/T1w_acpc_dc_restore.nii.gz",
+    },
+    "brats": {
+        "T2w": "BraTS-GLI-1-000/BraTS-GLI-1-000-t2w.nii.gz",
+        "T1w": "BraTS-GLI-1-000/BraTS-GLI-1-000-t1n.nii.gz",
+        "FLAIR": "BraTS-GLI-1-000/BraTS-GLI-1-000-t2f.nii.gz",
+        None: "BraTS-GLI-1-000/BraTS-GLI-1-000-t1c.nii.gz",
+    },
+    "brats before 2023": {
+        "T2w": "HGG/Brats17_A_1/Brats17_A_1_t2.nii.gz",
+        "T1w": "HGG/Brats17_A_1/Brats17_A_1_t1.nii.gz",
+        "FLAIR": "HGG/Brats17_A_1/Brats17_A_1_flair.nii.gz",
+        None: "HGG/Brats17_A_1/Brats17_A_1_t1ce.nii.gz",
+    },
+    "isles2015": {
+        "T2w": "1/VSD.Brain.XX.O.MR_T2.4/VSD.Brain.XX.O.MR_T2.4.nii",
+        "T1w": "1/VSD.Brain.XX.O.MR_T1.5/VSD.Brain.XX.O.MR_T1.5.nii",
+        "FLAIR": "1/VSD.Brain.XX.O.MR_Flair.6/VSD.Brain.XX.O.MR_Flair.6.nii",
+        None: "1/VSD.Brain.XX.O.MR_T1c.7/VSD.Brain.XX.O.MR_T1c.7.nii",
+    },
+}
+"""A file of each contrast that a layout holds, and one that is of none of them."""
+
+
+@pytest.mark.parametrize("case", EVERY_CONTRAST)
+def test_a_layout_gives_the_scans_of_a_contrast_alone(tmp_path, case):
+    layout, files = case.split()[0], EVERY_CONTRAST[case]
+    for name in files.values():
+        write(tmp_path / name, brain())
+    held = [contrast for contrast in files if contrast]
+    for contrast in held:
+        (scan,) = find_scans(tmp_path, layout, contrast)
+        assert scan.image == tmp_path / files[contrast]
+        assert stated(stem(scan.image)) == contrast, "as predict reads its name"
+    assert find_scans(tmp_path, layout) == find_scans(tmp_path, layout, "T2w")
+    for contrast in {"T2w", "T1w", "FLAIR", "PDw"} - set(held):
+        message = f"{contrast}, found layout '{layout}', which holds {', '.join(held)} alone"
+        with pytest.raises(InputError, match=f"{tmp_path}: expected .*{message}"):
+            find_scans(tmp_path, layout, contrast)
+
+
+def test_a_contrast_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    (one,) = touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+    message = r"sub-\*_T2w\.nii\.gz \(layout 'bids'\), found none, but scans of T1w \(config"
+    with pytest.raises(InputError, match=message):
+        find_scans(tmp_path, "bids")
+    assert find_scans(tmp_path, "bids", "T1w") == [Scan("sub-01", one, None, None)]
+    (tmp_path / "participants.tsv").write_text("participant_id\tsplit\nsub-2\tval\n")
+    with pytest.raises(InputError, match=r"sub-2 holds no \*_T1w\.nii\.gz"):
+        find_scans(tmp_path, "bids", "T1w")
+    with pytest.raises(InputError, match="one of T2w, T1w, FLAIR, PDw, found 't1'"):
+        find_scans(tmp_path, "bids", "t1")
+
+
+def test_masks_belong_to_the_scan_of_every_contrast(tmp_path):
+    for contrast, name in (("T1w", "a_t1"), ("FLAIR", "a_flair"), ("T2w", "a_t2")):
+        image, mask = touch(tmp_path, f"a/{name}.nii.gz", "a/a_seg.nii.gz")
+        assert find_scans(tmp_path, "brats", contrast) == [Scan("a", image, mask, None)]
+
+
+@pytest.mark.parametrize("contrast", ["T2w", "T1w", "PDw"])
+def test_a_list_is_taken_as_it_is(tmp_path, contrast):
+    write(tmp_path / "a_T1w.nii", brain())
+    (tmp_path / "scans.csv").write_text("subject,split,image,mask\na,train,a_T1w.nii,\n")
+    (scan,) = find_scans(tmp_path / "scans.csv", "csv", contrast)
+    assert scan.image == tmp_path / "a_T1w.nii"
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"),
+    [
+        *(("sub-1_T2w", "T2w"), ("sub-1_ses-a_acq-tse_T2w", "T2w"), ("T2w_acpc_x", "T2w")),
+        *(("case_t2", "T2w"), ("BraTS-GLI-00000-000-t2w", "T2w"), ("VSD.O.MR_T2.70616", "T2w")),
+        *(("T1", "T1w"), ("case_t1", "T1w"), ("a-t1n", "T1w"), ("sub-1_T1w_brain", "T1w")),
+        *(("a_flair", "FLAIR"), ("a-t2f", "FLAIR"), ("VSD.O.MR_Flair.70614", "FLAIR")),
+        *(("sub-1_PDw", "PDw"), ("IXI002-Guys-0828-PD", "PDw")),
+        *((f"a_{end}", "contrast-enhanced T1w") for end in ("t1ce", "T1c", "t1Gd")),
+        ("sub-1_ce-gadolinium_T1w", "contrast-enhanced T1w"),
+        ("sub-1_space-T2w_desc-preproc_T1w", "T1w"),
+        *((name, None) for name in ("scan", "", "sub-lesion015", "PD_017_brain", "T1_visit_scan")),
+        *((name, None) for name in ("sub-1_space-T2w_brain", "T1w_to_T2w_x", "a_PDT2w", "a_T1map")),
+    ],
+)
+def test_names_state_a_contrast_at_their_end_or_clearly(name, contrast):
+    assert stated(name) == contrast
 
 
 def test_csv(tmp_path, monkeypatch):

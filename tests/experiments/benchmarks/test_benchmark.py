@@ -120,6 +120,7 @@ def test_flops_of_layers_by_hand():
     # An 8x8 slice becomes 4x4x3, each value from 4x4x1; then 5 values, each from 4x4x3.
     assert flops.encoder(8, 3, 5) == [16 * 3 * 16, 5 * 16 * 3]
     assert flops.encoder(16, 3, 5)[1] == 4 * 4 * 6 * 16 * 3
+    assert flops.encoder(12, 3, 5) == [36 * 3 * 16, 5 * 36 * 3]
     assert flops.decoder(8, 3, 5) == [5 * 16 * 3, 16 * 3 * 16]
     assert flops.dense([5, 7, 2]) == [35, 14]
     assert flops.training([10, 1]) == 2 * (2 * 10 + 3 * 1)

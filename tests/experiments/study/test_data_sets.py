@@ -6,10 +6,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import hcp, phantom, scans
+from cradl_jax.data.scans.layouts import Scan
+from cradl_jax.errors import InputError
 from cradl_jax.prediction.inputs import InputScan, find_scans
 from cradl_jax.reporting.summary import Estimate
 from experiments.study import config as study_config
-from experiments.study import data_sets, report
+from experiments.study import data_sets, phantom_scans, report, synthesis
 from tests.helpers.scans import brain, write
 
 
@@ -43,6 +45,43 @@ def test_comparisons_of_methods_stand_in_the_order_of_the_data_sets(monkeypatch)
     found = [(c.dataset, c.level) for c in report.differences(ConfigDict(), Path(), estimates)]
     in_order = [("synth", "slice"), ("isles", "slice"), ("brats", "slice")]
     assert found == in_order + [(name, "voxel") for name, _ in in_order]
+
+
+def test_lists_of_another_contrast_than_the_studys_are_named():
+    cohort = [Scan(name, Path(f"{name}.nii.gz"), None, "train") for name in ("a_T1w", "b_t2", "c")]
+    config = scans.get_config()
+    warning = data_sets.contrast_warning(config, "healthy", cohort)
+    assert "contrast T2w, found 1 of 3 named as T1w" in warning
+    assert data_sets.contrast_warning(config, "healthy", cohort[1:]) is None
+    config.data.contrast = "T1w"
+    assert "contrast T1w, found 1 of 3 named as T2w" in data_sets.contrast_warning(
+        config, "healthy", cohort
+    )
+
+
+def test_data_sets_are_generated_as_t2w_alone(tmp_path):
+    config = phantom.get_config()
+    config.data.contrast = "T1w"
+    with pytest.raises(InputError, match=r"contrast: expected T2w, as the phantom is .* found T1w"):
+        phantom_scans.make(config, tmp_path)
+    config = hcp.get_config()
+    config.data.contrast = "FLAIR"
+    with pytest.raises(InputError, match=r"T2w, as the data set 'synth' is .* found FLAIR"):
+        synthesis.synthesize(config, tmp_path, "synth")
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_a_data_set_is_found_in_the_contrast_of_the_study(tmp_path):
+    image = write(tmp_path / "healthy" / "sub-1" / "anat" / "sub-1_FLAIR.nii.gz", brain())
+    config = phantom.get_config()
+    config.data.root = str(tmp_path)
+    config.data.sets.healthy.splits = {"train": -1}
+    config.data.contrast = "FLAIR"
+    ((scan,), faults) = data_sets.find_data_set(config, tmp_path, "healthy")
+    assert (scan.image, faults) == (image, [])
+    config.data.contrast = "PDw"
+    _, (fault,) = data_sets.find_data_set(config, tmp_path, "healthy")
+    assert "data set 'healthy'" in fault and "found none, but scans of FLAIR" in fault
 
 
 def test_a_tilde_is_the_home_folder_in_settings_and_cells(monkeypatch, tmp_path):

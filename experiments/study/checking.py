@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from cradl_jax.data.scans import contrasts
 from cradl_jax.data.scans.checks import empty_masks, missing_masks, most_slices_of
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.layouts import Scan, raise_faults, read_table, stem
@@ -49,7 +50,6 @@ from experiments.study.preprocessing import annotated
 
 STEPS = 3  # that are timed
 LONG_ENOUGH = 30  # seconds of steps after which no further one is timed
-CONTRASTS = {"t1": "T1w", "t1w": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR"}
 IXI = re.compile(r"IXI\d+-([A-Za-z]+)-\d+")  # IXI002-Guys-0828-T2
 UNNAMED = "not named"
 UNITS = {"days": 86400, "hours": 3600, "minutes": 60}
@@ -184,13 +184,6 @@ def sites(scans: Iterable[Scan], participants: Path | None) -> Counter[str]:
     return counts
 
 
-def contrast(image: Path) -> str:
-    """Return the contrast that a file's name says, T1w, T2w or FLAIR; the last one counts."""
-    words = re.split(r"[^a-z0-9]+", stem(image).lower())
-    said = [CONTRASTS[word] for word in words if word in CONTRASTS]
-    return said[-1] if said else UNNAMED
-
-
 def describe(name: str, data_set: DataSet) -> list[str]:
     """Return what is in a data set, a line a fact."""
     scans, headers, marked, of_sites = data_set
@@ -211,7 +204,8 @@ def describe(name: str, data_set: DataSet) -> list[str]:
             f"orientation: {counted(Counter(origin.axes for origin in origins))}; stated by "
             f"{stated} of {len(origins)} files",
         ]
-    lines.append(f"contrast by file name: {counted(Counter(contrast(s.image) for s in scans))}")
+    named = Counter(contrasts.stated(stem(scan.image)) or UNNAMED for scan in scans)
+    lines.append(f"contrast by file name: {counted(named)}")
     if of_sites.keys() != {UNNAMED}:
         lines.append(f"sites: {counted(of_sites)}")
     if name != HEALTHY:

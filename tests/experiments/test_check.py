@@ -200,22 +200,6 @@ def test_held_out_scans_are_counted_but_not_read(config, root, tmp_path, half_a_
     assert "annotated: 2 of 2 scans have a mask; 2 (100%)" in printed
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("sub-1_space-T1w_T2w.nii.gz", "T2w"),
-        ("sub-1_FLAIR.nii", "FLAIR"),
-        ("Brats17_A_1_t1.nii.gz", "T1w"),
-        ("BraTS-GLI-00000-000-t2w.nii.gz", "T2w"),
-        ("VSD.Brain.XX.O.MR_T2.7061.nii", "T2w"),
-        ("T2w_acpc_dc_restore_brain.nii.gz", "T2w"),
-        ("patient2.nii.gz", "not named"),
-    ],
-)
-def test_contrast(tmp_path, name, expected):
-    assert checking.contrast(tmp_path / "T1w" / name) == expected
-
-
 def test_times_in_words():
     words = {119: "119.0 seconds", 120: "2.0 minutes", 5400: "90.0 minutes", 7200: "2.0 hours"}
     words |= {90000: "25.0 hours", 864000: "10.0 days"}

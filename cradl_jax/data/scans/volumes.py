@@ -86,12 +86,41 @@ def read_stored(path: Path) -> tuple[Volume, SpatialImage]:
     return volume, image
 
 
+def read_head(path: Path) -> Volume:
+    """Read a scan as `read_volume` does, whose skull may be on.
+
+    Raises:
+        InputError: If the file is missing, damaged or no volume; or if the volume is not 3-D,
+            constant, not finite, or of a header that contradicts itself.
+    """
+    volume, _ = _read(path)
+    _check_range(path, volume.data)
+    return volume
+
+
 def read_mask(path: Path, image: Origin) -> np.ndarray:
     """Read an anomaly mask, [X, Y, Z] bool along R, A and S of its image: true from label 1 on.
 
     Raises:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
             negative numbers, fractions, NaN or infinity.
+    """
+    data = read_like(path, image)
+    least, uneven = data.min(), np.abs(data - np.rint(data)).max()
+    if least < -WHOLE or uneven > WHOLE:
+        found = f"{least:g}" if least < -WHOLE else "fractions"
+        raise InputError(
+            f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the "
+            "labels again, and resample masks by nearest neighbor"
+        )
+    return data > WHOLE
+
+
+def read_like(path: Path, image: Origin) -> np.ndarray:
+    """Read what lies on the grid of `image`, [X, Y, Z] float32.
+
+    Raises:
+        InputError: If the file is missing, damaged, not finite or on another grid.
     """
     mask, _ = _read(path, image)
     if mask.data.shape != image.ras_shape:
@@ -108,14 +137,7 @@ def read_mask(path: Path, image: Origin) -> np.ndarray:
             f"{distance:.3g} mm; resample the mask to the image, or copy the image's affine if "
             "only the header is wrong"
         )
-    least, uneven = mask.data.min(), np.abs(mask.data - np.rint(mask.data)).max()
-    if least < -WHOLE or uneven > WHOLE:
-        found = f"{least:g}" if least < -WHOLE else "fractions"
-        raise InputError(
-            f"{path}: expected whole numbers from 0 (0 is healthy), found {found}; write the "
-            "labels again, and resample masks by nearest neighbor"
-        )
-    return mask.data > WHOLE
+    return mask.data
 
 
 def write_image(path: Path, image: nib.Nifti1Image) -> None:

@@ -1,0 +1,149 @@
+"""Prepare many scans, each worker one at a time on a core: the body of experiments.prepare."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cradl_jax.data.scans.layouts import Scan, list_scans, raise_faults, read_table, stem
+from cradl_jax.data.scans.volumes import read_head, read_mask
+from cradl_jax.errors import InputError
+from cradl_jax.prediction import inputs
+from cradl_jax.preparation import files, images, quality
+from cradl_jax.preparation.extraction import NONE, command_of
+from cradl_jax.preparation.files import Source, source_of
+from cradl_jax.preparation.scan import Settings, prepare
+from cradl_jax.preparation.template import load_template
+from cradl_jax.storage.files import require_writable, write_text
+
+DICOM = (".dcm", ".ima")
+
+
+def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) -> int:
+    """Prepare all scans, and return how many failed.
+
+    Args:
+        scans: a folder of volumes, a BIDS folder, or a CSV file with a column `image` and
+            optionally `subject`, `split` and `mask`.
+        out: folder of the derivative.
+        settings: the same for all.
+        workers: scans at once; 0 takes all cores.
+        resume: keep what was prepared from the same files; otherwise prepare all anew.
+
+    Raises:
+        InputError: If there is no scan, two have one name, a tool is missing, or the folder holds
+            scans that were prepared otherwise, or cannot be written to.
+    """
+    sources = find_sources(scans)
+    images.itk()
+    if settings.extract != NONE:
+        command_of(settings.extract)
+    require_writable(out, "--out")
+    made = files.described_settings(out)
+    if made is not None and made != settings.model_dump():
+        raise InputError(
+            f"{out}: expected scans prepared with {settings.model_dump()}, found some with {made}; "
+            "choose another folder with --out"
+        )
+    files.write_description(out, str(scans), settings)
+    records = {s: files.read_record(out, s, settings) for s in sources} if resume else {}
+    records = {source: record for source, record in records.items() if record}
+    todo = [source for source in sources if source not in records]
+    failed: dict[str, str] = {}
+    jobs = [(source, out, settings) for source in todo]
+    spawned = multiprocessing.get_context("spawn")  # threads of SimpleITK do not survive a fork
+    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo) or 1), spawned) as pool:
+        bar = tqdm(pool.map(_attempt, jobs), "prepare", len(todo), unit="scan")
+        try:
+            for source, result in zip(todo, bar, strict=True):
+                if isinstance(result, str):
+                    failed[source.label] = result
+                    tqdm.write(f"error: {source.scan.image}: {result}", file=sys.stderr)
+                else:
+                    records[source] = result
+        except BrokenProcessPool as fault:
+            raise InputError(
+                "workers: expected them to end, found one that was killed, most likely for lack of "
+                "memory; the same command with fewer --workers goes on"
+            ) from fault
+    _write_participants(out, [source for source in sources if source in records])
+    done = [source for source in sources if source in records]
+    judged = quality.judge(done, [records[source] for source in done])
+    page = quality.write_page(out, judged, failed, load_template())
+    flagged = sum(bool(one.reasons) for one in judged)
+    print(f"{len(done)} of {len(sources)} scans prepared, {flagged} of them unusual: {page}")
+    return len(failed)
+
+
+def _attempt(job: tuple[Source, Path, Settings]) -> dict[str, Any] | str:
+    """Prepare a scan and write it; return its record, or why it failed."""
+    source, out, settings = job
+    try:
+        volume = read_head(source.scan.image)
+        marked = None if source.scan.mask is None else read_mask(source.scan.mask, volume.origin)
+        prepared = prepare(volume, marked, settings, load_template())
+        return files.write(out, source, prepared, settings)
+    except (InputError, ArithmeticError, MemoryError, OSError, RuntimeError) as fault:
+        return str(fault) if isinstance(fault, InputError) else repr(fault)
+
+
+def find_sources(path: Path) -> list[Source]:
+    """Find the scans at `path`, see `run`.
+
+    Raises:
+        InputError: If there is none, a list is at fault, or names are not fit for BIDS or not
+            each scan's own.
+    """
+    if path.is_dir() and any(path.glob("sub-*/")):
+        scans, faults = list_scans(path, "bids")
+    elif path.is_file() and path.suffix.lower() == ".csv":
+        scans, faults = _listed(path), []
+    else:
+        _refuse_dicom(path)
+        scans = [Scan(stem(one.image), one.image, None, None) for one in inputs.find_scans(path)]
+        faults = []
+    sources, taken = [source_of(scan) for scan in scans], {}
+    for source in sources:
+        if source.subject == "sub-":
+            faults.append(f"{source.scan.image}: expected a name with letters or digits; rename it")
+        other = taken.setdefault((source.label.casefold(), source.contrast), source)
+        if other is not source:
+            faults.append(
+                f"{source.scan.image}: expected a name of its own, found that {source.label} is "
+                f"also {other.scan.image}; list them in a CSV file with a subject each"
+            )
+    raise_faults(faults)
+    return sources
+
+
+def _listed(path: Path) -> list[Scan]:
+    scans, faults = [], []
+    for line, row in read_table(path, delimiter=",", columns=("image",)):
+        image = path.parent / Path(row["image"]).expanduser()
+        mask = path.parent / Path(row["mask"]).expanduser() if row.get("mask") else None
+        lost = [one for one in (image, mask) if one and not one.is_file()]
+        faults += [f"{path}, line {line}: expected the file {one}, found none" for one in lost]
+        scans.append(Scan(row.get("subject") or stem(image), image, mask, row.get("split") or None))
+    raise_faults(faults)
+    return scans
+
+
+def _refuse_dicom(path: Path) -> None:
+    if path.is_dir() and any(one.suffix.lower() in DICOM for one in path.iterdir()):
+        raise InputError(
+            f"{path}: expected NIfTI volumes, found DICOM files; convert them, e.g. with dcm2niix "
+            f"-z y -o FOLDER {path}"
+        )
+
+
+def _write_participants(out: Path, done: Sequence[Source]) -> None:
+    """Write which subject is in which split, if the source says it."""
+    splits = {source.subject: source.scan.split for source in done if source.scan.split}
+    rows = "".join(f"{subject}\t{split}\n" for subject, split in splits.items())
+    write_text(out / "participants.tsv", "participant_id\tsplit\n" + rows)

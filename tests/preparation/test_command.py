@@ -5,11 +5,13 @@ import json
 import os
 import re
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from cradl_jax.data.scans.layouts import list_scans
@@ -139,6 +141,21 @@ def test_a_scan_that_fails_is_named_and_the_others_go_on(raw, tmp_path):
     assert f"error: {bad}" in done.stderr and "1 of 2 scans prepared" in done.stdout
     scans, _ = list_scans(tmp_path / "out", "bids")
     assert len(scans) == 1 and "cannot be read" in (tmp_path / "out" / "quality.html").read_text()
+
+
+def test_a_signal_ends_the_workers_too(raw, tmp_path):
+    tool = f"{sys.executable} -c 'import time; time.sleep(300)' {{input}} {{output}}"
+    how = f"--out={tmp_path}", f"--extract={tool}"
+    command = commands.Command("prepare", f"--scans={raw}", *how)
+    process, deadline, tools = psutil.Process(command.process.pid), time.monotonic() + 60, []
+    while time.monotonic() < deadline and not tools:
+        time.sleep(0.1)
+        started = process.children(recursive=True)
+        tools = [one for one in started if any("time.sleep" in word for word in one.cmdline())]
+    command.process.terminate()
+    done = command.end(30)
+    assert done.returncode == 75 and "goes on with the scans that are missing" in done.stderr
+    assert tools and not psutil.wait_procs(started, timeout=10)[1]
 
 
 def test_what_is_missing_is_said_in_a_sentence(tmp_path, raw, monkeypatch):

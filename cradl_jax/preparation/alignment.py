@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from cradl_jax.errors import InputError
 from cradl_jax.preparation.images import itk, matrix, to_itk
@@ -14,7 +13,6 @@ Align = Literal["rigid", "affine", "none"]
 """Six parameters; twelve, which also makes brains equally large; none but a shift of the middle."""
 
 FIXED_SPACING = 2  # of the template's voxels, every other of which is taken
-AROUND_MM = 10  # of the template's brain are compared with the scan, too
 STARTS_DEGREES = [(0, 0, 0), *(tuple(row) for row in 15 * np.r_[np.eye(3), -np.eye(3)])]
 BINS = 32  # of a histogram of brightnesses
 
@@ -57,8 +55,7 @@ def align(brain: np.ndarray, affine: np.ndarray, template: Template, kind: Align
         return shift
     sitk = itk()
     fixed = sitk.BinShrink(to_itk(template.brightness, template.affine), [FIXED_SPACING] * 3)
-    around = ndimage.distance_transform_edt(~template.brain) <= AROUND_MM  # voxels are of 1 mm
-    near = to_itk(around.astype(np.uint8), template.affine)
+    near = to_itk(template.around.astype(np.uint8), template.affine)
     moving = to_itk(brain.astype(np.float32), affine)
     start = sitk.CenteredTransformInitializer(
         *(fixed, moving, sitk.Euler3DTransform()),

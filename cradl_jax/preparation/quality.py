@@ -17,7 +17,7 @@ from cradl_jax.storage.files import write_text
 
 EXPECTED = {
     "brain_ml": (900.0, 2200.0),
-    "overlap": (0.8, 1.0),
+    "overlap": (0.75, 1.0),
     "bias": (1.0, 3.0),
     "residual_degrees": (0.0, 2.0),
     "residual_mm": (0.0, 2.0),

@@ -9,8 +9,9 @@ from scipy import ndimage
 from cradl_jax.preparation.images import to_itk
 
 FIELD_MM = (192.0, 224.0, 176.0)
-"""Of the grid of prepared scans along R, A and S; the largest of 143 adults left 10 mm empty."""
+"""Of the grid of prepared scans along R, A and S: an adult's brain and some room around it."""
 BRIGHTNESS = (3.0, 2.0, 1.0)  # of fluid, grey and white matter
+AROUND_MM = 10  # beyond the brain, where a scan should be empty
 PADDING = 20  # voxels around the maps, whose field of view ends at the brain
 
 
@@ -20,12 +21,14 @@ class Template(NamedTuple):
     Attributes:
         brightness: [X, Y, Z] float32, 0 outside the brain.
         brain: [X, Y, Z] bool.
+        around: [X, Y, Z] bool, the brain and `AROUND_MM` beyond it.
         affine: [4, 4] voxel indices to millimeters.
         middle_mm: [3] middle of the brain's box.
     """
 
     brightness: np.ndarray
     brain: np.ndarray
+    around: np.ndarray
     affine: np.ndarray
     middle_mm: np.ndarray
 
@@ -47,7 +50,8 @@ def load_template() -> Template:
     affine = images[0].affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(1) * PADDING
     brightness = (brightness * brain).astype(np.float32)
-    return Template(brightness, brain, affine, middle_of(brain, affine))
+    around = ndimage.distance_transform_edt(~brain) <= AROUND_MM  # voxels are of 1 mm
+    return Template(brightness, brain, around, affine, middle_of(brain, affine))
 
 
 def middle_of(brain: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ from cradl_jax.reporting.page import Picture, Section, Table, html_page
 from cradl_jax.storage.files import write_text
 
 EXPECTED = {
-    "brain_ml": (900.0, 2200.0),
-    "overlap": (0.75, 1.0),
-    "bias": (1.0, 3.0),
+    "brain_ml": (1550.0, 650.0),
+    "overlap": (1.0, 0.25),
+    "bias": (1.0, 2.0),
     "residual_degrees": (0.0, 2.0),
     "residual_mm": (0.0, 2.0),
 }
-"""What an adult's scan has, by measure; see `scan.prepare`."""
+"""What is best, by measure, and how far from it an adult's scan may be; see `scan.prepare`."""
 WORDS = {
     "brain_ml": "brain volume [ml]",
     "overlap": "overlap with the template's brain (Dice)",
@@ -31,7 +31,9 @@ WORDS = {
     "residual_degrees": "residual tilt [degrees]",
     "residual_mm": "residual shift [mm]",
 }
-FAR = 4.0  # deviations from the median, of which the others leave few beyond
+COMPARED = ("brain_ml", "overlap", "bias")
+FAR = 4.0  # deviations from the median, beyond which few of the others lie
+LEAST_SPREAD = 0.02  # of the median: scans that are this alike differ by chance
 FEWEST = 5  # scans to be compared with one another
 
 
@@ -56,24 +58,26 @@ def judge(sources: Sequence[Source], records: Sequence[Mapping[str, Any]]) -> li
     measures = [record["Measures"] for record in records]
     judged = []
     for source, own in zip(sources, measures, strict=True):
-        found: dict[str, tuple[float, str]] = {}
-        for name, value in own.items():
-            low, high = EXPECTED.get(name, (-np.inf, np.inf))
-            width = high - low if np.isfinite(high - low) else 1.0
-            beyond = 1 + max(low - value, value - high) / width
-            others = np.array([one[name] for one in measures])
-            middle = np.median(others)
-            spread = 1.4826 * np.median(np.abs(others - middle)) + 0.02 * abs(middle)
-            unlike = abs(value - middle) / max(spread, 1e-9) / FAR if len(others) >= FEWEST else 0.0
-            if beyond > 1:
-                found[name] = beyond, f"{WORDS[name]} {value:.3g}, expected {low:g} to {high:g}"
-            elif name in EXPECTED and unlike > 1:
-                found[name] = unlike, f"{WORDS[name]} {value:.3g}, the others' median {middle:.3g}"
-            else:
-                found[name] = min(1.0, max(unlike, 0.0)), ""
-        reasons = [words for _, words in found.values() if words]
-        judged.append(Judged(source, own, max(far for far, _ in found.values()), reasons))
+        found = [
+            _unusual(name, own[name], [one[name] for one in measures])
+            for name in EXPECTED
+            if name in own
+        ]
+        reasons = [words for far, words in found if far > 1]
+        judged.append(Judged(source, own, max(far for far, _ in found), reasons))
     return sorted(judged, key=lambda one: -one.suspicion)
+
+
+def _unusual(name: str, value: float, all_values: Sequence[float]) -> tuple[float, str]:
+    """Return how far a measure lies from what is usual, 1 being the limit, and so in words."""
+    best, most = EXPECTED[name]
+    beyond = abs(value - best) / most
+    if beyond > 1 or name not in COMPARED or len(all_values) < FEWEST:
+        return beyond, f"{WORDS[name]} {value:.4g}, expected within {most:g} of {best:g}"
+    middle = float(np.median(all_values))
+    spread = 1.4826 * float(np.median(np.abs(np.subtract(all_values, middle))))
+    unlike = abs(value - middle) / (FAR * (spread + LEAST_SPREAD * middle))
+    return unlike, f"{WORDS[name]} {value:.4g}, the others' median {middle:.4g}"
 
 
 def write_page(

@@ -206,5 +206,5 @@ def test_the_most_suspicious_scan_comes_first_with_its_reason(raw):
     judged = quality.judge([source] * 8, records)
     assert [bool(one.reasons) for one in judged] == [True, True] + [False] * 6
     assert judged[0].reasons[0].startswith("bias removed") and "median 1.2" in judged[0].reasons[0]
-    assert judged[1].reasons[0].endswith("0.72, expected 0.75 to 1")
+    assert judged[1].reasons[0].endswith("0.72, expected within 0.25 of 1")
     assert source_of(source.scan) == source

@@ -151,7 +151,7 @@ SUBJECTS = {
 def config(seed=0):
     return ConfigDict(
         {
-            "data": {"root": None, "workers": 2},
+            "data": {"root": None, "contrast": "T2w", "workers": 2},
             "phantom": {"spacing_mm": 4.0, "seed": seed, "subjects": SUBJECTS},
         }
     )

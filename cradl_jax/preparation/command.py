@@ -67,8 +67,8 @@ def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) 
             tqdm.write(f"error: {source.scan.image}: {result}", file=sys.stderr)
         else:
             records[source] = result
-    _write_participants(out, [source for source in sources if source in records])
     done = [source for source in sources if source in records]
+    _write_participants(out, done)
     judged = quality.judge(done, [records[source] for source in done])
     page = quality.write_page(out, judged, failed, load_template())
     flagged = sum(bool(one.reasons) for one in judged)

@@ -56,13 +56,10 @@ def from_itk(image: Any) -> np.ndarray:
     return itk().GetArrayFromImage(image).T
 
 
-def resample(
-    image: Any, grid: Any, to_grid: np.ndarray, nearest: bool = False, outside: float = 0.0
-) -> Any:
+def resample(image: Any, grid: Any, to_grid: np.ndarray) -> Any:
     """Return `image` on the voxels of `grid`; `to_grid` [4, 4] moves its RAS millimeters there."""
     sitk = itk()
-    kind = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
-    return sitk.Resample(image, grid, transform(np.linalg.inv(to_grid)), kind, outside)
+    return sitk.Resample(image, grid, transform(np.linalg.inv(to_grid)), sitk.sitkLinear, 0.0)
 
 
 def transform(matrix: np.ndarray) -> Any:

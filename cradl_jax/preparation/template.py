@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from cradl_jax.data.synthetic.atlas import read_maps
 from cradl_jax.preparation.images import to_itk
 
 FIELD_MM = (192.0, 224.0, 176.0)
 """Of the grid of prepared scans along R, A and S: an adult's brain and some room around it."""
 BRIGHTNESS = (3.0, 2.0, 1.0)  # of fluid, grey and white matter
 AROUND_MM = 10  # beyond the brain, where a scan should be empty
-PADDING = 20  # voxels around the maps, whose field of view ends at the brain
 
 
 class Template(NamedTuple):
@@ -36,19 +36,9 @@ class Template(NamedTuple):
 @cache
 def load_template() -> Template:
     """Read the template from the maps that nilearn carries (Fonov et al., NeuroImage 2011)."""
-    from nilearn import datasets  # takes seconds to import
-
-    loads = (
-        *(datasets.load_mni152_template, datasets.load_mni152_gm_template),
-        datasets.load_mni152_wm_template,
-    )
-    images = [load(resolution=1) for load in loads]
-    t1, gray, white = (np.pad(image.get_fdata(dtype=np.float32), PADDING) for image in images)
-    brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0, iterations=2))
+    _, gray, white, brain, affine = read_maps()
     fluid = np.clip(brain - gray - white, 0, 1)
     brightness = np.tensordot(BRIGHTNESS, np.stack([fluid, gray, white]), axes=1)
-    affine = images[0].affine.copy()
-    affine[:3, 3] -= affine[:3, :3].sum(1) * PADDING
     brightness = (brightness * brain).astype(np.float32)
     around = ndimage.distance_transform_edt(~brain) <= AROUND_MM  # voxels are of 1 mm
     return Template(brightness, brain, around, affine, middle_of(brain, affine))

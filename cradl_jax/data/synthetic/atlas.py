@@ -33,8 +33,26 @@ class Atlas(NamedTuple):
     origin_mm: Array
 
 
-def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
-    """Read the maps for sampling voxels of `spacing_mm`, over which they are averaged."""
+class Maps(NamedTuple):
+    """The whole maps at 1 mm, RAS, with `PADDING` around them, each [X, Y, Z].
+
+    Attributes:
+        t1: T1-weighted intensity.
+        gray: probability of grey matter.
+        white: probability of white matter.
+        brain: bool, without holes.
+        affine: [4, 4] voxel indices to millimeters.
+    """
+
+    t1: np.ndarray
+    gray: np.ndarray
+    white: np.ndarray
+    brain: np.ndarray
+    affine: np.ndarray
+
+
+def read_maps() -> Maps:
+    """Read the maps that nilearn carries."""
     from nilearn import datasets  # takes seconds to import
 
     template = datasets.load_mni152_template(resolution=1)
@@ -42,6 +60,14 @@ def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
     images = (template, *(load(resolution=1) for load in matter))
     t1, gray, white = (np.pad(image.get_fdata(dtype=np.float32), PADDING) for image in images)
     brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0, iterations=2))
+    affine = template.affine.copy()
+    affine[:3, 3] -= affine[:3, :3].sum(1) * PADDING
+    return Maps(t1, gray, white, brain, affine)
+
+
+def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
+    """Read the maps for sampling voxels of `spacing_mm`, over which they are averaged."""
+    t1, gray, white, brain, affine = read_maps()
     inside = np.argwhere(brain)
     centered = (inside.min(0) + inside.max(0) + 1 - np.array(FIELD_OF_VIEW_MM, int)) // 2
     start = centered + np.array([0, 0, HEADROOM_MM])
@@ -60,7 +86,7 @@ def load_atlas(spacing_mm: tuple[float, float, float]) -> Atlas:
         jnp.asarray(ndimage.uniform_filter(tissue, (*box, 0))),
         jnp.asarray(ndimage.uniform_filter(contrast, box)),
         jnp.asarray(_towards(ventricles, spacing_mm)),
-        jnp.asarray((template.affine @ [*(start - PADDING), 1])[:3], jnp.float32),
+        jnp.asarray((affine @ [*start, 1])[:3], jnp.float32),
     )
 
 

@@ -8,7 +8,8 @@ that experiments.export wrote. SCAN is a brain-extracted volume, a folder of vol
 writes the anomaly map and a mask of what lies above the threshold, on the scan's own voxels, a
 table of the slices, a summary and a page for the browser; and summary.csv over all scans. A scan
 that cannot be used is named, the others are done, and the exit status is 1. Installed, the command
-is cradl-predict.
+is cradl-predict. With --prepare SCAN is raw, its skull may be on: it is prepared as the run's
+training scans were by experiments.prepare.
 
 For research only. Not a medical device.
 """
@@ -19,11 +20,12 @@ from cradl_jax.cli import predict
 from cradl_jax.cli.predict import OPTIONS
 from experiments.cli import command, distributed
 
-RUN, SCAN, OUT, SCORE, HEATMAP = (
+RUN, SCAN, OUT, SCORE, HEATMAP, EXTRACT = (
     flags.DEFINE_string(name, None, OPTIONS[name])
-    for name in ("run", "scan", "out", "score", "heatmap")
+    for name in ("run", "scan", "out", "score", "heatmap", "extract")
 )
 FPR = flags.DEFINE_float("fpr", predict.FPR, OPTIONS["fpr"])
+PREPARE = flags.DEFINE_bool("prepare", False, OPTIONS["prepare"])
 flags.mark_flags_as_required(predict.REQUIRED)
 
 
@@ -37,6 +39,8 @@ def main() -> None:
         score=SCORE.value,
         heatmap=HEATMAP.value,
         fpr=FPR.value,
+        prepare=PREPARE.value,
+        extract=EXTRACT.value,
     )
 
 

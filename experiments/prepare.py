@@ -17,6 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cradl_jax.data.scans.contrasts import CONTRASTS, T2W
 from experiments.cli import command
 
 SCANS = flags.DEFINE_string("scans", None, "A folder, a BIDS folder, or a CSV file.", required=True)
@@ -29,6 +30,9 @@ EXTRACT = flags.DEFINE_string(
 )
 ALIGN = flags.DEFINE_enum("align", "rigid", ["rigid", "affine", "none"], "What may change.")
 SPACING = flags.DEFINE_float("spacing", 1.0, "Millimeters between voxels.", lower_bound=0.2)
+CONTRAST = flags.DEFINE_enum(
+    "contrast", T2W, CONTRASTS, "Of the scans to take from a BIDS folder; elsewhere all are taken."
+)
 WORKERS = flags.DEFINE_integer("workers", 0, "Scans at once, 0: all cores.", lower_bound=0)
 RESUME = flags.DEFINE_bool("resume", True, "Keep what is prepared; --noresume: prepare all anew.")
 INTERRUPTED = "interrupted; the same command goes on with the scans that are missing"
@@ -36,13 +40,13 @@ INTERRUPTED = "interrupted; the same command goes on with the scans that are mis
 
 def main() -> None:
     """Prepare the scans."""
-    from cradl_jax.preparation.command import run  # imports much
-    from cradl_jax.preparation.scan import Settings
+    from cradl_jax.data.scans.preparation import Preparation  # imports much
+    from cradl_jax.preparation.command import run
 
     how = {"extract": EXTRACT.value, "align": ALIGN.value, "spacing_mm": SPACING.value}
-    settings = Settings.model_validate(how)
+    settings = Preparation.model_validate(how)
     scans, out = Path(SCANS.value).expanduser(), Path(OUT.value).expanduser()
-    if run(scans, out, settings, WORKERS.value, RESUME.value):
+    if run(scans, out, settings, WORKERS.value, RESUME.value, CONTRAST.value):
         sys.exit(1)
 
 

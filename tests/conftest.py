@@ -3,8 +3,8 @@
 That is one compilation cache and one tiny study: tests, their workers and the commands that they
 start would compile the same functions, and build the same study, again and again. Compilation is
 most of the suite's time, so tests, and the commands that they start, compile without most
-optimizations. Tests marked `optimized` compile as the commands do: golden figures, whose bits
-depend on it, and those whose computation takes longer than its compilation.
+optimizations. Tests marked `optimized` compile as the commands do: those whose computation takes
+longer than its compilation, or whose outcome depends on the last bits.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,18 @@ def pytest_collection_modifyitems(items) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiler(request) -> None:
-    """Compile quickly, or as the commands do where a file of tests is marked `optimized`."""
+def compiler(request) -> Iterator[None]:
+    """Compile quickly, or as the commands do where a file of tests is marked `optimized`.
+
+    What a file compiled is forgotten after it: in the end a worker would hold gigabytes.
+    """
     import jax
 
     quickly = request.node.get_closest_marker("optimized") is None
-    if jax.config.read(QUICKLY.lower()) != quickly:
-        os.environ[QUICKLY] = str(int(quickly))  # for the commands that tests start
-        jax.config.update(QUICKLY.lower(), quickly)
-        jax.clear_caches()
+    os.environ[QUICKLY] = str(int(quickly))  # for the commands that tests start
+    jax.config.update(QUICKLY.lower(), quickly)
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ that experiments.export wrote. SCAN is a brain-extracted volume, a folder of vol
 .mgz or .hdr/.img), or a CSV file with a column `image` and optionally `subject`. For each scan it
 writes the anomaly map and a mask of what lies above the threshold, on the scan's own voxels, a
 table of the slices, a summary and a page for the browser; and summary.csv over all scans. A scan
-that cannot be used is named, the others are done, and the exit status is 1.
+that cannot be used is named, the others are done, and the exit status is 1. With --prepare SCAN is
+raw, its skull may be on: it is prepared as the run's training scans were by experiments.prepare.
 
 For research only. Not a medical device.
 """
@@ -26,6 +27,8 @@ OPTIONS = {
     "score": "Slice score (default: the best on validation, without labels `dense`).",
     "heatmap": "Heatmap (default: the best on validation, without labels `dense`).",
     "fpr": "False-positive rate of the thresholds: 0.01, 0.05 or 0.1.",
+    "prepare": "Prepare raw scans as the run's training scans were.",
+    "extract": "Tool for brain extraction with --prepare (default: that of the training scans).",
 }
 REQUIRED = ("run", "scan")
 FPR = 0.05
@@ -50,10 +53,12 @@ def main() -> None:
         allow_abbrev=False,
     )
     for name, text in OPTIONS.items():
-        kind, default = (float, FPR) if name == "fpr" else (str, None)
-        parser.add_argument(
-            f"--{name}", type=kind, default=default, required=name in REQUIRED, help=text
-        )
+        kind: dict[str, Any] = {"required": name in REQUIRED}
+        if name == "fpr":
+            kind = {"type": float, "default": FPR}
+        elif name == "prepare":
+            kind = {"action": "store_true"}
+        parser.add_argument(f"--{name}", help=text, **kind)
     options = vars(parser.parse_args())
     tuning.set_environment()
     guard.run(lambda: run(**options), INTERRUPTED)

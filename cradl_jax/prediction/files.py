@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.data.slices.native import to_scan_grid, write_map
-from cradl_jax.data.slices.preprocess import slice_layers
 from cradl_jax.evaluation import thresholds
 from cradl_jax.prediction.inputs import MAP, MASK, InputScan
 from cradl_jax.prediction.scan import Prediction
@@ -133,7 +133,7 @@ def slice_rows(result: ScanResult) -> list[dict[str, Any]]:
     point, prediction, scores = result.operating_point, result.prediction, result.scores
     percentiles = thresholds.slice_percentiles(point.healthy, scores, prediction.position)
     columns = {
-        "index": file_indices(result.volume.origin, prediction),
+        "index": file_indices(result.volume.origin, prediction.centers_mm),
         "position_mm": np.round(prediction.heights_mm, 3),
         "height_in_brain": np.round(prediction.position.astype(float), 4),
         "score": scores,
@@ -143,13 +143,12 @@ def slice_rows(result: ScanResult) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def file_indices(origin: Origin, prediction: Prediction) -> np.ndarray:
+def file_indices(origin: Origin, centers_mm: np.ndarray) -> np.ndarray:
     """Return the number [n] of each slice along the file's axis that is closest to bottom-top."""
-    geometry, depth = prediction.geometry, prediction.geometry.shape[2]
-    layer = geometry.first[2] + slice_layers(geometry)[prediction.number]
-    index = np.clip(np.rint(layer), 0, depth - 1).astype(int)
-    ((_, direction),) = origin.orientation[origin.orientation[:, 0] == 2]
-    return index if direction > 0 else depth - 1 - index
+    axis = int(np.flatnonzero(origin.orientation[:, 0] == 2)[0])
+    layer = apply_affine(np.linalg.inv(origin.affine), centers_mm)[:, axis]
+    nearest = np.rint(np.round(layer, 6))  # what lies in the middle must not depend on rounding
+    return np.clip(nearest, 0, origin.shape[axis] - 1).astype(int)
 
 
 def overview_row(content: Mapping[str, Any]) -> dict[str, Any]:

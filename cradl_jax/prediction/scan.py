@@ -12,8 +12,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cradl_jax.data.scans.volumes import Volume
-from cradl_jax.data.slices.native import slice_heights_mm, to_volume
-from cradl_jax.data.slices.preprocess import SliceGeometry, normalized_slices
+from cradl_jax.data.slices.native import slice_centers_mm, to_volume
+from cradl_jax.data.slices.preprocess import normalized_slices
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import Devices
 from cradl_jax.errors import InputError
@@ -40,23 +40,24 @@ class Prediction(NamedTuple):
     """Scores and maps of the n slices of a scan that show brain, from the lowest to the highest.
 
     Attributes:
-        number: [n] int, which slices of `geometry` these are.
         scores: [n], higher is more anomalous.
         maps: [n, size, size] post-processed heatmaps, not negative, never scaled.
         anomaly_map: [X, Y, Z] float32 along R, A and S: the maps on the scan's voxels, 0 outside
             the brain and beyond the slices.
         position: [n] height within the brain, 0 its lowest slice and 1 its highest.
-        heights_mm: [n] height of the slices' centers in scanner coordinates.
-        geometry: how the scan was sliced.
+        centers_mm: [n, 3] the slices' centers in scanner coordinates.
     """
 
-    number: np.ndarray
     scores: np.ndarray
     maps: np.ndarray
     anomaly_map: np.ndarray
     position: np.ndarray
-    heights_mm: np.ndarray
-    geometry: SliceGeometry
+    centers_mm: np.ndarray
+
+    @property
+    def heights_mm(self) -> np.ndarray:
+        """[n] height of the slices' centers in scanner coordinates."""
+        return self.centers_mm[:, 2]
 
 
 def predict_volume(
@@ -87,8 +88,8 @@ def predict_volume(
     stack = np.zeros_like(slices.images)
     stack[number] = np.maximum(maps, 0)
     native = to_volume(stack, slices.geometry, volume.data != 0)
-    heights = slice_heights_mm(slices.geometry, volume.affine)[number]
-    return Prediction(number, scores, maps, native, position, heights, slices.geometry)
+    centers = slice_centers_mm(slices.geometry, volume.affine)[number]
+    return Prediction(scores, maps, native, position, centers)
 
 
 def slice_scorer(

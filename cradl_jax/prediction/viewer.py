@@ -31,7 +31,7 @@ class Profile(NamedTuple):
     """The slices' scores.
 
     Attributes:
-        heights_mm: [n] height of each slice in scanner coordinates, see `native.slice_heights_mm`.
+        heights_mm: [n] height of each slice in scanner coordinates, see `Prediction.heights_mm`.
         scores: [n], higher is more anomalous.
         threshold: score above which a slice is called anomalous.
         healthy_range: 5th and 95th percentile, [n] each, of healthy slices' scores.

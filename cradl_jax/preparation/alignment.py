@@ -1,18 +1,16 @@
 """Align a brain with the template by mutual information, so that brains stand alike."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cradl_jax.data.scans.preparation import Align
 from cradl_jax.errors import InputError
 from cradl_jax.preparation.images import itk, matrix, to_itk
 from cradl_jax.preparation.template import Template, middle_of
 
-Align = Literal["rigid", "affine", "none"]
-"""Six parameters; twelve, which also makes brains equally large; none but a shift of the middle."""
-
-FIXED_SPACING = 2  # of the template's voxels, every other of which is taken
+SPACING_MM = 2  # of the voxels that are compared, means of the template's and of a finer scan's
 STARTS_DEGREES = [(0, 0, 0), *(tuple(row) for row in 15 * np.r_[np.eye(3), -np.eye(3)])]
 BINS = 32  # of a histogram of brightnesses
 
@@ -54,9 +52,11 @@ def align(brain: np.ndarray, affine: np.ndarray, template: Template, kind: Align
         shift[:3, 3] = template.middle_mm - middle_of(brain != 0, affine)
         return shift
     sitk = itk()
-    fixed = sitk.BinShrink(to_itk(template.brightness, template.affine), [FIXED_SPACING] * 3)
+    fixed = sitk.BinShrink(to_itk(template.brightness, template.affine), [SPACING_MM] * 3)
     near = to_itk(template.around.astype(np.uint8), template.affine)
     moving = to_itk(brain.astype(np.float32), affine)
+    steps = [max(1, int(SPACING_MM / spacing)) for spacing in moving.GetSpacing()]
+    moving = sitk.BinShrink(moving, steps)
     start = sitk.CenteredTransformInitializer(
         *(fixed, moving, sitk.Euler3DTransform()),
         sitk.CenteredTransformInitializerFilter.MOMENTS,

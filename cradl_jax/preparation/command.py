@@ -13,22 +13,26 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from cradl_jax.data.scans.contrasts import T2W
 from cradl_jax.data.scans.layouts import Scan, list_scans, raise_faults, read_table, stem
+from cradl_jax.data.scans.preparation import NONE, Preparation
 from cradl_jax.data.scans.volumes import read_head, read_mask
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import inputs
 from cradl_jax.preparation import files, images, quality
-from cradl_jax.preparation.extraction import NONE, command_of
+from cradl_jax.preparation.extraction import command_of
 from cradl_jax.preparation.files import Source, source_of
-from cradl_jax.preparation.scan import Settings, prepare
+from cradl_jax.preparation.scan import prepare
 from cradl_jax.preparation.template import load_template
 from cradl_jax.storage.files import require_writable, write_text
 
 DICOM = (".dcm", ".ima")
-Job = tuple[Source, Path, Settings]
+Job = tuple[Source, Path, Preparation]
 
 
-def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) -> int:
+def run(
+    scans: Path, out: Path, settings: Preparation, workers: int, resume: bool, contrast: str = T2W
+) -> int:
     """Prepare all scans, and return how many failed.
 
     Args:
@@ -38,12 +42,13 @@ def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) 
         settings: the same for all.
         workers: scans at once; 0 takes all cores.
         resume: keep what was prepared from the same files; otherwise prepare all anew.
+        contrast: which scans to take of a BIDS folder; from elsewhere all are taken.
 
     Raises:
         InputError: If there is no scan, two have one name, a tool is missing, or the folder holds
             scans that were prepared otherwise, or cannot be written to.
     """
-    sources = find_sources(scans)
+    sources = find_sources(scans, contrast)
     images.itk()
     if settings.extract != NONE:
         command_of(settings.extract)
@@ -78,8 +83,14 @@ def run(scans: Path, out: Path, settings: Settings, workers: int, resume: bool) 
 
 def _attempts(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any] | str]:
     """Yield what `_attempt` returns of each job in order; a signal ends the workers, too."""
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    if workers < 2:
+        yield from map(_attempt, jobs)
+        return
     spawned = multiprocessing.get_context("spawn")  # threads of SimpleITK do not survive a fork
-    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs) or 1), spawned)
+    this = psutil.Process()
+    others = set(this.children(recursive=True))
+    pool = ProcessPoolExecutor(workers, spawned)
     try:
         yield from pool.map(_attempt, jobs)
     except BrokenProcessPool as fault:
@@ -88,7 +99,7 @@ def _attempts(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any] | st
             "memory; the same command with fewer --workers goes on"
         ) from fault
     except BaseException:
-        for process in psutil.Process().children(recursive=True):  # tools among them
+        for process in set(this.children(recursive=True)) - others:  # tools among them
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
         raise
@@ -108,7 +119,7 @@ def _attempt(job: Job) -> dict[str, Any] | str:
         return str(fault) if isinstance(fault, InputError) else repr(fault)
 
 
-def find_sources(path: Path) -> list[Source]:
+def find_sources(path: Path, contrast: str = T2W) -> list[Source]:
     """Find the scans at `path`, see `run`.
 
     Raises:
@@ -116,7 +127,7 @@ def find_sources(path: Path) -> list[Source]:
             each scan's own.
     """
     if path.is_dir() and any(path.glob("sub-*/")):
-        scans, faults = list_scans(path, "bids")
+        scans, faults = list_scans(path, "bids", contrast)
     elif path.is_file() and path.suffix.lower() == ".csv":
         scans, faults = _listed(path), []
     else:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from cradl_jax.data.scans.preparation import NONE
 from cradl_jax.data.scans.volumes import Volume, read_like, write_image
 from cradl_jax.errors import InputError
 
@@ -23,8 +24,6 @@ TOOLS = {
     "mri_synthstrip": "mri_synthstrip -i {input} -o {output}",
 }
 """Commands that read a head, {input}, and write its brain or the mask of it, {output}."""
-NONE = "none"
-"""For scans whose brain is extracted already."""
 BRAIN_ML = (300, 2500)  # of a small child's brain, and of a large one with its fluid
 TAIL = 300  # letters of what a tool said that are repeated
 

@@ -21,9 +21,10 @@ import cradl_jax
 from cradl_jax.data.scans.contrasts import T2W, stated
 from cradl_jax.data.scans.fingerprint import file_fingerprint
 from cradl_jax.data.scans.layouts import Scan, stem
+from cradl_jax.data.scans.preparation import FIELD, Preparation, record_path
 from cradl_jax.data.scans.volumes import write_image
 from cradl_jax.preparation import images
-from cradl_jax.preparation.scan import Prepared, Settings
+from cradl_jax.preparation.scan import Prepared
 from cradl_jax.storage.files import replacing, write_json
 
 SPACE = "ICBM"
@@ -66,12 +67,6 @@ def image_path(root: Path, source: Source) -> Path:
     return root / source.subject / "anat" / name
 
 
-def record_path(root: Path, source: Source) -> Path:
-    """Return where its settings, transform and measures are kept."""
-    image = image_path(root, source)
-    return image.with_name(f"{stem(image)}.json")
-
-
 def brain_path(root: Path, source: Source) -> Path:
     """Return where the mask of its brain lies."""
     return image_path(root, source).with_name(
@@ -79,14 +74,15 @@ def brain_path(root: Path, source: Source) -> Path:
     )
 
 
-def read_record(root: Path, source: Source, settings: Settings) -> dict[str, Any] | None:
+def read_record(root: Path, source: Source, settings: Preparation) -> dict[str, Any] | None:
     """Return the record of a scan that was prepared from the same file with these settings."""
-    place = record_path(root, source)
-    if not (place.is_file() and image_path(root, source).is_file()):
+    image = image_path(root, source)
+    place = record_path(image)
+    if not (place.is_file() and image.is_file()):
         return None
     try:
         record = json.loads(place.read_text(encoding="utf-8"))
-        same = record["Settings"] == settings.model_dump() and record["Fingerprint"] == [
+        same = record[FIELD] == settings.model_dump() and record["Fingerprint"] == [
             file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one
         ]
     except (ValueError, TypeError, KeyError):
@@ -94,7 +90,7 @@ def read_record(root: Path, source: Source, settings: Settings) -> dict[str, Any
     return record if same else None
 
 
-def write(root: Path, source: Source, prepared: Prepared, settings: Settings) -> dict[str, Any]:
+def write(root: Path, source: Source, prepared: Prepared, settings: Preparation) -> dict[str, Any]:
     """Write all files of a prepared scan, the scan itself last; return its record."""
     anatomy = image_path(root, source)
     anatomy.unlink(missing_ok=True)  # of an earlier file of that name
@@ -102,7 +98,7 @@ def write(root: Path, source: Source, prepared: Prepared, settings: Settings) ->
         "Sources": [str(source.scan.image)],
         "SkullStripped": True,
         "SpatialReference": "ICBM 2009a nonlinear symmetric, as nilearn carries it",
-        "Settings": settings.model_dump(),
+        FIELD: settings.model_dump(),
         "ScanToTemplate": prepared.to_template.tolist(),
         "Measures": prepared.measures,
         "Fingerprint": [
@@ -120,7 +116,7 @@ def write(root: Path, source: Source, prepared: Prepared, settings: Settings) ->
         images.itk().WriteTransform(
             images.transform(np.linalg.inv(prepared.to_template)), str(aside)
         )
-    write_json(record_path(root, source), record)
+    write_json(record_path(anatomy), record)
     _write_volume(anatomy, prepared.data, prepared.affine)
     return record
 
@@ -144,7 +140,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_description(root: Path, name: str, settings: Settings) -> None:
+def write_description(root: Path, name: str, settings: Preparation) -> None:
     """Write `dataset_description.json`: what made the data set, and from what."""
     content: Mapping[str, Any] = {
         "Name": f"{name}, prepared",

@@ -3,38 +3,24 @@
 The way back, from the grid of prepared scans to the scan's own, is `to_scan`.
 """
 
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cradl_jax.data.scans.preparation import Preparation
 from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.preparation import images
-from cradl_jax.preparation.alignment import Align, align, distance_mm, turn_degrees
+from cradl_jax.preparation.alignment import align, distance_mm, turn_degrees
 from cradl_jax.preparation.bias import corrected
 from cradl_jax.preparation.extraction import find_brain
 from cradl_jax.preparation.images import from_itk, resample, to_itk
 from cradl_jax.preparation.template import Template, grid, grid_affine
-from cradl_jax.storage.schema import Positive, Record, Text, one_of
 
 LEAST_OVERLAP = 0.7
 """Dice coefficient with the template's brain, which is large; adults had 0.81 and more."""
 DARKEST = 1e-3
 """Of the brain's median: what is darker within the brain is set to it, as 0 is the background."""
-
-
-class Settings(Record):
-    """How scans are prepared; scans are alike only if these are the same.
-
-    Attributes:
-        extract: a tool of `extraction.TOOLS`, a command, or "none".
-        align: what of the pose may change.
-        spacing_mm: of the grid's voxels.
-    """
-
-    extract: Text
-    align: Annotated[Align, one_of(get_args(Align))]
-    spacing_mm: Positive
 
 
 class Prepared(NamedTuple):
@@ -58,7 +44,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    volume: Volume, annotation: np.ndarray | None, settings: Settings, template: Template
+    volume: Volume, annotation: np.ndarray | None, settings: Preparation, template: Template
 ) -> Prepared:
     """Prepare a scan, from `volumes.read_head`, and the annotation of its anomalies.
 
@@ -108,7 +94,7 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * np.count_nonzero(one & other) / (one.sum() + other.sum()))
 
 
-def _residual(data: np.ndarray, settings: Settings, template: Template) -> dict[str, float]:
+def _residual(data: np.ndarray, settings: Preparation, template: Template) -> dict[str, float]:
     """Align a prepared scan once more: how far it would move, which is 0 if the first was right."""
     if settings.align == "none":
         return {}

@@ -38,7 +38,8 @@ def load_template() -> Template:
     """Read the template from the maps that nilearn carries (Fonov et al., NeuroImage 2011)."""
     _, gray, white, brain, affine = read_maps()
     fluid = np.clip(brain - gray - white, 0, 1)
-    brightness = np.tensordot(BRIGHTNESS, np.stack([fluid, gray, white]), axes=1)
+    maps = (fluid, gray, white)
+    brightness = sum(light * one for light, one in zip(BRIGHTNESS, maps, strict=True))
     brightness = (brightness * brain).astype(np.float32)
     around = ndimage.distance_transform_edt(~brain) <= AROUND_MM  # voxels are of 1 mm
     return Template(brightness, brain, around, affine, middle_of(brain, affine))

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from cradl_jax import methods, scoring
 from cradl_jax.data.scans.contrasts import CONTRASTS
+from cradl_jax.data.scans.preparation import Preparation
 from cradl_jax.densities import Density
 from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
@@ -77,12 +78,14 @@ class Thresholds(Record):
         slices: each slice score on healthy validation scans.
         heatmaps: thresholds of each post-processed heatmap by rate.
         training: what the training scans look like.
+        preparation: how `experiments.prepare` made them; None if it did not, or not all alike.
     """
 
     slicing: Slicing
     slices: Annotated[dict[str, HealthyScores], Field(min_length=1)]
     heatmaps: Annotated[dict[str, AtRates], Field(min_length=1)]
     training: Reference
+    preparation: Preparation | None
 
 
 class RunContents(NamedTuple):

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from cradl_jax.data.scans.layouts import stem
-from cradl_jax.data.scans.volumes import read_volume
+from cradl_jax.data.scans.preparation import Preparation, stated_preparation
+from cradl_jax.data.scans.volumes import Volume, read_volume
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.errors import InputError, cause
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.intensity import CLIP
 from cradl_jax.names import LOCAL
-from cradl_jax.prediction import input_qc
+from cradl_jax.prediction import input_qc, raw
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
 from cradl_jax.prediction.inputs import InputScan, check_contrast, check_names
 from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
@@ -118,30 +119,55 @@ class Run:
             )
         return self.score_slices(Batch(slices, inside, heights.astype(np.float32)))
 
-    def predict(self, scan: Path | str, name: str | None = None) -> ScanResult:
+    def predict(
+        self,
+        scan: Path | str,
+        name: str | None = None,
+        prepare: bool = False,
+        extract: str | None = None,
+    ) -> ScanResult:
         """Predict which slices of a scan are anomalous, and where.
 
         Args:
-            scan: a brain-extracted volume in any orientation, spacing and field of view.
+            scan: a brain-extracted volume in any orientation, spacing and field of view; with
+                `prepare` a raw one, whose skull may be on.
             name: of the results; None: that of the file.
+            prepare: prepare the scan as the training scans were, see `experiments.prepare`; the
+                map is brought back onto the scan's own voxels.
+            extract: tool for brain extraction; None: that of the training scans.
 
         Raises:
-            InputError: the scan cannot be used, its name is not fit for a file, or its file's name
-                states another contrast than that of the run.
+            InputError: the scan cannot be used, its name is not fit for a file, its file's name
+                states another contrast than that of the run, or it cannot be prepared.
         """
         path = Path(scan).expanduser()
         named = InputScan(name or stem(path), path)
         check_names([named])
         check_contrast(path, self.contents.manifest["settings"]["contrast"])
-        volume = read_volume(path)
         thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
         voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
         healthy = thresholds.slices[self.score_name]
         point = OperatingPoint(healthy, rate, voxel_threshold, self.about)
-        warnings = input_qc.background(volume.background)
-        warnings += input_qc.warnings(describe(volume), thresholds.training)
-        prediction = predict_volume(self.score_slices, volume, self.slicing)
-        return ScanResult(named, volume, prediction, point, warnings)
+        if not prepare:
+            volume = read_volume(path)
+            prediction = predict_volume(self.score_slices, volume, self.slicing)
+            warnings = self._warnings(volume, stated_preparation(path))
+            return ScanResult(named, volume, prediction, point, warnings)
+        like = raw.preparation_like(thresholds.preparation, extract)
+        scanned = raw.read_raw(path, like)
+        prediction = predict_volume(self.score_slices, scanned.brain, self.slicing)
+        point = point._replace(about={**point.about, "prepared": raw.about(scanned, like)})
+        warnings = self._warnings(scanned.brain, like)
+        return ScanResult(named, scanned.head, raw.on_head(prediction, scanned), point, warnings)
+
+    def _warnings(self, volume: Volume, preparation: Preparation | None) -> list[str]:
+        """Say what makes a scan unlike the training scans."""
+        thresholds = self.contents.thresholds
+        return [
+            *input_qc.background(volume.background),
+            *input_qc.warnings(describe(volume), thresholds.training),
+            *raw.difference(preparation, thresholds.preparation),
+        ]
 
     @property
     def slicing(self) -> Mapping[str, Any]:

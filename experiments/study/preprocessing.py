@@ -62,8 +62,11 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         print_store(name, store)
         if warning := contrast_warning(config, name, data_sets[name]):
             print(warning)
-    if healthy := stores.get(HEALTHY):
-        screening.warn(healthy)
+    built = {name: store for name, store in stores.items() if store}
+    if warning := screening.preparation_warning(built):
+        print(f"warning: {warning}", file=sys.stderr)
+    if HEALTHY in built:
+        screening.warn(built[HEALTHY])
 
 
 def print_store(name: str, store: SliceStore | None) -> None:

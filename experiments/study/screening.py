@@ -1,8 +1,11 @@
 """Find the training scans that are unlike the others, before a model learns from them."""
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 
+from cradl_jax.data.scans.preparation import Preparation, in_words
 from cradl_jax.data.slices.scan_statistics import read_descriptions
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.prediction import input_qc
@@ -38,3 +41,28 @@ def table(healthy: SliceStore) -> Table:
         "it is taken out of the list of healthy scans."
     )
     return Table(caption, ("scan", "what is unlike"), list(unlike_the_others(healthy).items()))
+
+
+def preparations(store: SliceStore, split: str | None = None) -> list[Preparation | None]:
+    """Return in which ways the scans of a store were prepared, of a split or of all."""
+    records = [one for one in store.records if split in (None, one["split"])]
+    found = {json.dumps(record["preparation"]): record["preparation"] for record in records}
+    return [one and Preparation.model_validate(one) for one in found.values()]
+
+
+def preparation(healthy: SliceStore) -> Preparation | None:
+    """Return how the training scans were prepared; None if not all alike."""
+    first, *others = preparations(healthy, "train")
+    return None if others else first
+
+
+def preparation_warning(stores: Mapping[str, SliceStore]) -> str | None:
+    """Say that scans of a study were prepared otherwise than others, if any were."""
+    found = {name: sorted(map(in_words, preparations(store))) for name, store in stores.items()}
+    if len({way for ways in found.values() for way in ways}) < 2:
+        return None
+    listed = "; ".join(f"{name}: {' and '.join(ways)}" for name, ways in found.items())
+    return (
+        f"expected scans that were all prepared alike, found {listed}; what differs by preparation "
+        "may be taken for what differs by disease, so prepare all in one way"
+    )

@@ -14,11 +14,13 @@ from cradl_jax.data.scans import bids
 from cradl_jax.data.scans.checks import read_scan
 from cradl_jax.data.scans.fingerprint import fingerprint
 from cradl_jax.data.scans.layouts import HELD_OUT, Scan, raise_faults
+from cradl_jax.data.scans.preparation import FIELD, record_path, stated_preparation
 from cradl_jax.data.scans.splits import bare
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.synthetic import phantom
 from cradl_jax.data.synthetic.pasting import write_pasted
 from cradl_jax.errors import InputError
+from cradl_jax.storage.files import write_json
 from cradl_jax.storage.manifest import write_manifest
 from experiments.study import data_sets
 
@@ -57,6 +59,9 @@ def synthesize(config: ConfigDict, workdir: Path, name: str) -> None:
         subject = bare(scan.subject)
         if scan.mask is not None:
             read_scan(scan, {"size": 1, "field_mm": 1.0}, "none")
+        if made := stated_preparation(scan.image):
+            copied = {FIELD: made.model_dump(), "Sources": [str(scan.image)]}
+            write_json(record_path(bids.scan_path(root, subject)), copied)
         write_pasted(subject_key(config.data.seed, subject), scan.image, root, subject)
 
     if missing:

@@ -17,7 +17,7 @@ from cradl_jax.storage.files import write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli.locking import exclusive_stage
-from experiments.study import data_sets, runs
+from experiments.study import data_sets, runs, screening
 from experiments.study.scores import HeatmapFiles, score, voxels
 
 
@@ -40,7 +40,11 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     def write() -> None:
         training = input_qc.summarize(read_descriptions(healthy.path))
         values = Thresholds(
-            slicing=about["slicing"], slices=slices, heatmaps=heatmaps, training=training
+            slicing=about["slicing"],
+            slices=slices,
+            heatmaps=heatmaps,
+            training=training,
+            preparation=screening.preparation(healthy),
         )
         write_json(folder / THRESHOLDS, values.model_dump())
         write_checksums(folder, "manifest.json", THRESHOLDS)

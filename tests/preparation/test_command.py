@@ -28,7 +28,7 @@ from tests.helpers import commands
 from tests.helpers.scans import write
 
 RAW = Path(os.environ.get("CRADL_TEST_RAW") or Path(__file__).parents[3] / "shared" / "raw")
-SPACING = (4.0, 4.0, 4.0)
+SPACING = (6.0, 6.0, 6.0)
 THRESHOLD = f"""{sys.executable} -c "
 import nibabel, sys
 image = nibabel.load(sys.argv[1])
@@ -50,7 +50,7 @@ def raw(tmp_path, brain):
     dim = np.random.default_rng(0).uniform(0, 5, brain.shape).astype(np.float32)
     affine = np.diag([*SPACING, 1.0])
     lesion = np.zeros(brain.shape, np.uint8)
-    lesion[20:26, 26:32, 18:24] = 1
+    lesion[13:18, 17:22, 12:17] = 1
     for session, data, mask in (("1", brain, lesion), ("2", brain[::-1], lesion[::-1])):
         scan = f"sub-01/ses-{session}/anat/sub-01_ses-{session}"
         write(tmp_path / "raw" / f"{scan}_T2w.nii.gz", np.maximum(100 * data, dim), affine)
@@ -120,7 +120,7 @@ def test_tools_that_do_not_do_what_they_promise(raw, tool, message):
 
 
 def test_the_same_command_does_only_what_is_missing(raw, tmp_path):
-    out, how = tmp_path / "out", (f"--extract={THRESHOLD}", "--align=none")
+    out, how = tmp_path / "out", (f"--extract={THRESHOLD}", "--align=none", "--workers=1")
     assert prepare(raw, out, *how).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*preproc_T2w.nii.gz")}
     next(iter(before)).unlink()
@@ -136,7 +136,8 @@ def test_the_same_command_does_only_what_is_missing(raw, tmp_path):
 def test_a_scan_that_fails_is_named_and_the_others_go_on(raw, tmp_path):
     bad = next(raw.rglob("*ses-2_T2w.nii.gz"))
     bad.write_bytes(b"no scan")
-    done = prepare(raw, tmp_path / "out", f"--extract={THRESHOLD}", "--align=none")
+    how = (f"--extract={THRESHOLD}", "--align=none", "--workers=1")
+    done = prepare(raw, tmp_path / "out", *how)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"error: {bad}" in done.stderr and "1 of 2 scans prepared" in done.stdout
     scans, _ = list_scans(tmp_path / "out", "bids")

@@ -30,8 +30,6 @@ from experiments.study import config as study_config
 from experiments.study import data_sets, evaluation, fitting, pose, preprocessing, report, runs
 from tests.helpers import golden
 
-pytestmark = pytest.mark.optimized
-
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
 DENSITIES = {"gmm1", "gmm2", "flow"}

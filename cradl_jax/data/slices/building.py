@@ -30,6 +30,7 @@ import cradl_jax
 from cradl_jax.data.scans.checks import Annotated, empty_masks, most_slices_of, read_scan
 from cradl_jax.data.scans.fingerprint import file_fingerprints, fingerprint_of_records
 from cradl_jax.data.scans.layouts import Scan, raise_faults
+from cradl_jax.data.scans.preparation import stated_preparation
 from cradl_jax.data.scans.volumes import read_origin
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices import journal
@@ -227,6 +228,7 @@ def _write_scan(job: Job, number: int) -> journal.Line:
     slices, mean, std = normalized_slices(volume.data, mask, volume.spacing_mm, **job.settings)
     _write_rows(job.partial, slices, job.starts[number])
     image_fingerprint, mask_fingerprint = file_fingerprints(scan)
+    preparation = stated_preparation(scan.image)
     record = {
         "subject": scan.subject,
         "split": scan.split,
@@ -237,6 +239,7 @@ def _write_scan(job: Job, number: int) -> journal.Line:
         "mean": mean,
         "std": std,
         "affine": volume.affine.tolist(),
+        "preparation": preparation and preparation.model_dump(),
         **asdict(slices.geometry),
     }
     return {

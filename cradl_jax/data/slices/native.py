@@ -69,12 +69,12 @@ def to_volume(
     return volume.T
 
 
-def slice_heights_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
-    """Return [n]: heights of the slices' centers in the space of `affine`, from R, A, S indices."""
+def slice_centers_mm(geometry: SliceGeometry, affine: np.ndarray) -> np.ndarray:
+    """Return [n, 3]: the slices' centers in the space of `affine`, from R, A, S indices."""
     middle = np.divide(geometry.center_mm[:2], geometry.spacing_mm[:2]) - 0.5
     points = np.empty((geometry.n_slices, 3))
     points[:, :2], points[:, 2] = middle, slice_layers(geometry)
-    return apply_affine(affine, points + geometry.first)[:, 2]
+    return apply_affine(affine, points + geometry.first)
 
 
 def to_scan_grid(volume: np.ndarray, origin: Origin) -> np.ndarray:

@@ -24,7 +24,7 @@ from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.integrity import SUMS, check
 from cradl_jax.storage.reading import DAMAGED_ARRAYS
 
-FORMAT = 4
+FORMAT = 5
 """Of stores, finished or not; this version cannot read those of another number."""
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)
@@ -60,8 +60,8 @@ class SliceStore:
     """[N] float32 in [0, 1], height of the slice within its brain."""
     records: list[dict]
     """For each scan: subject, split, image and mask (relative to `path`), their fingerprints, mean
-    and standard deviation of its brain, affine in RAS orientation, and the fields of
-    `SliceGeometry`."""
+    and standard deviation of its brain, affine in RAS orientation, how it was prepared (see
+    `scans.preparation`, None if that is not known), and the fields of `SliceGeometry`."""
     manifest: dict
 
     def rows(self, split: str) -> np.ndarray:
@@ -113,9 +113,8 @@ def open_store(path: Path) -> SliceStore:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest.get("format") != FORMAT:
             raise InputError(
-                f"{path}: expected a slice store of format {FORMAT}, whose slices are centered on "
-                f"the brain, found {manifest.get('format', 'an earlier one')}; build it again with "
-                "the same command"
+                f"{path}: expected a slice store of format {FORMAT}, found "
+                f"{manifest.get('format', 'an earlier one')}; build it again with the same command"
             )
         arrays = {
             name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)

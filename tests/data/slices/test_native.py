@@ -13,7 +13,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
 
 from cradl_jax.data.scans.volumes import read_origin, read_volume
-from cradl_jax.data.slices.native import slice_heights_mm, to_scan_grid, to_volume, write_map
+from cradl_jax.data.slices.native import slice_centers_mm, to_scan_grid, to_volume, write_map
 from cradl_jax.data.slices.preprocess import slice_geometry, slice_volume
 from cradl_jax.errors import InputError
 from tests.data.scans.test_volumes import AFFINE, AXES, reoriented
@@ -161,7 +161,7 @@ def test_the_heights_of_slices_are_those_of_the_voxels_they_show(behind_mm):
     how = {"size": 11, "field_mm": 12, "offset": 1, "slice_spacing_mm": 1.6}
     behind = np.indices(shape)[1] < behind_mm
     slices = slice_volume(heights, behind, None, spacing, **how)
-    found = slice_heights_mm(slices.geometry, affine)
+    found = slice_centers_mm(slices.geometry, affine)[:, 2]
     middle = slices.images[:, 5, 4:7].mean(1)
     np.testing.assert_allclose(found, middle, atol=0.2)
 

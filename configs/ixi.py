@@ -15,17 +15,35 @@ and foreign objects are pasted into their scans, 49 for validation and 49 for te
 paper's HCP Synth.; a tenth of the others validate. Training takes on a GPU what configs/hcp.py
 says, for two thirds of its slices. We have not run it as a whole: expect no figure from us.
 
-Patients' scans can be added in a config of your own that starts from this one, prepared by the same
-command (BraTS and ISLES by --extract=none): config.data.sets["brats"] = {"layout": "bids", ...}.
+Patients' scans join it by name: --config=configs/ixi.py:brats,isles,mslub takes those you have.
+Each is prepared by the same command, but for the extraction where it is done:
+
+    python -m experiments.prepare --scans=/data/BraTS2021 --layout=brats --extract=none --out=...
+    python -m experiments.prepare --scans=/data/ISLES2015/SISS/Training --layout=isles2015 ...
+    python -m experiments.prepare --scans=mslub.csv --out=/data/MSLUB
+
+with --out=/data/BraTS, and --extract=none --out=/data/ISLES. BraTS (2021 or 2023, synapse.org,
+registration) has about 1,250 training cases whose tumors are outlined; ISLES 2015
+(isles-challenge.org, registration) 28 sub-acute strokes, and T2, which later ones lack. MSLUB
+(Lesjak et al., Neuroinformatics 2018, CC BY) has 30 patients with multiple sclerosis: list their T2
+scans and the consensus masks, on one grid, in a CSV file of subject,image,mask. Of these 20, 8 and
+10 validate.
+
+Who is in which split is drawn by seed from those who are there, and written to splits/ of the run;
+config.data.sets.healthy.split_file takes such a list. IXI014 has 28 slices of 5 mm: leave it out.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder
 
 from configs import default
+from cradl_jax.errors import InputError
+
+PATIENTS = {"brats": ("BraTS", 20), "isles": ("ISLES", 8), "mslub": ("MSLUB", 10)}
+"""Folder of each data set of patients, and how many of them validate."""
 
 
-def get_config() -> ConfigDict:
-    """Return the settings."""
+def get_config(patients: str = "") -> ConfigDict:
+    """Return the settings; `patients` are names of `PATIENTS`, separated by commas."""
     config = default.get_config()
     config.data.sets.update(
         {
@@ -46,4 +64,18 @@ def get_config() -> ConfigDict:
             },
         }
     )
+    for name in filter(None, patients.split(",")):
+        if name not in PATIENTS:
+            raise InputError(
+                f"--config=configs/ixi.py:{patients}: expected names of {', '.join(PATIENTS)}, "
+                f"found {name!r}; correct it"
+            )
+        folder, validating = PATIENTS[name]
+        config.data.sets[name] = {
+            "layout": "bids",
+            "path": folder,
+            "offset": 0,
+            "splits": {"val": validating, "test": -1},
+            "split_file": placeholder(str),
+        }
     return config

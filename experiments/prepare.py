@@ -2,12 +2,13 @@
 
     python -m experiments.prepare --scans=SCANS --out=FOLDER [--workers=N]
 
-SCANS is a folder of volumes, a BIDS folder, or a CSV file with a column `image` and optionally
-`subject`, `split` and `mask`; the skull may be on. Each scan's brain is extracted, its brightness
-evened out (N4), it is aligned with the ICBM template by mutual information, and put on a grid of
-one spacing and field of view. FOLDER becomes a BIDS derivative, layout 'bids' of the configs, and
-quality.html shows every scan, the most suspicious first. A scan that fails is named, the
-others go on, and the exit status is 1. The same command again does only what is missing.
+SCANS is a folder of volumes, a BIDS folder, one of another --layout, or a CSV file with a column
+`image` and optionally `subject`, `split` and `mask`; the skull may be on. Each scan's brain is
+extracted, its brightness evened out (N4), it is aligned with the ICBM template by mutual
+information, and put on a grid of one spacing and field of view. FOLDER becomes a BIDS derivative,
+layout 'bids' of the configs, and quality.html shows every scan, the most suspicious first. A scan
+that fails is named, the others go on, and the exit status is 1. The same command again does only
+what is missing.
 
 It needs SimpleITK and a tool for brain extraction: pip install "cradl_jax[prepare]" brings both.
 """
@@ -31,7 +32,13 @@ EXTRACT = flags.DEFINE_string(
 ALIGN = flags.DEFINE_enum("align", "rigid", ["rigid", "affine", "none"], "What may change.")
 SPACING = flags.DEFINE_float("spacing", 1.0, "Millimeters between voxels.", lower_bound=0.2)
 CONTRAST = flags.DEFINE_enum(
-    "contrast", T2W, CONTRASTS, "Of the scans to take from a BIDS folder; elsewhere all are taken."
+    "contrast", T2W, CONTRASTS, "Of the scans to take of a layout; elsewhere all are taken."
+)
+LAYOUT = flags.DEFINE_enum(
+    "layout",
+    None,
+    ["bids", "brats", "hcp", "isles2015"],
+    "How SCANS are named (default: BIDS if there are folders sub-*, else any volumes).",
 )
 WORKERS = flags.DEFINE_integer("workers", 0, "Scans at once, 0: all cores.", lower_bound=0)
 RESUME = flags.DEFINE_bool("resume", True, "Keep what is prepared; --noresume: prepare all anew.")
@@ -46,7 +53,16 @@ def main() -> None:
     how = {"extract": EXTRACT.value, "align": ALIGN.value, "spacing_mm": SPACING.value}
     settings = Preparation.model_validate(how)
     scans, out = Path(SCANS.value).expanduser(), Path(OUT.value).expanduser()
-    if run(scans, out, settings, WORKERS.value, RESUME.value, CONTRAST.value):
+    failed = run(
+        scans,
+        out,
+        settings,
+        workers=WORKERS.value,
+        resume=RESUME.value,
+        layout=LAYOUT.value,
+        contrast=CONTRAST.value,
+    )
+    if failed:
         sys.exit(1)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from configs import default, hcp, official, scans
+from configs import default, hcp, ixi, official, scans
 from cradl_jax.data.scans.layouts import LAYOUTS, Scan
 from cradl_jax.data.slices.preprocess import most_slices
+from cradl_jax.errors import InputError
 from experiments.study import data_sets
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,6 +40,13 @@ def test_every_config_says_what_it_is_and_how_it_is_run(name):
     assert name == "default" or f"--config=configs/{name}.py" in module.__doc__
     for settings in config.data.sets.values():
         assert settings.layout in LAYOUTS and settings.get("offset", 0) >= 0
+
+
+def test_patients_join_the_open_study_by_name():
+    sets = ixi.get_config("brats,mslub").data.sets
+    assert list(sets) == ["healthy", "synth", "brats", "mslub"] and sets.mslub.path == "MSLUB"
+    with pytest.raises(InputError, match="expected names of brats, isles, mslub, found 'hcp'"):
+        ixi.get_config("brats,hcp")
 
 
 def test_scans_are_shared_out_as_in_section_4_1():

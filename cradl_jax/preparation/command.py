@@ -31,7 +31,14 @@ Job = tuple[Source, Path, Preparation]
 
 
 def run(
-    scans: Path, out: Path, settings: Preparation, workers: int, resume: bool, contrast: str = T2W
+    scans: Path,
+    out: Path,
+    settings: Preparation,
+    *,
+    workers: int,
+    resume: bool,
+    layout: str | None = None,
+    contrast: str = T2W,
 ) -> int:
     """Prepare all scans, and return how many failed.
 
@@ -42,13 +49,14 @@ def run(
         settings: the same for all.
         workers: scans at once; 0 takes all cores.
         resume: keep what was prepared from the same files; otherwise prepare all anew.
-        contrast: which scans to take of a BIDS folder; from elsewhere all are taken.
+        layout: of the scans, see `list_scans`; None: BIDS if it looks so, else any volumes.
+        contrast: which scans to take of a layout; from elsewhere all are taken.
 
     Raises:
         InputError: If there is no scan, two have one name, a tool is missing, or the folder holds
             scans that were prepared otherwise, or cannot be written to.
     """
-    sources = find_sources(scans, contrast)
+    sources = find_sources(scans, layout, contrast)
     images.itk()
     if settings.extract != NONE:
         command_of(settings.extract)
@@ -119,15 +127,17 @@ def _attempt(job: Job) -> dict[str, Any] | str:
         return str(fault) if isinstance(fault, InputError) else repr(fault)
 
 
-def find_sources(path: Path, contrast: str = T2W) -> list[Source]:
+def find_sources(path: Path, layout: str | None = None, contrast: str = T2W) -> list[Source]:
     """Find the scans at `path`, see `run`.
 
     Raises:
         InputError: If there is none, a list is at fault, or names are not fit for BIDS or not
             each scan's own.
     """
-    if path.is_dir() and any(path.glob("sub-*/")):
-        scans, faults = list_scans(path, "bids", contrast)
+    if layout is None and path.is_dir() and any(path.glob("sub-*/")):
+        layout = "bids"
+    if layout is not None:
+        scans, faults = list_scans(path, layout, contrast)
     elif path.is_file() and path.suffix.lower() == ".csv":
         scans, faults = _listed(path), []
     else:

@@ -4,7 +4,8 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import jinja2
@@ -31,11 +32,19 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Picture:
     """A figure and what it shows, in words."""
 
     figure: Figure
     caption: str
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG file; it is drawn once."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=160)
+        return file.getvalue()
 
 
 class Frame(NamedTuple):
@@ -99,7 +108,7 @@ def html_page(title: str, sections: Sequence[Section]) -> str:
         framed=any(isinstance(part, Frame) for section in sections for part in section.parts),
         kind=lambda part: type(part).__name__,
         numeric_columns=_numeric_columns,
-        png=_png,
+        base64=lambda content: base64.b64encode(content).decode("ascii"),
     )
 
 
@@ -112,13 +121,6 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     ).get_template("page.html.j2")
-
-
-def _png(figure: Figure) -> str:
-    """Return a figure as a PNG file in base64."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
-    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _numeric_columns(table: Table) -> list[bool]:

@@ -164,7 +164,7 @@ def save_figures(path: Path, sections: list[Section]) -> None:
     for number, picture in enumerate(pictures, start=1):
         name = "".join(c if c.isalnum() else "_" for c in picture.caption.split(":")[0].lower())
         with replacing(path / f"{number:02d}_{name}.png") as aside:
-            picture.figure.savefig(aside, dpi=160)
+            aside.write_bytes(picture.png)
 
 
 def curves(

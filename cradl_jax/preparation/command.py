@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from cradl_jax.data.scans import bids
 from cradl_jax.data.scans.contrasts import T2W
 from cradl_jax.data.scans.layouts import Scan, list_scans, raise_faults, read_table, stem
 from cradl_jax.data.scans.preparation import NONE, Preparation
@@ -24,7 +25,7 @@ from cradl_jax.preparation.extraction import command_of
 from cradl_jax.preparation.files import Source, source_of
 from cradl_jax.preparation.scan import prepare
 from cradl_jax.preparation.template import load_template
-from cradl_jax.storage.files import require_writable, write_text
+from cradl_jax.storage.files import require_writable
 
 DICOM = (".dcm", ".ima")
 Job = tuple[Source, Path, Preparation]
@@ -181,5 +182,4 @@ def _refuse_dicom(path: Path) -> None:
 def _write_participants(out: Path, done: Sequence[Source]) -> None:
     """Write which subject is in which split, if the source says it."""
     splits = {source.subject: source.scan.split for source in done if source.scan.split}
-    rows = "".join(f"{subject}\t{split}\n" for subject, split in splits.items())
-    write_text(out / "participants.tsv", "participant_id\tsplit\n" + rows)
+    bids.write_participants(out, splits)

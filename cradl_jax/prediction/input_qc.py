@@ -24,7 +24,12 @@ HEAD_MM = ((80, 210), (90, 260), (20, 330))  # the same, extents along R, A and 
 FULLEST = 0.92  # share of its box that a head fills at most: an ellipsoid 0.52, a slab of it 0.79
 BETTER = 0.9  # another orientation must lower the distance by this factor
 INVERTED = -0.3  # a correlation below it says that bright and dark are exchanged
-ONE_SCAN = {"contrast": 0.5, "appearance": 1.0, "shape": 0.6, "layers": 0.5}
+TURNS = {"nod": "nods", "tilt": "leans to a shoulder", "turn": "looks aside"}
+"""How a head is turned about the axes left-right, back-front and bottom-top, in degrees."""
+ONE_SCAN = {
+    **{"contrast": 0.5, "appearance": 1.0, "shape": 0.6, "layers": 0.5},
+    **{"nod": 20.0, "tilt": 15.0, "turn": 15.0},
+}
 """Limits that a single training scan would set; see `summarize`."""
 
 
@@ -61,7 +66,7 @@ class Reference(Record):
     Attributes:
         n: number of training scans.
         means: of all of them.
-        limits: largest distance from the means to expect: contrast, appearance, shape and layers.
+        limits: largest distance from the means to expect, see `ONE_SCAN`.
         ranges: lowest and highest values to expect.
     """
 
@@ -122,6 +127,8 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     - Contrast: the earth mover's distance between the histograms lies beyond its limit; or, where
       none of the above puts the brains out of line, 1 - the correlation of the mean brightness
       over the pattern's cells ("appearance").
+    - Pose: the head is turned about an axis beyond the limit, where neither the size nor the axes
+      nor an inverted contrast (a correlation below `INVERTED`) hides how it stands.
     - Skull: the largest difference of a layer's brightness lies beyond its limit, and the contrast
       is not inverted (a correlation below `INVERTED`).
     - Shape: the volume of brain that is here and not in the mean pattern or the other way round,
@@ -134,6 +141,7 @@ def warnings(scan: Description, reference: Reference) -> list[str]:
     inverted = beyond["appearance"] and 1 - distances["appearance"] < INVERTED
     sentences = [
         *misplaced,
+        None if any(misplaced) or inverted else _pose(distances, reference.limits),
         None if scan.oriented else UNSTATED,
         _grid(scan, reference),
         _inverted(distances) if inverted else _contrast(distances, beyond, reference.limits),
@@ -238,6 +246,20 @@ def _axes(scan: Description, reference: Reference) -> str | None:
     return f"The axes look swapped or reversed: {', '.join(looks)}; check the scan's orientation."
 
 
+def _pose(distances: dict, limits: Mapping[str, float]) -> str | None:
+    beyond = [name for name in TURNS if distances[name] > limits[name]]
+    if not beyond:
+        return None
+    found = ", ".join(
+        f"{TURNS[name]} by about {distances[name]:.0f} degrees (usual up to {limits[name]:.0f})"
+        for name in beyond
+    )
+    return (
+        f"Against the training scans the head {found}; scores at each position lose much by that: "
+        "align the scan with those, e.g. with experiments.prepare or predict --prepare."
+    )
+
+
 def _grid(scan: Description, reference: Reference) -> str | None:
     low, high = np.array(reference.ranges["spacing_mm"])
     if ((scan.spacing_mm < low) | (scan.spacing_mm > high)).any():
@@ -298,7 +320,28 @@ def _distances(scan: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, f
         "appearance": 1 - float(np.corrcoef(here, there)[0, 1]) if defined else 1.0,
         "shape": float(np.abs(brain - mean_brain).sum() / max(mean_brain.sum(), 1e-6)),
         "layers": float(np.abs(layers).max()),
+        **dict(zip(TURNS, np.abs(_turned_by(scan, means)), strict=True)),
     }
+
+
+def _turned_by(scan: Mapping[str, Any], means: Mapping[str, Any]) -> list[float]:
+    """Return by how many degrees a pattern is turned about R, A and S against the mean pattern.
+
+    To first order (Lucas and Kanade, 1981): least squares over how the mean changes when it is
+    turned, shifted, stretched along an axis, or brighter. Beyond ten degrees it tells too little.
+    """
+    mean = _cubes(means["pattern"])
+    places = np.indices((CELLS,) * 3)[:, None] - (CELLS - 1) / 2
+    slopes = np.asarray(np.gradient(mean, axis=(1, 2, 3)))
+    changes = [
+        *np.deg2rad(np.cross(slopes, places, axis=0)),
+        *slopes,
+        *(slopes * places),
+        mean * [[[[0]]], [[[1]]]],
+    ]
+    columns = np.stack([change.ravel() for change in changes], 1)
+    found, *_ = np.linalg.lstsq(columns, np.ravel(scan["pattern"]) - mean.ravel(), rcond=None)
+    return found[:3].tolist()
 
 
 def _cubes(pattern: Sequence[float]) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
+from scipy.spatial.transform import Rotation
 
 from cradl_jax.data.scans.volumes import read_origin, read_volume
 from cradl_jax.data.slices.scan_statistics import (
@@ -76,6 +78,25 @@ def reference(training):
 def distance_mm(shape, spacing):
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
     return np.sqrt(sum(x**2 for x in np.meshgrid(*axes, indexing="ij")))
+
+
+@pytest.mark.parametrize(
+    ("axis", "verb"), enumerate(["nods", "leans to a shoulder", "looks aside"])
+)
+def test_a_turned_head_is_told_and_by_how_much(heads, reference, axis, verb):
+    """Heads that stand by chance as the training's do, each turned by 12 degrees to either side."""
+    told = []
+    for head, degrees in product(heads[8:], (-12, 12)):
+        turn = Rotation.from_rotvec(np.deg2rad(degrees) * np.eye(3)[axis]).as_matrix()
+        wide = np.pad(head, 8)
+        middle = (np.array(wide.shape) - 1) / 2
+        where = turn.T, middle - turn.T @ middle
+        inside = ndimage.affine_transform((wide != 0) * 1.0, *where, order=1) >= 0.5
+        moved = np.maximum(ndimage.affine_transform(wide, *where, order=1), 1e-3)
+        text = " ".join(warnings(describe(scan(np.where(inside, moved, 0))), reference))
+        told += re.findall(rf"the head .*?{verb} by about (\d+) degrees", text)
+    assert len(told) >= 10, "of 12"
+    assert abs(np.mean([int(degrees) for degrees in told]) - 12) < 3
 
 
 def test_a_ball_is_described_as_it_is():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cradl_jax.data.scans.preparation import Preparation
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import LONGEST
 from cradl_jax.evaluation import thresholds
@@ -39,6 +40,10 @@ SPOILED = {
     "training.limits.shape": (NAN, INF, -1, "0.5"),
     "training.ranges.brain_ml": ([1.0], [1.0, NAN], [[1.0, 2.0]], None),
     "training.ranges.extent_mm": ([1.0, 2.0], [[1.0], [2.0]]),
+    "preparation": ({}, "none", [], 3),
+    "preparation.extract": (None, 3, []),
+    "preparation.align": ("deform", None, 6),
+    "preparation.spacing_mm": (0, -1, NAN, INF, "1"),
 }
 
 
@@ -56,6 +61,7 @@ def known() -> Thresholds:
         slices={"gmm1": scores},
         heatmaps={"gmm1": scores.thresholds},
         training=training,
+        preparation=Preparation(extract="none", align="rigid", spacing_mm=1.0),
     )
 
 

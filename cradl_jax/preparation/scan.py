@@ -19,6 +19,8 @@ from cradl_jax.preparation.template import Template, grid, grid_affine
 
 LEAST_OVERLAP = 0.7
 """Dice coefficient with the template's brain, which is large; adults had 0.81 and more."""
+SETTLED_MM = 1.0
+"""What an alignment moves, on average, if it is repeated; if more, the first one was wrong."""
 DARKEST = 1e-3
 """Of the brain's median: what is darker within the brain is set to it, as 0 is the background."""
 
@@ -53,12 +55,10 @@ def prepare(
     """
     brain = find_brain(volume, settings.extract)
     even, bias = corrected(volume.data, brain, volume.affine)
-    to_template = align(even * brain, volume.affine, template, settings.align)
-    onto = grid(template, settings.spacing_mm)
+    to_template, residual = _settled(even * brain, volume.affine, settings, template)
 
     def moved(values: np.ndarray) -> np.ndarray:
-        image = to_itk(values.astype(np.float32), volume.affine)
-        return from_itk(resample(image, onto, to_template))
+        return _on_grid(values, volume.affine, to_template, settings, template)
 
     there = moved(brain) >= 0.5
     whole = from_itk(on_grid(template, settings.spacing_mm)) >= 0.5
@@ -76,8 +76,12 @@ def prepare(
         "overlap": overlap,
         "bias": bias,
         "turned_degrees": turn_degrees(to_template),
-        **_residual(data, settings, template),
     }
+    if residual is not None:
+        measures |= {
+            "residual_degrees": turn_degrees(residual),
+            "residual_mm": distance_mm(residual, np.eye(4), template),
+        }
     marked = None if annotation is None else moved(annotation) >= 0.5
     affine = grid_affine(template, settings.spacing_mm)
     return Prepared(data, there, marked, affine, to_template, measures)
@@ -94,15 +98,40 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * np.count_nonzero(one & other) / (one.sum() + other.sum()))
 
 
-def _residual(data: np.ndarray, settings: Preparation, template: Template) -> dict[str, float]:
-    """Align a prepared scan once more: how far it would move, which is 0 if the first was right."""
+def _settled(
+    brain: np.ndarray, affine: np.ndarray, settings: Preparation, template: Template
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Align a brain, and what came of it once more; the second result counts if it moved far.
+
+    Returns:
+        The alignment [4, 4], and by how much another one would move it, [4, 4], which is nearly the
+        identity if the alignment is right; None without one.
+    """
+    move = align(brain, affine, template, settings.align)
     if settings.align == "none":
-        return {}
-    again = align(data, grid_affine(template, settings.spacing_mm), template, "rigid")
-    return {
-        "residual_degrees": turn_degrees(again),
-        "residual_mm": distance_mm(again, np.eye(4), template),
-    }
+        return move, None
+
+    def again() -> np.ndarray:
+        placed = _on_grid(brain, affine, move, settings, template)
+        return align(placed, grid_affine(template, settings.spacing_mm), template, "rigid")
+
+    residual = again()
+    if distance_mm(residual, np.eye(4), template) > SETTLED_MM:
+        move = residual @ move
+        residual = again()
+    return move, residual
+
+
+def _on_grid(
+    values: np.ndarray,
+    affine: np.ndarray,
+    move: np.ndarray,
+    settings: Preparation,
+    template: Template,
+) -> np.ndarray:
+    """Return values [X, Y, Z] at `affine` on the grid of prepared scans, moved there."""
+    image = to_itk(values.astype(np.float32), affine)
+    return from_itk(resample(image, grid(template, settings.spacing_mm), move))
 
 
 def to_scan(values: np.ndarray, affine: np.ndarray, to_template: np.ndarray, volume: Volume) -> Any:

@@ -221,7 +221,7 @@ def _size(scan: Description, reference: Reference) -> str | None:
         "check that the scan covers the whole brain and that none was cut away."
         if scan.brain_ml < low
         else "it may be a head rather than a brain; if the skull, the eyes or the neck are "
-        "visible, extract the brain first, e.g. with HD-BET or SynthStrip."
+        "visible, predict it with --prepare, or extract the brain first (HD-BET, SynthStrip)."
     )
     return (
         f"The brain has {scan.brain_ml:,.0f} ml, usual for the training scans are {low:,.0f} to "

@@ -193,7 +193,7 @@ def test_unfit_volumes_are_refused(tmp_path, name):
 
 def test_a_whole_head_is_refused_for_its_size(tmp_path):
     head = write(tmp_path / "head.nii", brain((60, 60, 60)), np.diag([4, 4, 4, 1]))
-    with pytest.raises(InputError, match=r"liters.*SynthStrip"):
+    with pytest.raises(InputError, match=r"liters.*predict the raw scan with --prepare"):
         read_volume(head)
 
 

@@ -295,7 +295,7 @@ def _check_brain(path: Path, volume: Volume) -> None:
             f"{path}: expected a brain-extracted scan (the brain alone, all other voxels 0 or of "
             f"one other value), found {background:.0%} zero voxels and {liters:.2f} liters of "
             "others, so that the skull or a background is still there; extract the brain first, "
-            "e.g. with experiments.prepare, or predict the raw scan with --prepare"
+            "e.g. by experiments.prepare or HD-BET, or predict the raw scan with --prepare"
         )
     level = data.max() or data.min()
     if np.count_nonzero(data == level) == n_brain:

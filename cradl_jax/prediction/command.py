@@ -15,7 +15,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.prediction import files
 from cradl_jax.prediction.files import ScanResult
 from cradl_jax.prediction.inputs import InputScan, find_scans, passed_over
-from cradl_jax.prediction.raw import preparation_like
+from cradl_jax.prediction.raw import check_extract, preparation_like
 from cradl_jax.runs import load_run
 from cradl_jax.storage.files import require_writable
 
@@ -41,8 +41,7 @@ def predict(
         InputError: there is no such run, scan, score, heatmap or rate, the folder cannot be
             written to, JAX finds no device, or scans cannot be prepared here.
     """
-    if extract and not prepare:
-        raise InputError("--extract: expected --prepare beside it, found none; add --prepare")
+    check_extract(extract, prepare)
     place = Path(run).expanduser()
     beside = place if place.is_dir() else place.parent
     folder = Path(out).expanduser() if out else beside / "predictions"

@@ -64,6 +64,12 @@ def preparation_like(trained: Preparation | None, extract: str | None) -> Prepar
     return Preparation(extract=tool, align=trained.align, spacing_mm=trained.spacing_mm)
 
 
+def check_extract(extract: str | None, prepare: bool) -> None:
+    """Raise an InputError if a tool is named though nothing is to be prepared."""
+    if extract is not None and not prepare:
+        raise InputError("--extract: expected --prepare beside it, found none; add --prepare")
+
+
 def read_raw(path: Path, preparation: Preparation) -> RawScan:
     """Read a raw scan and prepare it.
 

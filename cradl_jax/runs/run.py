@@ -143,6 +143,7 @@ class Run:
         path = Path(scan).expanduser()
         named = InputScan(name or stem(path), path)
         check_names([named])
+        raw.check_extract(extract, prepare)
         check_contrast(path, self.contents.manifest["settings"]["contrast"])
         thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
         voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]

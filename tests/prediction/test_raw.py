@@ -133,6 +133,8 @@ def test_a_command_that_a_run_names_is_never_executed(run, scan, tmp_path):
 def test_what_cannot_be_prepared_is_refused(folder, scan, tmp_path):
     with pytest.raises(InputError, match=r"whose training scans experiments\.prepare"):
         raw.preparation_like(None, None)
+    with pytest.raises(InputError, match="--extract: expected --prepare beside it"):
+        load_run(folder).predict(scan, extract="none")
     for options, message in (
         (("--prepare",), "expected a run whose training scans"),
         (("--extract=none",), "--extract: expected --prepare beside it"),

@@ -15,7 +15,7 @@ from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.building import build_store
 from cradl_jax.data.slices.journal import sliced
 from cradl_jax.data.slices.preprocess import moments, normalize, slice_volume
-from cradl_jax.data.slices.store import ARRAYS, anomalous, find_store, open_store
+from cradl_jax.data.slices.store import ARRAYS, FORMAT, anomalous, find_store, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
 from tests.helpers.scans import brain, write
@@ -153,7 +153,8 @@ def test_a_store_of_another_version_is_refused_in_one_sentence_and_built_again(t
     (path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
     write_checksums(path)
     with pytest.raises(
-        InputError, match=r"set: expected a slice store of format 4, whose slices.*found 2.*again"
+        InputError,
+        match=rf"set: expected a slice store of format {FORMAT}, found 2; build it again",
     ):
         open_store(path)
     assert build_store(path, scans, **HOW, workers=1).manifest == manifest

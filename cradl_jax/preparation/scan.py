@@ -19,7 +19,7 @@ from cradl_jax.preparation.template import Template, grid, grid_affine
 
 LEAST_OVERLAP = 0.7
 """Dice coefficient with the template's brain, which is large; adults had 0.81 and more."""
-SETTLED_MM = 1.0
+SETTLED_MM = 0.6
 """What an alignment moves, on average, if it is repeated; if more, the first one was wrong."""
 DARKEST = 1e-3
 """Of the brain's median: what is darker within the brain is set to it, as 0 is the background."""

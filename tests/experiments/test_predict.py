@@ -122,6 +122,8 @@ def test_a_larger_field_of_view_changes_no_score(study, run, plane, height):
     found = predict_volume(run.score_slices, wide, run.slicing)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
     np.testing.assert_allclose(found.position, expected.position, atol=1e-6)
+    shift = volume.affine[:3, :3] @ [low for low, _ in padding]
+    np.testing.assert_allclose(found.centers_mm, expected.centers_mm + shift, atol=1e-6)
     top = expected.maps.max()
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-3, atol=1e-4 * top)
     np.testing.assert_allclose(

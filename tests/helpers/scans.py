@@ -1,5 +1,6 @@
 """Small scans for the tests: a lumpy ellipsoid on a zero background, in memory and as a file."""
 
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +9,13 @@ from nibabel.affines import voxel_sizes
 
 from cradl_jax.data.scans.headers import Origin
 from cradl_jax.data.scans.volumes import Volume
+
+THRESHOLD = f"""{sys.executable} -c "
+import nibabel, sys
+image = nibabel.load(sys.argv[1])
+brain = (image.get_fdata() > 30).astype('uint8')
+nibabel.save(nibabel.Nifti1Image(brain, image.affine), sys.argv[2])" {{input}} {{output}}"""
+"""A tool for brain extraction, which finds a bright brain in dim surroundings."""
 
 
 def brain(shape=(20, 24, 16), seed=0) -> np.ndarray:

@@ -1,7 +1,6 @@
 """A raw scan is prepared as a run's training scans were, and its map comes back to its voxels."""
 
 import json
-import sys
 from dataclasses import replace
 
 import jax
@@ -25,15 +24,10 @@ from cradl_jax.preparation.scan import to_scan
 from cradl_jax.runs import load_run
 from experiments.study import screening
 from tests.helpers import commands
-from tests.helpers.scans import write
+from tests.helpers.scans import THRESHOLD, write
 
 SPACING = (6.0, 6.0, 6.0)
 AS_TRAINED = Preparation(extract="none", align="rigid", spacing_mm=4.0)
-THRESHOLD = f"""{sys.executable} -c "
-import nibabel, sys
-image = nibabel.load(sys.argv[1])
-brain = (image.get_fdata() > 30).astype('uint8')
-nibabel.save(nibabel.Nifti1Image(brain, image.affine), sys.argv[2])" {{input}} {{output}}"""
 
 
 @pytest.fixture(scope="module")

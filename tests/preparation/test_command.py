@@ -25,16 +25,10 @@ from cradl_jax.preparation.extraction import command_of, find_brain
 from cradl_jax.preparation.files import source_of
 from cradl_jax.preparation.scan import to_scan
 from tests.helpers import commands
-from tests.helpers.scans import write
+from tests.helpers.scans import THRESHOLD, write
 
 RAW = Path(os.environ.get("CRADL_TEST_RAW") or Path(__file__).parents[3] / "shared" / "raw")
 SPACING = (6.0, 6.0, 6.0)
-THRESHOLD = f"""{sys.executable} -c "
-import nibabel, sys
-image = nibabel.load(sys.argv[1])
-brain = (image.get_fdata() > 30).astype('uint8')
-nibabel.save(nibabel.Nifti1Image(brain, image.affine), sys.argv[2])" {{input}} {{output}}"""
-"""A tool that finds the phantom's brain in its dim surroundings."""
 
 
 @pytest.fixture(scope="module")

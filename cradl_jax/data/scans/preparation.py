@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import ValidationError
-
 from cradl_jax.data.scans.layouts import stem
 from cradl_jax.storage.schema import Positive, Record, Text, one_of
 
@@ -41,7 +39,7 @@ def stated_preparation(image: Path) -> Preparation | None:
     try:
         content = json.loads(record_path(image).read_text(encoding="utf-8"))
         return Preparation.model_validate(content[FIELD])
-    except (OSError, ValueError, TypeError, KeyError, ValidationError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

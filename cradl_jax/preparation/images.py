@@ -7,6 +7,8 @@ import numpy as np
 from cradl_jax.errors import InputError
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+DIGITS = 15
+"""After the point of what is given to ITK, whose inverse may fail where products underflow."""
 SKEW = 1e-3  # cosine between axes from which on a grid is no grid of right angles
 
 
@@ -47,7 +49,7 @@ def to_itk(data: np.ndarray, affine: np.ndarray) -> Any:
     image = itk().GetImageFromArray(np.ascontiguousarray(data.T))
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(placed[:3, 3].tolist())
-    image.SetDirection((left @ right).ravel().tolist())
+    image.SetDirection((left @ right).round(DIGITS).ravel().tolist())
     return image
 
 
@@ -66,7 +68,7 @@ def transform(matrix: np.ndarray) -> Any:
     """Return a matrix [4, 4] on RAS millimeters as a transform of SimpleITK."""
     placed = TO_LPS @ matrix @ TO_LPS
     affine = itk().AffineTransform(3)
-    affine.SetMatrix(placed[:3, :3].ravel().tolist())
+    affine.SetMatrix(placed[:3, :3].round(DIGITS).ravel().tolist())
     affine.SetTranslation(placed[:3, 3].tolist())
     return affine
 

@@ -5,11 +5,11 @@
 RUN is the folder of a trained run with its thresholds, e.g. runs/phantom/seed0/cradl, or a file
 that experiments.export wrote. SCAN is a brain-extracted volume, a folder of volumes (.nii, .nii.gz,
 .mgz or .hdr/.img), or a CSV file with a column `image` and optionally `subject`. For each scan it
-writes the anomaly map and a mask of what lies above the threshold, on the scan's own voxels, a
-table of the slices, a summary and a page for the browser; and summary.csv over all scans. A scan
-that cannot be used is named, the others are done, and the exit status is 1. Installed, the command
-is cradl-predict. With --prepare SCAN is raw, its skull may be on: it is prepared as the run's
-training scans were by experiments.prepare.
+writes the anomaly map and its findings, connected parts above a threshold, on the scan's own
+voxels, tables of the findings and of the slices, a summary and a page for the browser; and
+summary.csv over all scans. A scan that cannot be used is named, the others are done, and the exit
+status is 1. Installed, the command is cradl-predict. With --prepare SCAN is raw, its skull may be
+on: it is prepared as the run's training scans were by experiments.prepare.
 
 For research only. Not a medical device.
 """
@@ -17,14 +17,17 @@ For research only. Not a medical device.
 from absl import flags
 
 from cradl_jax.cli import predict
-from cradl_jax.cli.predict import OPTIONS
+from cradl_jax.cli.predict import DEFAULTS, OPTIONS
 from experiments.cli import command, distributed
 
 RUN, SCAN, OUT, SCORE, HEATMAP, EXTRACT = (
     flags.DEFINE_string(name, None, OPTIONS[name])
     for name in ("run", "scan", "out", "score", "heatmap", "extract")
 )
-FPR = flags.DEFINE_float("fpr", predict.FPR, OPTIONS["fpr"])
+FPR, SMALLEST = (
+    flags.DEFINE_float(name, DEFAULTS[name], OPTIONS[name]) for name in ("fpr", "smallest")
+)
+MASK = flags.DEFINE_string("mask", DEFAULTS["mask"], OPTIONS["mask"])
 PREPARE = flags.DEFINE_bool("prepare", False, OPTIONS["prepare"])
 flags.mark_flags_as_required(predict.REQUIRED)
 
@@ -39,6 +42,8 @@ def main() -> None:
         score=SCORE.value,
         heatmap=HEATMAP.value,
         fpr=FPR.value,
+        mask=MASK.value,
+        smallest=SMALLEST.value,
         prepare=PREPARE.value,
         extract=EXTRACT.value,
     )

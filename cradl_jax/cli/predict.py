@@ -5,10 +5,11 @@
 RUN is the folder of a trained run with its thresholds, e.g. runs/phantom/seed0/cradl, or a file
 that experiments.export wrote. SCAN is a brain-extracted volume, a folder of volumes (.nii, .nii.gz,
 .mgz or .hdr/.img), or a CSV file with a column `image` and optionally `subject`. For each scan it
-writes the anomaly map and a mask of what lies above the threshold, on the scan's own voxels, a
-table of the slices, a summary and a page for the browser; and summary.csv over all scans. A scan
-that cannot be used is named, the others are done, and the exit status is 1. With --prepare SCAN is
-raw, its skull may be on: it is prepared as the run's training scans were by experiments.prepare.
+writes the anomaly map and its findings, connected parts above a threshold, on the scan's own
+voxels, tables of the findings and of the slices, a summary and a page for the browser; and
+summary.csv over all scans. A scan that cannot be used is named, the others are done, and the exit
+status is 1. With --prepare SCAN is raw, its skull may be on: it is prepared as the run's training
+scans were by experiments.prepare.
 
 For research only. Not a medical device.
 """
@@ -26,12 +27,16 @@ OPTIONS = {
     "out": "Where to write (default: predictions, in or beside RUN).",
     "score": "Slice score (default: the best on validation, without labels `dense`).",
     "heatmap": "Heatmap (default: the best on validation, without labels `dense`).",
-    "fpr": "False-positive rate of the thresholds: 0.01, 0.05 or 0.1.",
+    "fpr": "False-positive rate of the slices' threshold: 0.01, 0.05 or 0.1.",
+    "mask": "Threshold of the map, by what healthy validation scans have above: a share of their "
+    "brains (0.001, 0.01 or 0.05), `volume` (at most 1 ml in half of them), or `component` (a "
+    "connected 1 ml in at most 1 of 20).",
+    "smallest": "Volume of the smallest finding in ml.",
     "prepare": "Prepare raw scans as the run's training scans were.",
     "extract": "Tool for brain extraction with --prepare (default: that of the training scans).",
 }
 REQUIRED = ("run", "scan")
-FPR = 0.05
+DEFAULTS = {"fpr": 0.05, "mask": "0.001", "smallest": 0.1}
 INTERRUPTED = "interrupted; scans that have a _summary.json are done"
 
 
@@ -54,8 +59,8 @@ def main() -> None:
     )
     for name, text in OPTIONS.items():
         kind: dict[str, Any] = {"required": name in REQUIRED}
-        if name == "fpr":
-            kind = {"type": float, "default": FPR}
+        if name in DEFAULTS:
+            kind = {"type": type(DEFAULTS[name]), "default": DEFAULTS[name]}
         elif name == "prepare":
             kind = {"action": "store_true"}
         parser.add_argument(f"--{name}", help=text, **kind)

@@ -5,7 +5,7 @@ anomaly takes part. What lies above it is called anomalous. `HealthyScores` keep
 one slice score in plain values, for JSON.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -42,18 +42,21 @@ class HealthyScores(Record):
     n_slices: Count
 
 
-def at_rates(chunks: Iterable[np.ndarray], n: int) -> dict[str, float]:
-    """Find for each of `RATES` the lowest value that at most this share of all lies above. Exact.
+def at_rates(
+    chunks: Iterable[np.ndarray], n: int, rates: Sequence[str] = RATES
+) -> dict[str, float]:
+    """Find for each rate the lowest value that at most this share of all lies above. Exact.
 
     Args:
-        chunks: arrays of any shape, finite, read once; memory is taken for twice the highest
-            tenth of all values and one chunk.
+        chunks: arrays of any shape, finite, read once; memory is taken for one chunk and twice the
+            share of all values that the highest rate names.
         n: number of values in all of them, one or more.
+        rates: shares in [0, 1).
 
     Raises:
         InputError: a value is not finite, or there are others than `n`.
     """
-    ranks = {rate: int(float(rate) * n + 1e-9) for rate in RATES}  # values that may lie above
+    ranks = {rate: int(float(rate) * n + 1e-9) for rate in rates}  # values that may lie above
     wanted = max(ranks.values()) + 1
     kept, lowest, seen = np.empty(0, np.float32), -np.inf, 0
     for chunk in chunks:

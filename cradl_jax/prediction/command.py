@@ -29,6 +29,8 @@ def predict(
     score: str | None,
     heatmap: str | None,
     fpr: float,
+    mask: str,
+    smallest: float,
     prepare: bool,
     extract: str | None,
 ) -> int:
@@ -38,7 +40,7 @@ def predict(
     None stands for the default.
 
     Raises:
-        InputError: there is no such run, scan, score, heatmap or rate, the folder cannot be
+        InputError: there is no such run, scan, score, heatmap, rate or mask, the folder cannot be
             written to, JAX finds no device, or scans cannot be prepared here.
     """
     check_extract(extract, prepare)
@@ -46,7 +48,7 @@ def predict(
     beside = place if place.is_dir() else place.parent
     folder = Path(out).expanduser() if out else beside / "predictions"
     scans = find_scans(Path(scan).expanduser())
-    loaded = load_run(place).using(score, heatmap, fpr)
+    loaded = load_run(place).using(score, heatmap, fpr, mask, smallest)
     if prepare:
         preparation_like(loaded.contents.thresholds.preparation, extract)
     processes.broadcast_from_first(lambda: require_writable(folder, "--out"))

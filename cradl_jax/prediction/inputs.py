@@ -10,7 +10,7 @@ from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
 from cradl_jax.storage.reading import kind_of
 
-MAP, MASK = "_anomaly.nii.gz", "_anomaly_mask.nii.gz"
+MAP, MASK, LABELS = "_anomaly.nii.gz", "_anomaly_mask.nii.gz", "_findings.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
 FORBIDDEN = set('/\\:*?"<>|')  # in the names of files, on one system or another
 LONGEST_NAME = 255 - len(f"partial_{MASK}")  # bytes

@@ -17,13 +17,28 @@ from nibabel import affines
 from scipy import ndimage
 
 from cradl_jax.data.scans.volumes import Volume
+from cradl_jax.evaluation.masks import KEPT
+from cradl_jax.prediction.findings import Finding
 from cradl_jax.reporting.figures import ANOMALOUS, DASHED, FAINT, INK, NORMAL
-from cradl_jax.reporting.page import Frame, Picture, Section, html_page
+from cradl_jax.reporting.page import Frame, Picture, Section, Table, html_page
 
 MOST_VOXELS = 2_100_000  # shown: below 15 MB even if every one is noise overlaid with noise
 MARGIN_MM = 3.0  # around the brain
-VIEWER_STYLE = "<style>body{margin:0;font:14px system-ui,sans-serif}</style>"
+VIEWER_STYLE = (
+    "<style>body{margin:0;font:14px system-ui,sans-serif}"
+    ".findings{padding:.4rem;max-height:3.4rem;overflow-y:auto}</style>"
+)
 HEALTHY = "5th to 95th percentile of healthy slices at that height"
+SHOWN = 50  # findings on the page
+NO_FINDING = "None: nowhere does the map lie above its threshold, or not in a part large enough."
+FINDINGS = (
+    "Connected parts of the scan where the map lies above its threshold, the heaviest first; a "
+    "button beneath the map moves the cross to the peak of each."
+)
+FINDING_HEADER = (
+    *("Number", "Volume, ml", "Peak", "Mass", "As heavy ones in a healthy scan"),
+    *("Center in the scanner (R, A, S), mm", "Extent along R, A, S, mm"),
+)
 ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
 
 
@@ -48,6 +63,7 @@ def scan_page(
     scan: Volume,
     heat: np.ndarray,
     profile: Profile,
+    findings: Sequence[Finding],
     *,
     threshold: float,
     summary: Mapping[str, object],
@@ -62,14 +78,16 @@ def scan_page(
         scan: from `volumes.read_volume`.
         heat: [X, Y, Z] anomaly map, finite and not negative, on the voxels of `scan`.
         profile: the slices' scores.
+        findings: the heaviest first.
         threshold: the overlay shows the map where it lies above.
         summary: names and values of a table.
         warnings: sentences on why the scan may not be fit.
     """
-    frame, caption = _viewer(scan, heat, threshold)
+    frame, caption = _viewer(scan, heat, threshold, findings[:SHOWN])
     sections = [
         Section("Like the training scans?", warnings or [ALIKE]),
         Section("Anomaly map", [frame, caption]),
+        Section("Findings", [_finding_table(findings) if findings else NO_FINDING]),
         Section("Slices", [Picture(profile_figure(profile), _profile_caption(profile))]),
         Section("Summary", [summary]),
     ]
@@ -108,7 +126,24 @@ def _profile_caption(profile: Profile) -> str:
     )
 
 
-def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[Frame, str]:
+def _finding_table(findings: Sequence[Finding]) -> Table:
+    """Return the heaviest findings as a table."""
+    rows = [
+        (
+            *(str(one.number), f"{one.volume_ml:.2f}", f"{one.peak:.4g}", f"{one.mass:.4g}"),
+            f"{one.per_healthy_scan:.2g}" if one.per_healthy_scan < KEPT else f"{KEPT} or more",
+            *(", ".join(f"{x:.0f}" for x in place) for place in (one.center_mm, one.extent_mm)),
+        )
+        for one in findings[:SHOWN]
+    ]
+    more = len(findings) - len(rows)
+    notes = (f"{more} more are in the table beside this page.",) if more else ()
+    return Table(FINDINGS, FINDING_HEADER, rows, notes=notes)
+
+
+def _viewer(
+    scan: Volume, heat: np.ndarray, threshold: float, findings: Sequence[Finding]
+) -> tuple[Frame, str]:
     """Return nilearn's viewer of the brain and the map above a threshold, and its caption."""
     (box,) = ndimage.find_objects(((scan.data != 0) | (heat > threshold)).view(np.uint8))
     shift = affines.from_matvec(np.eye(3), [side.start for side in box])
@@ -126,9 +161,22 @@ def _viewer(scan: Volume, heat: np.ndarray, threshold: float) -> tuple[Frame, st
         bottom=max(threshold, 1e-6 * top) * scale,
         top=top * scale,
     )
+    document = _with_buttons(document, findings, affine)
     nx, ny, nz = shape
     frame = Frame("Scan and anomaly map", document, float(1.1 * max(ny, nz) / (2 * nx + ny)))
     return frame, _viewer_caption(threshold, top, scale, step, scan.spacing_mm)
+
+
+def _with_buttons(document: str, findings: Sequence[Finding], affine: np.ndarray) -> str:
+    """Return nilearn's page with a button for each finding that moves the cross to its peak."""
+    buttons = []
+    for one in findings:
+        voxel = np.floor(affines.apply_affine(np.linalg.inv(affine), one.peak_mm) + 0.5)
+        x, y, z = voxel.astype(int).tolist()
+        move = f"Object.assign(brain.numSlice,{{X:{x},Y:{y},Z:{z}}});brain.drawAll()"
+        buttons.append(f'<button onclick="{move}">{one.number}: {one.volume_ml:.2f} ml</button>')
+    page = document.replace("brain = brainsprite(", "window.brain = brain = brainsprite(")
+    return page.replace("</body>", f'<div class="findings">{" ".join(buttons)}</div></body>')
 
 
 def _nilearn_page(

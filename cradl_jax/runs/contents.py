@@ -14,7 +14,8 @@ from cradl_jax.data.scans.preparation import Preparation
 from cradl_jax.densities import Density
 from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
-from cradl_jax.evaluation.thresholds import AtRates, HealthyScores
+from cradl_jax.evaluation.masks import HealthyMap
+from cradl_jax.evaluation.thresholds import HealthyScores
 from cradl_jax.names import DENSE, METHODS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.prediction.input_qc import Reference
@@ -76,14 +77,14 @@ class Thresholds(Record):
         slicing: how a scan is sliced: as those of the first anomalous data set, but always from
             the brain's ends.
         slices: each slice score on healthy validation scans.
-        heatmaps: thresholds of each post-processed heatmap by rate.
+        heatmaps: each post-processed heatmap on healthy validation scans.
         training: what the training scans look like.
         preparation: how `experiments.prepare` made them; None if it did not, or not all alike.
     """
 
     slicing: Slicing
     slices: Annotated[dict[str, HealthyScores], Field(min_length=1)]
-    heatmaps: Annotated[dict[str, AtRates], Field(min_length=1)]
+    heatmaps: Annotated[dict[str, HealthyMap], Field(min_length=1)]
     training: Reference
     preparation: Preparation | None
 

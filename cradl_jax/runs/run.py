@@ -1,5 +1,6 @@
 """Use a trained run: score slices, and predict what is anomalous in scans."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,20 @@ from cradl_jax.data.scans.volumes import Volume, read_volume
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.errors import InputError, cause
+from cradl_jax.evaluation import masks
 from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.intensity import CLIP
 from cradl_jax.names import LOCAL
-from cradl_jax.prediction import input_qc, raw
+from cradl_jax.prediction import findings, input_qc, raw
 from cradl_jax.prediction.files import OperatingPoint, ScanResult
 from cradl_jax.prediction.inputs import InputScan, check_contrast, check_names
-from cradl_jax.prediction.scan import ScoreSlices, SliceScores, predict_volume, slice_scorer
+from cradl_jax.prediction.scan import (
+    Prediction,
+    ScoreSlices,
+    SliceScores,
+    predict_volume,
+    slice_scorer,
+)
 from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.runs.contents import RunContents
 from cradl_jax.scoring import Batch
@@ -33,7 +41,7 @@ SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a predict
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained run with one slice score, one heatmap and one false-positive rate in use.
+    """A trained run with one slice score, one heatmap and one threshold of each in use.
 
     `load_run` makes it, `using` gives one with others in use.
 
@@ -41,13 +49,17 @@ class Run:
         contents: network, densities, thresholds, and what made them.
         score_name: slice score in use, one of `scores`.
         heatmap_name: heatmap in use, one of `heatmaps`.
-        fpr: false-positive rate of the thresholds among healthy validation slices, and pixels.
+        fpr: false-positive rate of the slices' threshold among healthy validation slices.
+        mask: threshold of the heatmap, one of `masks.MASKS`, see `masks.HealthyMap`.
+        smallest_ml: volume of the smallest finding.
     """
 
     contents: RunContents
     score_name: str
     heatmap_name: str
     fpr: float
+    mask: str
+    smallest_ml: float
 
     @property
     def scores(self) -> list[str]:
@@ -60,19 +72,32 @@ class Run:
         return list(self.contents.thresholds.heatmaps)
 
     def using(
-        self, score: str | None = None, heatmap: str | None = None, fpr: float | None = None
+        self,
+        score: str | None = None,
+        heatmap: str | None = None,
+        fpr: float | None = None,
+        mask: str | None = None,
+        smallest_ml: float | None = None,
     ) -> "Run":
-        """Return the same run with another score, heatmap or false-positive rate; None keeps it.
+        """Return the same run with others of its fields in use; None keeps what is in use.
 
         Raises:
-            InputError: there is no such score, heatmap or rate.
+            InputError: there is no such score, heatmap, rate or mask, or the volume is negative.
         """
         fpr = self.fpr if fpr is None else fpr
         _check("fpr", f"{fpr:g}", RATES)
         score, heatmap = score or self.score_name, heatmap or self.heatmap_name
         _check("score", score, self.scores)
         _check("heatmap", heatmap, self.heatmaps)
-        return Run(self.contents, score, heatmap, fpr)
+        mask = mask or self.mask
+        _check("mask", mask, masks.MASKS)
+        smallest_ml = self.smallest_ml if smallest_ml is None else smallest_ml
+        if not 0 <= smallest_ml < math.inf:
+            raise InputError(
+                f"smallest: expected the volume of the smallest finding in ml, 0 or more, found "
+                f"{smallest_ml:g}"
+            )
+        return Run(self.contents, score, heatmap, fpr, mask, smallest_ml)
 
     def score(
         self,
@@ -145,21 +170,34 @@ class Run:
         check_names([named])
         raw.check_extract(extract, prepare)
         check_contrast(path, self.contents.manifest["settings"]["contrast"])
-        thresholds, rate = self.contents.thresholds, f"{self.fpr:g}"
-        voxel_threshold = thresholds.heatmaps[self.heatmap_name][rate]
-        healthy = thresholds.slices[self.score_name]
-        point = OperatingPoint(healthy, rate, voxel_threshold, self.about)
         if not prepare:
             volume = read_volume(path)
             prediction = predict_volume(self.score_slices, volume, self.slicing)
             warnings = self._warnings(volume, stated_preparation(path))
-            return ScanResult(named, volume, prediction, point, warnings)
-        like = raw.preparation_like(thresholds.preparation, extract)
+            return self._result(named, volume, prediction, warnings, self.about)
+        like = raw.preparation_like(self.contents.thresholds.preparation, extract)
         scanned = raw.read_raw(path, like)
         prediction = predict_volume(self.score_slices, scanned.brain, self.slicing)
-        point = point._replace(about={**point.about, "prepared": raw.about(scanned, like)})
         warnings = self._warnings(scanned.brain, like)
-        return ScanResult(named, scanned.head, raw.on_head(prediction, scanned), point, warnings)
+        about = {**self.about, "prepared": raw.about(scanned, like)}
+        on_head = raw.on_head(prediction, scanned)
+        return self._result(named, scanned.head, on_head, warnings, about)
+
+    def _result(
+        self,
+        scan: InputScan,
+        volume: Volume,
+        prediction: Prediction,
+        warnings: list[str],
+        about: Mapping[str, Any],
+    ) -> ScanResult:
+        """Find what lies above the thresholds."""
+        thresholds = self.contents.thresholds
+        healthy, of_map = thresholds.slices[self.score_name], thresholds.heatmaps[self.heatmap_name]
+        point = OperatingPoint(healthy, f"{self.fpr:g}", of_map, self.mask, self.smallest_ml, about)
+        heat = prediction.anomaly_map
+        found = findings.find(heat, volume, of_map, self.mask, self.smallest_ml)
+        return ScanResult(scan, volume, prediction, point, found, warnings)
 
     def _warnings(self, volume: Volume, preparation: Preparation | None) -> list[str]:
         """Say what makes a scan unlike the training scans."""
@@ -199,7 +237,10 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Load a trained run; the score and heatmap that validation chose are in use, at a rate of 5 %.
+    """Load a trained run, with the score and heatmap in use that validation chose.
+
+    The threshold of slices lets 5 % of healthy ones pass, that of maps a thousandth of healthy
+    brains, and a finding has 0.1 ml or more; `Run.using` changes that.
 
     Args:
         path: the folder of a run, such as runs/phantom/seed0/cradl, or a file that
@@ -221,7 +262,8 @@ def load_run(path: Path | str) -> Run:
     try:
         content = folder.read(path) if kind == "a folder" else archive.read(path)
         contents.check(content)
-        return Run(content, content.chosen["score"], content.chosen["heatmap"], 0.05).using()
+        chosen = content.chosen["score"], content.chosen["heatmap"]
+        return Run(content, *chosen, 0.05, masks.DEFAULT, findings.LEAST_ML).using()
     except (InputError, *checkpoints.NO_DAMAGE):
         raise
     except Exception as fault:  # orbax raises bare ones on damaged checkpoints

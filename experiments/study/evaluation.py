@@ -110,7 +110,8 @@ def label_free_thresholds(
     kept = read_thresholds(run, made_from, healthy.manifest["fingerprint"])
     check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
     slices = {name: scores.thresholds for name, scores in kept.slices.items()}
-    return {"slice": slices, "voxel": kept.heatmaps}
+    maps = {name: heatmap.pixels for name, heatmap in kept.heatmaps.items()}
+    return {"slice": slices, "voxel": maps}
 
 
 def measure(

@@ -1,5 +1,6 @@
 """Scores and heatmaps of a store's slices; heatmaps go to files, since memory may not hold them."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
+from cradl_jax.evaluation.masks import BrainMap
 from cradl_jax.storage.files import naming, require_space
 from experiments.study import runs
 
@@ -105,3 +107,27 @@ def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[],
             yield np.fromfile(file, np.float32, labels.size).reshape(labels.shape), labels
 
     return blocks
+
+
+def brain_maps(
+    file: IO[bytes], store: SliceStore, rows: np.ndarray
+) -> Callable[[], Iterator[BrainMap]]:
+    """Return a function that yields the heatmap of each scan on its stack, 0 outside the brain."""
+    shape = store.images.shape[1:]
+
+    def scans() -> Iterator[BrainMap]:
+        first = 0
+        for scan, group in groupby(rows, store.scans.__getitem__):
+            mine, record = np.array(list(group)), store.records[scan]
+            file.seek(first * math.prod(shape) * np.dtype(np.float32).itemsize)
+            found = np.fromfile(file, np.float32, len(mine) * math.prod(shape))
+            first += len(mine)
+            level = store.z[mine] - store.z[mine].min()
+            heat = np.zeros((level.max() + 1, *shape), np.float32)
+            brain = np.zeros(heat.shape, bool)
+            brain[level] = store.brains[mine]
+            heat[level] = np.where(brain[level], found.reshape(-1, *shape), 0)
+            store.release()
+            yield BrainMap(heat, brain, record["pixel_mm"] ** 2 * record["slice_mm"] / 1000)
+
+    return scans

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax import scoring
 from cradl_jax.data.slices.scan_statistics import read_descriptions
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
-from cradl_jax.evaluation import thresholds
+from cradl_jax.evaluation import masks, thresholds
+from cradl_jax.evaluation.masks import HealthyMap
 from cradl_jax.prediction import input_qc
 from cradl_jax.runs.contents import Thresholds
 from cradl_jax.runs.folder import THRESHOLDS
@@ -18,7 +20,7 @@ from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, screening
-from experiments.study.scores import HeatmapFiles, score, voxels
+from experiments.study.scores import HeatmapFiles, brain_maps, score, voxels
 
 
 @exclusive_stage("thresholds of {}, seed {seed}")
@@ -68,8 +70,8 @@ def measure(
     scorer: scoring.Scorer,
     params: Any,
     files: HeatmapFiles,
-) -> tuple[dict[str, thresholds.HealthyScores], dict[str, dict[str, float]]]:
-    """Summarize each score, and find the thresholds of each heatmap, on validation slices.
+) -> tuple[dict[str, thresholds.HealthyScores], dict[str, HealthyMap]]:
+    """Summarize each score and each heatmap on healthy validation scans.
 
     All processes call this together; the first one measures, the others return nothing.
     """
@@ -81,9 +83,13 @@ def measure(
         name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
         for name, values in scores.items()
     }
-    n_pixels = len(rows) * healthy.images[0].size
+    n_pixels, n_scans = len(rows) * healthy.images[0].size, len(np.unique(healthy.scans[rows]))
     heatmaps = {}
     for name, file in files.named.items():
-        blocks = voxels(file, healthy, rows)
-        heatmaps[name] = thresholds.at_rates((values for values, _ in blocks()), n_pixels)
+        pixels = (values for values, _ in voxels(file, healthy, rows)())
+        heatmaps[name] = HealthyMap(
+            pixels=thresholds.at_rates(pixels, n_pixels),
+            masks=masks.find(brain_maps(file, healthy, rows)),
+            n_scans=n_scans,
+        )
     return slices, heatmaps

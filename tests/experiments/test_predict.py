@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cradl_jax.cli import predict
 from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.native import slice_centers_mm
 from cradl_jax.data.slices.preprocess import normalized_slices, slice_geometry
@@ -87,9 +88,12 @@ def test_a_scan_gets_the_scores_of_its_evaluation(study, run, evaluated, tmp_pat
     native = nib.load(tmp_path / "it_anomaly.nii.gz").get_fdata()
     assert native.max() <= maps["gmm1"].max() * (1 + 1e-5)
     assert np.isclose(native[..., middle + 3].max(), maps["gmm1"][middle].max(), rtol=0.5)
-    threshold = content_of(study)["heatmaps"]["gmm1"]["0.05"]
-    mask = nib.load(tmp_path / "it_anomaly_mask.nii.gz")
-    assert (np.asarray(mask.dataobj) == (native.astype(np.float32) > threshold)).all()
+    masks = content_of(study)["heatmaps"]["gmm1"]["masks"]
+    for name, mask in masks.items():
+        run.using(mask=name, smallest_ml=0).predict(lesion(study), name).save(tmp_path)
+        written = nib.load(tmp_path / f"{name}_anomaly_mask.nii.gz")
+        expected = native.astype(np.float32) > mask["threshold"]
+        assert (np.asarray(written.dataobj) == expected).all()
 
 
 def test_a_scan_with_the_training_scans_field_of_view_gets_the_slices_of_the_store(study, run):
@@ -246,6 +250,50 @@ def test_what_is_written_says_the_same_everywhere(study, run, tmp_path):
     assert out["score"] == "flow" and out["heatmap"] == "gmm1" and len(out["model"]) == 64
 
 
+def test_findings_are_written_alike_everywhere(study, run, tmp_path):
+    """In the volume of their numbers, the table, the summary, the page and in Python."""
+    scan = oblique(study, tmp_path / "scan.nii.gz")
+    result = run.using(heatmap="dense", mask="0.05").predict(scan, "it")
+    out = result.save(tmp_path)
+    rows = table(tmp_path / "it_findings.csv")
+    labels = nib.load(tmp_path / "it_findings.nii.gz")
+    numbers = np.asarray(labels.dataobj)
+    heat = np.asarray(nib.load(tmp_path / "it_anomaly.nii.gz").dataobj)
+    brain = nib.load(scan).get_fdata() != 0
+    assert labels.get_data_dtype() == np.int32 and len(rows) == len(result.findings) > 0
+    assert ((numbers > 0) == result.mask).all() and not numbers[~brain].any()
+    threshold = out["thresholds"]["voxel"]
+    ml = np.prod(np.linalg.norm(OBLIQUE[:3, :3], axis=0)) / 1000
+    for row, finding, told in zip(rows, result.findings, out["findings"], strict=True):
+        inside = numbers == finding.number
+        assert int(row["number"]) == told["number"] == finding.number
+        assert finding.volume_ml == pytest.approx(inside.sum() * ml, rel=1e-5)
+        assert float(row["volume_ml"]) == told["volume_ml"] == finding.volume_ml >= 0.1
+        assert finding.peak == pytest.approx(heat[inside].max())
+        assert finding.mean == pytest.approx(heat[inside].mean(), rel=1e-5)
+        assert finding.mass == pytest.approx((heat[inside] - threshold).sum() * ml, rel=1e-4)
+        places = np.argwhere(inside)
+        center = nib.affines.apply_affine(OBLIQUE, places.mean(0))
+        written = [float(row[f"center_{axis}_mm"]) for axis in "xyz"]
+        np.testing.assert_allclose(written, center, atol=1e-3)
+        peak = np.linalg.inv(OBLIQUE) @ [*finding.peak_mm, 1]
+        assert heat[tuple(np.rint(peak[:3]).astype(int))] == pytest.approx(finding.peak)
+    masses = content_of(study)["heatmaps"]["dense"]["masks"]["0.05"]["masses"]
+    n = out["healthy_validation"]["scans"]
+    rates = [sum(m >= finding.mass for m in masses) / n for finding in result.findings]
+    assert [finding.per_healthy_scan for finding in result.findings] == pytest.approx(rates)
+    assert out["anomalous"] == result.anomalous == any(rate <= 0.05 for rate in rates)
+    assert out["milliliters_above"] == pytest.approx(result.mask.sum() * ml, rel=1e-5)
+    page = (tmp_path / "it.html").read_text()
+    assert page.count("&lt;button") == len(rows)
+    none = run.using(heatmap="dense", smallest_ml=1e6).predict(scan, "none")
+    assert not none.anomalous and not none.mask.any()
+    none.save(tmp_path)
+    assert table(tmp_path / "none_findings.csv") == []
+    header = (tmp_path / "none_findings.csv").read_text()
+    assert header.startswith("number,volume_ml,mean,peak,mass,per_healthy_scan,center_x_mm")
+
+
 def test_other_slices_of_a_batch_change_nothing(study, run):
     store = data_sets.stores(tiny_config(), study)["lesion"]
     images, brains = store.images[:40], store.brains[:40]
@@ -279,7 +327,7 @@ def test_healthy_validation_lies_above_the_thresholds_as_often_as_they_say(study
         assert kept["slices"][name]["n_slices"] == len(rows)
         for values, found in (
             (scores, kept["slices"][name]["thresholds"]),
-            (pixels, kept["heatmaps"][name]),
+            (pixels, kept["heatmaps"][name]["pixels"]),
         ):
             for rate, threshold in found.items():
                 share = np.mean(values > threshold)
@@ -341,6 +389,13 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
         chosen.using(score="gmm3")
     with pytest.raises(InputError, match=r"fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"):
         chosen.using(fpr=0.2)
+    in_use = {"fpr": chosen.fpr, "mask": chosen.mask, "smallest": chosen.smallest_ml}
+    assert in_use == predict.DEFAULTS
+    with pytest.raises(InputError, match=r"mask: expected one of component, .*, found '0\.1'"):
+        chosen.using(mask="0.1")
+    for wrong in (-1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="smallest: expected the volume"):
+            chosen.using(smallest_ml=wrong)
 
 
 def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
@@ -357,7 +412,7 @@ def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):
     assert "cannot be read" in rows["bad"]["error"] and "bad.nii.gz" in result.stderr
     assert "that fills a pixel" in rows["speck"]["error"] and "speck.nii" in result.stderr
     assert {path.name for path in out.iterdir()} == {
-        *("good_anomaly.nii.gz", "good_anomaly_mask.nii.gz", "good_slices.csv"),
-        *("good_summary.json", "good.html", "summary.csv"),
+        *("good_anomaly.nii.gz", "good_anomaly_mask.nii.gz", "good_findings.nii.gz"),
+        *("good_slices.csv", "good_findings.csv", "good_summary.json", "good.html", "summary.csv"),
     }
     assert json.loads((out / "good_summary.json").read_text())["false_positive_rate"] == 0.1

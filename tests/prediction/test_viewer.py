@@ -14,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.spatial.transform import Rotation
 
+from cradl_jax.prediction.findings import Finding
 from cradl_jax.prediction.viewer import Profile, profile_figure, scan_page
 from tests.helpers.scans import brain, volume
 
@@ -90,9 +91,9 @@ def profile(n=20):
     return Profile(np.linspace(-30, 50, n), scores, 1.0, (np.full(n, -1.0), np.full(n, 1.0)))
 
 
-def page_of(scan, heat, title="sub-01", summary=None, threshold=0.0, warnings=()):
+def page_of(scan, heat, title="sub-01", summary=None, threshold=0.0, warnings=(), findings=()):
     more = {"threshold": threshold, "summary": summary or {"slices": 20}, "warnings": warnings}
-    return scan_page(title, scan, heat, profile(), **more)
+    return scan_page(title, scan, heat, profile(), findings, **more)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,43 @@ def test_the_overlay_lies_where_the_map_is(shape, spacing, turn):
     liters = np.count_nonzero(scan.data) * np.prod(spacing)
     assert shown.sum() * step**3 == pytest.approx(liters, rel=0.15)
     assert not shown[[0, -1]].any() and not shown[..., [0, -1]].any()
+
+
+def finding(number, peak_mm, **others):
+    known = Finding(number, 1.5, 2.0, 3.0, 4.0, 0.25, peak_mm, peak_mm, (1.0, 2.0, 3.0))
+    return known._replace(**others)
+
+
+def highest(scan, heat):
+    return tuple(millimeters(scan)[np.unravel_index(heat.argmax(), heat.shape)])
+
+
+def test_a_button_moves_the_cross_to_the_peak_of_each_finding():
+    scan = head(spacing=(3.0, 3.0, 4.0), turn=(10, -20, 15))
+    heat = blob(scan, (-85.0, -20, 15))
+    peaks = [highest(scan, heat), (-60.0, -45, 0), (-75.5, -12.5, 22)]
+    found = [finding(k, peak) for k, peak in enumerate(peaks, 1)]
+    viewer = viewer_of(page_of(scan, heat, threshold=0.3, findings=found))
+    told, _ = parameters(viewer)
+    moves = re.findall(r"numSlice,\{X:(\d+),Y:(\d+),Z:(\d+)\}\);brain.drawAll\(\)", viewer)
+    assert len(moves) == 3
+    step = told["affine"][0][0]
+    for move, peak in zip(moves, peaks, strict=True):
+        shown_at = nib.affines.apply_affine(told["affine"], np.add([int(x) for x in move], 1))
+        assert np.abs(shown_at - peak).max() <= step / 2 + 1e-6
+    assert viewer.count("<button") == 3 and "2: 1.50 ml" in viewer
+    assert moves[0] == tuple(str(told["numSlice"][axis]) for axis in "XYZ")
+
+
+def test_the_table_of_findings():
+    scan = head()
+    found = [finding(1, (1.0, -2.0, 3.0), per_healthy_scan=5.0), finding(2, (0.0, 0.0, 0.0))]
+    text = Page(page_of(scan, blob(scan, (-85, -20, 15)), findings=found)).text
+    assert "5 or more" in text and "0.25" in text and "1, -2, 3" in text
+    many = [finding(k, (0.0, 0.0, 0.0)) for k in range(1, 61)]
+    page = Page(page_of(scan, blob(scan, (-85, -20, 15)), findings=many))
+    assert "10 more are in the table beside this page." in page.text
+    assert "nowhere does the map lie above" in Page(page_of(scan, 0 * scan.data)).text
 
 
 def test_small_values_keep_their_digits():
@@ -257,6 +295,26 @@ def test_in_a_browser(tmp_path):
         gray = (np.ptp(shots[name], axis=-1) < 0.02) & (np.abs(shots[name][..., 0] - 0.4) < 0.2)
         assert gray.mean() > 0.03, "and on it the brain"
     assert colored(shots["marked"]) > 3000 + colored(shots["empty"])
+
+
+@pytest.mark.chromium
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here")
+def test_a_button_that_is_pressed_moves_the_picture(tmp_path):
+    scan = head()
+    heat = blob(scan, (-85, -20, 15), 12)
+    found = [finding(1, highest(scan, heat)), finding(2, (-60.0, -45, 0))]
+    viewer = viewer_of(page_of(scan, heat, threshold=0.2, findings=found))
+    shots = []
+    for name in ("button", "button:nth-child(1)", "button:nth-child(2)"):
+        press = f"setTimeout(() => document.querySelector('.findings {name}').click(), 100)"
+        (tmp_path / name).mkdir()
+        page = f"{viewer}<script>{press}</script>"
+        shot, errors, _ = browse(page, tmp_path / name)
+        assert errors == []
+        shots.append(shot)
+    first, again, second = shots
+    assert (first == again).all(), "the cross starts at the first"
+    assert (first != second).any(-1).mean() > 0.02
 
 
 @pytest.mark.chromium

@@ -18,7 +18,7 @@ from cradl_jax import densities, methods
 from cradl_jax.errors import InputError
 from cradl_jax.postprocess import postprocess
 from cradl_jax.runs import archive, contents
-from cradl_jax.storage.manifest import check_manifest
+from cradl_jax.storage.manifest import FORMAT, check_manifest
 from experiments.study import data_sets
 from tests.helpers import commands
 from tests.helpers.exported import packed, unpacked, with_checksum
@@ -184,7 +184,7 @@ def renamed(about, tensors):
             "other than those",
         ),
         (lambda about, tensors: ("{", tensors), "expected format"),
-        (of_archive(lambda c: c.update(format=99)), "expected format 5.*found 99"),
+        (of_archive(lambda c: c.update(format=99)), f"expected format {FORMAT}.*found 99"),
         (of_archive(lambda c: c.update(chosen={"score": "../x", "heatmap": "gmm1"})), "score: exp"),
         (of_archive(lambda c: c["densities"].update(gmm1="RealNVP")), "run written by"),
         (of_archive(lambda c: c.pop("thresholds")), "run written by"),

@@ -9,6 +9,7 @@ from cradl_jax.data.scans.preparation import Preparation
 from cradl_jax.data.slices.scan_statistics import describe
 from cradl_jax.errors import LONGEST
 from cradl_jax.evaluation import thresholds
+from cradl_jax.evaluation.masks import MASKS, HealthyMap, Mask
 from cradl_jax.prediction import input_qc
 from cradl_jax.runs import contents
 from cradl_jax.runs.contents import Thresholds
@@ -32,7 +33,12 @@ SPOILED = {
     "slices.gmm1.scans.max": ([], [NAN], ["1"], 3, [[1.0]], [HUGE]),
     "slices.gmm1.n_slices": (0, -1, 1.5, "9", None),
     "heatmaps": ({}, None, {"gmm1": {"0.05": 1.0}}),
-    "heatmaps.gmm1": ({}, {"0.01": "1", "0.05": 1.0, "0.1": 1.0}, [1.0]),
+    "heatmaps.gmm1": ({}, {"0.01": 1.0, "0.05": 1.0, "0.1": 1.0}, [1.0]),
+    "heatmaps.gmm1.pixels": ({}, {"0.01": "1", "0.05": 1.0, "0.1": 1.0}, [1.0]),
+    "heatmaps.gmm1.masks": ({}, {"component": {"threshold": 1.0, "masses": []}}, [1.0]),
+    "heatmaps.gmm1.masks.volume.threshold": (NAN, INF, None, "1"),
+    "heatmaps.gmm1.masks.volume.masses": ([-1.0], [NAN], ["1"], 3, None, [[1.0]]),
+    "heatmaps.gmm1.n_scans": (0, -1, 1.5, "9", None),
     "training": ({}, None, []),
     "training.n": (0, -3, "7", NAN),
     "training.means.histogram": ([], [0.0] * 59, [NAN] * 60, ["a"] * 60),
@@ -56,10 +62,13 @@ def known() -> Thresholds:
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "field_mm": 144.0}
     training = input_qc.summarize([describe(scan)])
+    mask = Mask(threshold=1.0, masses=[2.0, 0.5])
+    masks = dict.fromkeys(MASKS, mask)
+    healthy_map = HealthyMap(pixels=scores.thresholds, masks=masks, n_scans=5)
     return Thresholds(
         slicing=slicing,
         slices={"gmm1": scores},
-        heatmaps={"gmm1": scores.thresholds},
+        heatmaps={"gmm1": healthy_map},
         training=training,
         preparation=Preparation(extract="none", align="rigid", spacing_mm=1.0),
     )

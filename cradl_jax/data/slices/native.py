@@ -97,15 +97,16 @@ def write_map(path: Path, volume: np.ndarray, origin: Origin) -> None:
     """Write a map or mask with the shape, affine, units and qform and sform codes of its scan.
 
     The volume is [X, Y, Z] along R, A and S; its values are stored as they are, as float32 (bool as
-    uint8), without scaling. A scan that is not NIfTI (.mgz, or Analyze) lends its affine to qform
-    and sform, with the code for scanner coordinates. Folders of `path` are made.
+    uint8, whole numbers as int32), without scaling. A scan that is not NIfTI (.mgz, or Analyze)
+    lends its affine to qform and sform, with the code for scanner coordinates. Folders of `path`
+    are made.
 
     Raises:
         InputError: If `path` has another ending, or if the scan has other voxels than `volume`.
     """
     if not path.name.endswith(".nii.gz"):
         raise InputError(f"{path}: expected a name that ends in .nii.gz; rename the output")
-    kind = np.uint8 if volume.dtype == bool else np.float32
+    kind = {"b": np.uint8, "i": np.int32}.get(volume.dtype.kind, np.float32)
     data = to_scan_grid(volume, origin).astype(kind, copy=False)
     write_image(path, _image_like(data, origin))
 

@@ -32,12 +32,13 @@ HEALTHY = "5th to 95th percentile of healthy slices at that height"
 SHOWN = 50  # findings on the page
 NO_FINDING = "None: nowhere does the map lie above its threshold, or not in a part large enough."
 FINDINGS = (
-    "Connected parts of the scan where the map lies above its threshold, the heaviest first; a "
-    "button beneath the map moves the cross to the peak of each."
+    "Connected parts of the scan where the map lies above its threshold, the heaviest first, and "
+    "how many as heavy ones a healthy validation scan has. A button beneath the map moves the cross "
+    "to the peak of each."
 )
 FINDING_HEADER = (
-    *("Number", "Volume, ml", "Peak", "Mass", "As heavy ones in a healthy scan"),
-    *("Center in the scanner (R, A, S), mm", "Extent along R, A, S, mm"),
+    *("Finding", "Volume, ml", "Peak", "Mass", "Per healthy scan"),
+    *("Center (R, A, S), mm", "Extent (R, A, S), mm"),
 )
 ALIKE = "Yes, as far as contrast, size, shape, orientation and voxels tell."
 

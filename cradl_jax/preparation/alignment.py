@@ -7,7 +7,7 @@ import numpy as np
 
 from cradl_jax.data.scans.preparation import Align
 from cradl_jax.errors import InputError
-from cradl_jax.preparation.images import itk, matrix, to_itk
+from cradl_jax.preparation.images import itk, matrix, rotation, to_itk
 from cradl_jax.preparation.template import Template, middle_of
 
 SPACING_MM = 2  # of the voxels that are compared, means of the template's and of a finer scan's
@@ -84,9 +84,8 @@ def align(brain: np.ndarray, affine: np.ndarray, template: Template, kind: Align
 
 def rigid_part(move: np.ndarray, template: Template) -> np.ndarray:
     """Return what turns and shifts of a matrix [4, 4], which keeps the template's middle."""
-    left, _, right = np.linalg.svd(move[:3, :3])
     result = np.eye(4)
-    result[:3, :3] = left @ right
+    result[:3, :3] = rotation(move[:3, :3])
     there = np.linalg.inv(move) @ [*template.middle_mm, 1]
     result[:3, 3] = template.middle_mm - result[:3, :3] @ there[:3]
     return result
@@ -122,8 +121,8 @@ def _improve(fixed: Any, moving: Any, found: Any, near: Any, level: Level) -> fl
 
 def turn_degrees(move: np.ndarray) -> float:
     """Return the angle in degrees by which a matrix [4, 4] turns, its scaling left aside."""
-    left, _, right = np.linalg.svd(move[:3, :3])
-    return float(np.rad2deg(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))
+    cosine = (np.trace(rotation(move[:3, :3])) - 1) / 2
+    return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def distance_mm(one: np.ndarray, other: np.ndarray, template: Template) -> float:

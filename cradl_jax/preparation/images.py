@@ -45,12 +45,17 @@ def to_itk(data: np.ndarray, affine: np.ndarray) -> Any:
             f"expected perpendicular axes of voxels, found some with a cosine of {skew:.2g}; "
             "resample the scan, e.g. with nilearn.image.resample_img"
         )
-    left, _, right = np.linalg.svd(direction)  # the closest exact one
     image = itk().GetImageFromArray(np.ascontiguousarray(data.T))
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(placed[:3, 3].tolist())
-    image.SetDirection((left @ right).round(DIGITS).ravel().tolist())
+    image.SetDirection(rotation(direction).round(DIGITS).ravel().tolist())
     return image
+
+
+def rotation(matrix: np.ndarray) -> np.ndarray:
+    """Return the orthogonal matrix [3, 3] that is closest to a matrix [3, 3]."""
+    left, _, right = np.linalg.svd(matrix)
+    return left @ right
 
 
 def from_itk(image: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from cradl_jax.data.scans.contrasts import CONTRASTS, stated
 from cradl_jax.data.scans.layouts import raise_faults, read_table, stem, volume_files
 from cradl_jax.data.scans.volumes import ENDINGS
 from cradl_jax.errors import InputError
-from cradl_jax.storage.reading import kind_of
+from cradl_jax.storage.reading import kind_of, no_file, open_file
 
 MAP, MASK, LABELS = "_anomaly.nii.gz", "_anomaly_mask.nii.gz", "_findings.nii.gz"
 """Endings of the volumes that are written of a scan, which are no scans themselves."""
@@ -40,6 +40,8 @@ def find_scans(path: Path) -> list[InputScan]:
         found = [InputScan(stem(one), one) for one in _volumes(path)]
     else:
         found = [InputScan(stem(path), path)]
+    if not (found and _volume_name(found[0].image)):
+        _refuse_dicom(path)
     held = kind in ("a file", "a folder")
     if not (held and found):
         raise InputError(
@@ -48,6 +50,27 @@ def find_scans(path: Path) -> list[InputScan]:
         )
     check_names(found)
     return found
+
+
+def _volume_name(path: Path) -> bool:
+    return path.name.lower().endswith(ENDINGS)
+
+
+def _refuse_dicom(path: Path) -> None:
+    """Raise an InputError if a file, or one in a folder of any depth, is a DICOM file."""
+    files = (one for one in (path, *path.rglob("*")) if not no_file(one))
+    if any(_is_dicom(one) for one in files):
+        raise InputError(
+            f"{path}: expected NIfTI volumes, found DICOM files; convert them, e.g. with dcm2niix "
+            f"-z y -o FOLDER {path if path.is_dir() else path.parent}"
+        )
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    with open_file(path, "a scan") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def passed_over(path: Path) -> list[str]:

@@ -10,11 +10,11 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from cradl_jax.data.scans.preparation import NONE, Preparation, in_words
-from cradl_jax.data.scans.volumes import Volume, read_head
+from cradl_jax.data.scans.volumes import Volume
 from cradl_jax.errors import InputError
 from cradl_jax.prediction.scan import Prediction
 from cradl_jax.preparation import images
-from cradl_jax.preparation.extraction import TOOLS, command_of
+from cradl_jax.preparation.extraction import TOOLS, command_of, read_source
 from cradl_jax.preparation.scan import Prepared, prepare, to_scan
 from cradl_jax.preparation.template import load_template
 
@@ -76,7 +76,7 @@ def read_raw(path: Path, preparation: Preparation) -> RawScan:
     Raises:
         InputError: the file is at fault, or a step of the preparation fails.
     """
-    head = read_head(path)
+    head = read_source(path, preparation.extract)
     try:
         prepared = prepare(head, None, preparation, load_template())
     except RuntimeError as fault:  # SimpleITK's

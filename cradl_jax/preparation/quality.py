@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cradl_jax.preparation.files import Source, brain_path, image_path
-from cradl_jax.preparation.images import from_itk
-from cradl_jax.preparation.scan import on_grid
-from cradl_jax.preparation.template import Template
+from cradl_jax.preparation.scan import template_brain
+from cradl_jax.preparation.template import Template, grid
 from cradl_jax.reporting.page import Picture, Section, Table, html_page
 from cradl_jax.storage.files import write_text
 
@@ -116,7 +115,7 @@ def _planes(root: Path, source: Source, template: Template) -> Figure:
     data = image.get_fdata(dtype=np.float32)
     brain = nib.Nifti1Image.from_filename(brain_path(root, source)).get_fdata(dtype=np.float32)
     spacing = float(image.header.get_zooms()[0])
-    expected = from_itk(on_grid(template, spacing))
+    expected = template_brain(template, grid(template, spacing))
     figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="black")
     top = float(np.percentile(data[brain > 0], 99.5))
     for axes, axis in zip(figure.subplots(1, 3), (2, 1, 0), strict=True):

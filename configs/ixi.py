@@ -29,8 +29,10 @@ registration) has about 1,250 training cases whose tumors are outlined; ISLES 20
 scans and the consensus masks, on one grid, in a CSV file of subject,image,mask. Of these 20, 8 and
 10 validate.
 
-Who is in which split is drawn by seed from those who are there, and written to splits/ of the run;
-config.data.sets.healthy.split_file takes such a list. IXI014 has 28 slices of 5 mm: leave it out.
+No list of splits comes with it, for we had no list of IXI's people. Who is in which split is drawn
+by seed from those who are there, and written to splits/healthy.csv of the run. Keep that file with
+your results: --config.data.sets.healthy.split_file=healthy.csv takes it again. IXI014
+has 28 slices of 5 mm: leave it out.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder

@@ -71,23 +71,14 @@ def forward(flow: RealNVP, z: Array) -> tuple[Array, Array]:
 
     def apply(carry: tuple[Array, Array], block: RealNVP) -> tuple[tuple[Array, Array], None]:
         z, log_determinant = carry
-        z, change = _bijector(block).forward_and_log_det(z)
-        return (z, log_determinant + change), None
+        z, change = coupling(block).forward_and_log_det(z)
+        return (_permute(z, block.permutations), log_determinant + change), None
 
     return lax.scan(apply, (z, jnp.zeros(z.shape[:-1])), flow, unroll=True)[0]
 
 
-def inverse(flow: RealNVP, latent: Array) -> Array:
-    """Return the z whose Flow(z) is `latent`, both [..., D]."""
-
-    def invert(latent: Array, block: RealNVP) -> tuple[Array, None]:
-        return _bijector(block).inverse(latent), None
-
-    return lax.scan(invert, latent, flow, reverse=True)[0]
-
-
-def _bijector(block: RealNVP) -> distrax.Bijector:
-    """Build a coupling block and its permutation; the arrays of `block` lack the first axis."""
+def coupling(block: RealNVP) -> distrax.Bijector:
+    """Build a block without its permutation; the arrays of `block` lack the first axis."""
 
     def conditioner(seen: Array) -> tuple[Array, Array]:
         features = jax.nn.relu(matmul(seen, block.hidden_kernel) + block.hidden_bias)
@@ -95,21 +86,12 @@ def _bijector(block: RealNVP) -> distrax.Bijector:
         shift, log_scale = jnp.split(output, 2, axis=-1)
         return shift, CLAMP * jnp.tanh(log_scale / CLAMP)
 
-    coupling = distrax.SplitCoupling(
+    return distrax.SplitCoupling(
         split_index=block.hidden_kernel.shape[0],
         event_ndims=1,
         conditioner=conditioner,
         bijector=lambda output: distrax.ScalarAffine(shift=output[0], log_scale=output[1]),
     )
-    permutation = distrax.Lambda(
-        forward=lambda z: _permute(z, block.permutations),
-        inverse=lambda z: _permute(z, jnp.argsort(block.permutations)),
-        forward_log_det_jacobian=lambda z: jnp.zeros(z.shape[:-1]),
-        inverse_log_det_jacobian=lambda z: jnp.zeros(z.shape[:-1]),
-        event_ndims_in=1,
-        is_constant_jacobian=True,
-    )
-    return distrax.Chain([permutation, coupling])  # the last one is applied first
 
 
 @jax.custom_vjp

@@ -15,12 +15,21 @@ def random_flow(size: int) -> realnvp.RealNVP:
     return flow._replace(output_kernel=0.3 * kernel, output_bias=0.3 * bias)
 
 
+def inverse(flow: realnvp.RealNVP, latent: jax.Array) -> jax.Array:
+    """Undo the blocks from the last to the first, by the inverse of distrax's coupling."""
+    for number in reversed(range(len(flow.permutations))):
+        block = jax.tree.map(lambda array, number=number: array[number], flow)
+        before = latent[:, np.argsort(block.permutations)]
+        latent = realnvp.coupling(block).inverse(before)
+    return latent
+
+
 @pytest.mark.parametrize("size", [2, 5])
 def test_round_trip_and_log_determinant(size):
     flow = random_flow(size)
     z = jax.random.normal(jax.random.key(5), (20, size))
     latent, log_determinant = realnvp.forward(flow, z)
-    np.testing.assert_allclose(realnvp.inverse(flow, latent), z, atol=1e-4)
+    np.testing.assert_allclose(inverse(flow, latent), z, atol=1e-4)
     jacobian = jax.vmap(jax.jacobian(lambda z: realnvp.forward(flow, z)[0]))(z)
     expected = np.linalg.slogdet(np.float64(jacobian))[1]
     np.testing.assert_allclose(log_determinant, expected, atol=1e-4)

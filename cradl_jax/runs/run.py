@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from cradl_jax.scoring import Batch
 from cradl_jax.storage.manifest import versions
 from cradl_jax.storage.reading import MISSING, kind_of
 
+REMEDY = "choose one, or name none for the one that validation chose"
 SLICES_AT_ONCE = 32  # a number of its own, so that no setting changes a prediction
 
 
@@ -85,17 +87,18 @@ class Run:
             InputError: there is no such score, heatmap, rate or mask, or the volume is negative.
         """
         fpr = self.fpr if fpr is None else fpr
-        _check("fpr", f"{fpr:g}", RATES)
+        rate = f"{fpr:g}" if isinstance(fpr, Real) else fpr  # text has no format of its own
+        _check("fpr", rate, RATES, "choose one of these shares; 0.05 is 5 %")
         score, heatmap = score or self.score_name, heatmap or self.heatmap_name
-        _check("score", score, self.scores)
-        _check("heatmap", heatmap, self.heatmaps)
+        _check("score", score, self.scores, REMEDY)
+        _check("heatmap", heatmap, self.heatmaps, REMEDY)
         mask = mask or self.mask
-        _check("mask", mask, masks.MASKS)
+        _check("mask", mask, masks.MASKS, REMEDY)
         smallest_ml = self.smallest_ml if smallest_ml is None else smallest_ml
         if not 0 <= smallest_ml < math.inf:
             raise InputError(
                 f"smallest: expected the volume of the smallest finding in ml, 0 or more, found "
-                f"{smallest_ml:g}"
+                f"{smallest_ml:g}; 0 keeps every part"
             )
         return Run(self.contents, score, heatmap, fpr, mask, smallest_ml)
 
@@ -273,6 +276,6 @@ def load_run(path: Path | str) -> Run:
         ) from fault
 
 
-def _check(what: str, value: str, names: Sequence[str]) -> None:
+def _check(what: str, value: object, names: Sequence[str], remedy: str) -> None:
     if value not in names:
-        raise InputError(f"{what}: expected one of {', '.join(names)}, found {value!r}")
+        raise InputError(f"{what}: expected one of {', '.join(names)}, found {value!r}; {remedy}")

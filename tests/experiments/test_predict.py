@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -385,10 +386,9 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
     chosen = load_run(study / "seed0/cradl")
     assert (chosen.score_name, chosen.heatmap_name) == (best["slice"], best["voxel"])
     assert chosen_score([], "cradl", "slice", ["flow", "gmm8", "dense"]) == "dense"
-    with pytest.raises(InputError, match="score: expected one of flow, gmm1, dense, found 'gmm3'"):
+    message = "score: expected one of flow, gmm1, dense, found 'gmm3'; choose one, or name none"
+    with pytest.raises(InputError, match=message):
         chosen.using(score="gmm3")
-    with pytest.raises(InputError, match=r"fpr: expected one of 0\.01, 0\.05, 0\.1, found '0\.2'"):
-        chosen.using(fpr=0.2)
     in_use = {"fpr": chosen.fpr, "mask": chosen.mask, "smallest": chosen.smallest_ml}
     assert in_use == predict.DEFAULTS
     with pytest.raises(InputError, match=r"mask: expected one of component, .*, found '0\.1'"):
@@ -396,6 +396,11 @@ def test_default_score_is_the_one_that_validation_chose(study, tmp_path):
     for wrong in (-1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="smallest: expected the volume"):
             chosen.using(smallest_ml=wrong)
+    for rate in (0.2, 5, float("nan"), "5 %"):
+        found = repr(f"{rate:g}" if rate != "5 %" else rate)
+        message = f"fpr: expected one of 0.01, 0.05, 0.1, found {found}; choose one of these"
+        with pytest.raises(InputError, match=re.escape(message)):
+            chosen.using(fpr=rate)
 
 
 def test_command_does_the_good_scans_and_names_the_others(study, tmp_path):

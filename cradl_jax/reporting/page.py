@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -10,6 +11,9 @@ from typing import NamedTuple
 
 import jinja2
 from matplotlib.figure import Figure
+
+_MARKUP = re.compile(r"[\\`*_\[\]|~$#@]")
+_LINK = re.compile(r":(?=//)|\bwww(?=\.)", re.I)  # that GitHub would make of plain text
 
 
 class Table(NamedTuple):
@@ -74,27 +78,30 @@ class Section(NamedTuple):
     parts: Sequence[str | Mapping[str, object] | Table | Picture | Frame | Verbatim]
 
 
+def markdown_text(text: str) -> str:
+    """Return text for Markdown, on one line: nothing in it is taken for markup, HTML or a link."""
+    line = _MARKUP.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
+    return _LINK.sub(r"\g<0>\\", line)
+
+
 def markdown_table(table: Table) -> str:
     """Return a table as Markdown, its caption above it and its notes below."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |\n"
 
-    def escaped(text: str) -> str:
-        return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
-
     def cell(row: int, column: int, text: str) -> str:
         mark = "*" * (2 * ((row, column) in table.bold) + (row in table.cited))
-        return f"{mark}{escaped(text)}{mark}" if text else ""
+        return f"{mark}{markdown_text(text)}{mark}" if text else ""
 
     body = (
         line(cell(row, column, text) for column, text in enumerate(cells))
         for row, cells in enumerate(table.rows)
     )
     rule = line("---:" if numeric else "---" for numeric in _numeric_columns(table))
-    head = line(escaped(text) for text in table.header)
-    notes = "".join(f"\n{escaped(note)}\n" for note in table.notes)
-    return f"{escaped(table.caption)}\n\n{head}{rule}{''.join(body)}{notes}"
+    head = line(markdown_text(text) for text in table.header)
+    notes = "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
+    return f"{markdown_text(table.caption)}\n\n{head}{rule}{''.join(body)}{notes}"
 
 
 def html_page(title: str, sections: Sequence[Section]) -> str:

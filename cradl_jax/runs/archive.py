@@ -2,9 +2,10 @@
 
     network/<parameter>                the network, a tensor a parameter
     densities/<density>/<parameter>    the densities
-dense/<parameter>                  the Gaussians at each position and height
+    dense/<parameter>                  the Gaussians at each position and height
     metadata, `run`                    JSON: format, manifest, thresholds, chosen scores, the kinds
-                                       of the densities, fingerprint, and a checksum of it all
+                                       of the densities, fingerprint, the model card, and a
+                                       checksum of it all
 
 Reading it executes nothing, and takes no more memory than the file has bytes: safetensors refuses
 a header above 100 MB, and tensors that overlap, leave gaps or reach beyond the file's end.
@@ -54,6 +55,7 @@ def write(path: Path, run: contents.RunContents) -> None:
         "chosen": dict(run.chosen),
         "densities": {name: type(one.model).__name__ for name, one in run.densities.items()},
         "thresholds": run.thresholds.model_dump(),
+        **({} if run.card is None else {"card": run.card}),
     }
     fitted = {name: densities.to_arrays(density) for name, density in run.densities.items()}
     parts = {NETWORK: run.variables, DENSITIES: fitted, DENSE: dense_arrays(run.dense)}
@@ -116,5 +118,7 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")
     thresholds = parse(contents.Thresholds, about["thresholds"])
-    chosen = about["chosen"]
-    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, own)
+    chosen, card = about["chosen"], about.get("card")
+    if not isinstance(card, str | None):
+        raise ValueError("a model card that is no text")
+    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, own, card)

@@ -101,6 +101,7 @@ class RunContents(NamedTuple):
         thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
         fingerprint: of the network and its densities; the same scores have the same.
+        card: the model card, Markdown; None of a folder, and of files that have none.
     """
 
     manifest: Mapping[str, Any]
@@ -110,6 +111,7 @@ class RunContents(NamedTuple):
     thresholds: Thresholds
     chosen: Mapping[str, str]
     fingerprint: str
+    card: str | None = None
 
 
 def fingerprint_of(variables: str, densities: Mapping[str, Density], dense: Joint) -> str:

@@ -4,7 +4,6 @@ Lists, headers and masks are read, the voxels of scans are not. Nothing is slice
 """
 
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +16,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cradl_jax.data.scans import contrasts
+from cradl_jax.data.scans import contrasts, people
 from cradl_jax.data.scans.checks import empty_masks, missing_masks, most_slices_of
 from cradl_jax.data.scans.headers import Origin
-from cradl_jax.data.scans.layouts import Scan, raise_faults, read_table, stem
+from cradl_jax.data.scans.layouts import Scan, raise_faults, stem
 from cradl_jax.data.scans.volumes import read_mask, read_origin
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.building import byte_size, check_place
@@ -50,7 +49,6 @@ from experiments.study.preprocessing import annotated
 
 STEPS = 3  # that are timed
 LONG_ENOUGH = 30  # seconds of steps after which no further one is timed
-IXI = re.compile(r"IXI\d+-([A-Za-z]+)-\d+")  # IXI002-Guys-0828-T2
 UNNAMED = "not named"
 UNITS = {"days": 86400, "hours": 3600, "minutes": 60}
 
@@ -141,8 +139,8 @@ def read_data_set(
     if marked and len(marked) == len(masked) and not any(marked):
         faults.append(empty_masks(wanted))
     bids = config.data.sets[name].layout == "bids"
-    table = data_set_path(config, workdir, name) / "participants.tsv" if bids and scans else None
-    return DataSet(scans, headers, marked, sites(scans, table))
+    root = data_set_path(config, workdir, name) if bids and scans else None
+    return DataSet(scans, headers, marked, sites(scans, root))
 
 
 def read_header(scan: Scan, settings: Mapping[str, Any]) -> Header:
@@ -164,24 +162,16 @@ def count_marked(masked: tuple[Path, Origin]) -> int:
     return int(np.count_nonzero(read_mask(*masked)))
 
 
-def sites(scans: Iterable[Scan], participants: Path | None) -> Counter[str]:
-    """Count the scans of each site: of the column `site` of a table, else of names as IXI has them.
+def sites(scans: Iterable[Scan], root: Path | None) -> Counter[str]:
+    """Count the scans of each site, see `people.site`; `root` is the folder of a BIDS data set.
 
     Raises:
-        InputError: If the table `participants` is there but cannot be read.
+        InputError: If a table of its participants is there but cannot be read.
     """
-    listed = {}
-    if participants and participants.is_file():
-        rows = read_table(participants, delimiter="\t", columns=("participant_id",))
-        listed = {row["participant_id"]: row.get("site", "n/a") for _, row in rows}
-    counts: Counter[str] = Counter()
-    for scan in scans:
-        site = listed.get(scan.subject, "n/a")
-        in_name = IXI.search(stem(scan.image))
-        if site in ("", "n/a"):
-            site = in_name[1] if in_name else UNNAMED
-        counts[site] += 1
-    return counts
+    listed = people.participants(root) if root else {}
+    return Counter(
+        people.site(scan.image, listed.get(scan.subject, {})) or UNNAMED for scan in scans
+    )
 
 
 def describe(name: str, data_set: DataSet) -> list[str]:

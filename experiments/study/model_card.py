@@ -28,8 +28,8 @@ from experiments.study.report import EVALUATED
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 NO_SLICES = (
-    "Nothing more is known of the data set {}: its slices did not lie beside the run, or were others, "
-    "when this card was made."
+    "Nothing more is known of the data set {}: when this card was made, its slices did not lie "
+    "beside the run, or were others."
 )
 NO_CARD = "Nothing more is known of the data: the export that this one was made from has no card."
 LOST = "The export that this one was made from has no evaluation."
@@ -57,8 +57,8 @@ def check_license(license: str, run: RunContents) -> None:
     """Raise an InputError unless a run can be given this licence."""
     if not LICENSE.fullmatch(license):
         raise InputError(
-            f"--license: expected an identifier such as cc-by-4.0, found {license!r}; choose one of "
-            "https://hf.co/docs/hub/repositories-licenses"
+            f"--license: expected an identifier such as cc-by-4.0, found {license!r}; choose one "
+            "of https://hf.co/docs/hub/repositories-licenses"
         )
     if run.card is not None and license != card.UNKNOWN:
         raise InputError(
@@ -206,9 +206,6 @@ def estimates(place: Path, run: RunContents, rows: Sequence[Result]) -> Iterator
         if row.split == "test" and row.score == chosen and row.metric in card.METRIC_NAMES:
             name = f"{row.dataset}_test_draws.npz"
             integrity.check(place, "run python -m experiments.evaluate again", [name])
-            draws = read_arrays(place / name, *EVALUATED)
-            interval = bootstrap.interval(
-                np.asarray(draws[f"{row.level}-{row.score}-{row.metric}"])
-            )
+            draws = read_arrays(place / name, *EVALUATED)[f"{row.level}-{row.score}-{row.metric}"]
             which = row.dataset, row.level, "beyond", row.method, row.score, row.metric
-            yield Estimate(*which, row.value, *interval)
+            yield Estimate(*which, row.value, *bootstrap.interval(draws))

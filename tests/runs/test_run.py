@@ -130,8 +130,11 @@ def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
     assert sum(array.nbytes for array in tensors.values()) == weights
     stored = exported.stat().st_size - len(json.dumps(json.dumps(about)))
     assert weights <= stored < weights + 16000, "the weights alone, without the optimizer's state"
+    card = cradl_jax.load_run(exported).contents.card
+    assert card == exported.with_suffix(".md").read_text(encoding="utf-8")
     for source in (folder, exported):
-        archive.write(tmp_path / "again.safetensors", cradl_jax.load_run(source).contents)
+        content = cradl_jax.load_run(source).contents._replace(card=card)
+        archive.write(tmp_path / "again.safetensors", content)
         assert (tmp_path / "again.safetensors").read_bytes() == exported.read_bytes()
 
 

@@ -33,8 +33,8 @@ SHOWN = 50  # findings on the page
 NO_FINDING = "None: nowhere does the map lie above its threshold, or not in a part large enough."
 FINDINGS = (
     "Connected parts of the scan where the map lies above its threshold, the heaviest first, and "
-    "how many as heavy ones a healthy validation scan has. A button beneath the map moves the cross "
-    "to the peak of each."
+    "how many as heavy ones a healthy validation scan has. A button beneath the map moves the "
+    "cross to the peak of each."
 )
 FINDING_HEADER = (
     *("Finding", "Volume, ml", "Peak", "Mass", "Per healthy scan"),

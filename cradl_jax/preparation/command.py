@@ -76,6 +76,7 @@ def _run(
 ) -> int:
     """Do what `run` promises, once nobody else works in the folder."""
     files.check_made_alike(out, scans, settings)
+    files.check_contrasts(out, sources)
     files.write_description(out, str(scans), settings)
     records = {s: files.read_record(out, s, settings) for s in sources} if resume else {}
     records = {source: record for source, record in records.items() if record}
@@ -192,6 +193,6 @@ def _listed(path: Path) -> list[Scan]:
 
 
 def _write_participants(out: Path, done: Sequence[Source]) -> None:
-    """Write which subject is in which split, if the source says it."""
+    """Write which subject is in which split, if the source says it; earlier sources' are kept."""
     splits = {source.subject: source.scan.split for source in done if source.scan.split}
-    bids.write_participants(out, splits)
+    bids.write_participants(out, files.read_splits(out) | splits)

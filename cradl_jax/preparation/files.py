@@ -9,7 +9,7 @@ derivatives/masks/sub-X/anat/sub-X[_...]_space-ICBM_label-lesion_mask.nii.gz
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ import cradl_jax
 from cradl_jax.data.scans.bids import write_volume
 from cradl_jax.data.scans.contrasts import T2W, stated
 from cradl_jax.data.scans.fingerprint import file_fingerprint
-from cradl_jax.data.scans.layouts import Scan, stem
+from cradl_jax.data.scans.layouts import Scan, raise_faults, read_table, stem
 from cradl_jax.data.scans.preparation import (
     FIELD,
     Preparation,
@@ -189,6 +189,33 @@ def check_made_alike(root: Path, scans: Path, settings: Preparation) -> None:
             f"{root}: expected scans prepared {in_words(settings)}, found some prepared "
             f"{in_words(made)}; choose another folder with --out"
         )
+
+
+def check_contrasts(root: Path, sources: Sequence[Source]) -> None:
+    """Refuse to prepare a subject's scan beside one of another contrast, whose mask it would take.
+
+    Raises:
+        InputError: If a scan of another contrast has the same label.
+    """
+    faults = []
+    for source in sources:
+        image = image_path(root, source)
+        found = image.parent.glob(f"{source.label}_space-{SPACE}_desc-preproc_*.nii.gz")
+        faults += [
+            f"{other}: expected scans of {source.contrast} alone in this folder, found one of "
+            "another contrast; choose another with --out"
+            for other in sorted(found)
+            if other != image
+        ]
+    raise_faults(faults)
+
+
+def read_splits(root: Path) -> dict[str, str]:
+    """Return the split of each `sub-X` that an earlier call prepared; empty if there is none."""
+    if not (root / TABLE).exists():
+        return {}
+    rows = read_table(root / TABLE, delimiter="\t", columns=("participant_id", "split"))
+    return {row["participant_id"]: row["split"] for _, row in rows}
 
 
 def described_settings(root: Path) -> Preparation | None:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from cradl_jax.data.scans.preparation import Preparation, in_words
+from cradl_jax.evaluation import masks
 from cradl_jax.evaluation.results import LEVELS, METRICS, Result
-from cradl_jax.evaluation.thresholds import RATES
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import AT_RATE
 from cradl_jax.reporting.page import Table, markdown_table, markdown_text
@@ -281,18 +281,21 @@ def _interval(estimate: Estimate) -> str:
 
 def _threshold_table(run: RunContents) -> Table:
     """Return the thresholds of the chosen slice score and heatmap."""
-    slices, heatmaps = run.thresholds.slices, run.thresholds.heatmaps
     score, heatmap = run.chosen["score"], run.chosen["heatmap"]
-    values = {
-        f"Slice score, {paper.score_name(score)}": slices[score].thresholds,
-        f"Heatmap, {paper.score_name(heatmap)}": heatmaps[heatmap],
-    }
-    rows = [(what, *(f"{at[rate]:.6g}" for rate in RATES)) for what, at in values.items()]
+    of_score = f"Slice score, {paper.score_name(score)}"
+    of_heatmap = f"Heatmap, {paper.score_name(heatmap)}"
+    rows = [
+        (of_score, f"{value:.6g}", f"{rate} of the slices of healthy validation scans lies above")
+        for rate, value in run.thresholds.slices[score].thresholds.items()
+    ]
+    rows += [
+        (of_heatmap, f"{mask.threshold:.6g}", masks.MEANING[name])
+        for name, mask in run.thresholds.heatmaps[heatmap].masks.items()
+    ]
     caption = (
-        "Values that a share of the slices, or pixels, of healthy validation scans exceed. No "
-        "annotated anomaly took part. The file holds those of every other score and heatmap too."
+        "No annotated anomaly took part. The file holds those of every other score and heatmap too."
     )
-    return Table(caption, ("", *(f"{100 * float(rate):g} %" for rate in RATES)), rows)
+    return Table(caption, ("Of", "Threshold", "Meaning"), rows)
 
 
 def _settings_table(run: RunContents) -> Table:

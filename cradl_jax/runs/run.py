@@ -93,7 +93,7 @@ class Run:
         _check("score", score, self.scores, REMEDY)
         _check("heatmap", heatmap, self.heatmaps, REMEDY)
         mask = mask or self.mask
-        _check("mask", mask, masks.MASKS, REMEDY)
+        _check("mask", mask, masks.MASKS, "choose one, see --help")
         smallest_ml = self.smallest_ml if smallest_ml is None else smallest_ml
         if not 0 <= smallest_ml < math.inf:
             raise InputError(

@@ -128,6 +128,24 @@ def test_the_same_command_does_only_what_is_missing(raw, tmp_path):
     assert other.returncode == 2 and "expected scans prepared with" in other.stderr
 
 
+def test_a_second_source_adds_to_the_first_and_another_contrast_is_refused(raw, tmp_path, brain):
+    out, how = tmp_path / "out", ("--extract=none", "--align=none", "--workers=1")
+    affine = np.diag([*SPACING, 1.0])
+    for subject, split in (("a", "train"), ("b", "val")):
+        scan = write(tmp_path / subject / "scan.nii.gz", brain, affine)
+        table = tmp_path / f"{subject}.csv"
+        table.write_text(f"image,subject,split\n{scan},{subject},{split}\n")
+        done = prepare(table, out, *how)
+        assert done.returncode == 0, done.stderr
+    scans, _ = list_scans(out, "bids")
+    assert {scan.subject: scan.split for scan in scans} == {"sub-a": "train", "sub-b": "val"}
+    scan = write(tmp_path / "c" / "sub-a_T1w.nii.gz", brain, affine)
+    (tmp_path / "c.csv").write_text(f"image,subject\n{scan},a\n")
+    refused = prepare(tmp_path / "c.csv", out, *how)
+    assert refused.returncode == 2
+    assert "preproc_T2w.nii.gz: expected scans of T1w alone in this folder" in refused.stderr
+
+
 def test_a_scan_that_fails_is_named_and_the_others_go_on(raw, tmp_path):
     bad = next(raw.rglob("*ses-2_T2w.nii.gz"))
     bad.write_bytes(b"no scan")

@@ -169,7 +169,9 @@ def test_tables_say_data_figures_and_thresholds(run):
     slices = [HOSTILE, "slices", "1.0", "50.0 (40.0 to 90.0)", "75.0 (40.0 to 90.0)", *["12.5"] * 3]
     assert figures[1] == slices and figures[2][1] == "voxels"
     chosen = run.thresholds.slices[run.chosen["score"]].thresholds
-    assert [float(cell) for cell in thresholds[1][1:]] == pytest.approx(list(chosen.values()), 1e-5)
+    masks = run.thresholds.heatmaps[run.chosen["heatmap"]].masks
+    expected = [*chosen.values(), *(mask.threshold for mask in masks.values())]
+    assert [float(row[1]) for row in thresholds[1:]] == pytest.approx(expected, 1e-5)
     assert ["fingerprint of the model", run.fingerprint] in settings
     assert "chosen by the AUPRC on validation scans" in " ".join(body.split())
     assert "Weights: cc0-1.0" in body

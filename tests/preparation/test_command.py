@@ -158,10 +158,10 @@ def test_a_scan_that_fails_is_named_and_the_others_go_on(raw, tmp_path):
 
 
 def test_a_signal_ends_the_workers_too(raw, tmp_path):
-    tool = f"{sys.executable} -c 'import time; time.sleep(300)' {{input}} {{output}}"
+    tool = f"{sys.executable} -c 'import time; time.sleep(900)' {{input}} {{output}}"
     how = f"--out={tmp_path}", f"--extract={tool}"
     command = commands.Command("prepare", f"--scans={raw}", *how)
-    process, deadline, tools = psutil.Process(command.process.pid), time.monotonic() + 60, []
+    process, deadline, tools = psutil.Process(command.process.pid), time.monotonic() + 300, []
     while time.monotonic() < deadline and not tools:
         time.sleep(0.1)
         started = process.children(recursive=True)

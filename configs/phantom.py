@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.phantom.seed = 0
     config.phantom.subjects = ConfigDict(
         {
-            "healthy": {"train": 132, "val": 12},
+            "healthy": {"train": 132, "val": 12, "test": 20},
             "synth": {"val": 49, "test": 49},
             "lesion": {"val": 10, "test": 20},
         }
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         {
             "phantom": {
                 "subjects": {
-                    "healthy": {"train": 6, "val": 2},
+                    "healthy": {"train": 6, "val": 2, "test": 2},
                     "synth": {"val": 2, "test": 2},
                     "lesion": {"val": 2, "test": 2},
                 }

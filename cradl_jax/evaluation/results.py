@@ -18,7 +18,11 @@ COMPARISONS = {"full": "own scores", "radl": "densities", "beyond": "all scores"
 
 
 class Result(NamedTuple):
-    """One row of results.csv: one metric of one method's score on one split, in [0, 1]."""
+    """One row of results.csv: one metric of one method's score on one split.
+
+    It lies in [0, 1], but for numbers of lesions and volumes in ml (`lesions.froc`). `level` is one
+    of `LEVELS`, or, beyond the paper and on test alone, "scan" or "lesion".
+    """
 
     seed: int
     method: str

@@ -95,7 +95,7 @@ def data_table(rows: Iterable[Result], sizes: Figures = UNKNOWN, names: Names = 
     shares = {
         (row.dataset, row.split, f"anomalous_{row.level}s"): row.value
         for row in rows
-        if row.metric == "prevalence"
+        if row.metric == "prevalence" and row.level in LEVELS
     }
     theirs = {
         (ours, split, field): value

@@ -11,16 +11,22 @@ from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
+from cradl_jax.evaluation.scan_level import Measures
 from cradl_jax.runs.folder import read_thresholds
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import check_manifest, write_manifest
+from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
-from experiments.study import data_sets, runs, thresholds
+from experiments.study import data_sets, protocol, runs, thresholds
 from experiments.study.data_sets import HEALTHY
 from experiments.study.scores import HeatmapFiles, score, voxels
 
 SPLITS = ("val", "test")
+PROTOCOL = 1
+"""Raised whenever the same scores come to be measured otherwise, or more of them."""
+HEALTHY_TEST = "healthy_test.npz"
+EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
 AGAIN = "run python -m experiments.evaluate again"
 LabelFree = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
 
@@ -56,7 +62,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
         check(folder, AGAIN)
         return
     scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
-    del opened[HEALTHY]
+    healthy = healthy_test(config, folder, opened.pop(HEALTHY), scorers, label_free)
     parts = []
     for dataset, store in opened.items():
         for split in SPLITS:
@@ -64,10 +70,31 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
             parts.append(part)
             if processes.broadcast_from_first(part.exists):
                 continue
-            measured = measure(config, part, store, split, scorers, label_free)
+            measured = measure(config, part, store, split, scorers, label_free, healthy)
             if processes.is_first():
                 write(part, measured, config.seed, method, dataset, split)
     processes.broadcast_from_first(lambda: gather(parts, folder))
+
+
+def healthy_test(
+    config: ConfigDict,
+    folder: Path,
+    healthy: SliceStore,
+    scorers: Sequence[tuple[scoring.Scorer, Any]],
+    label_free: LabelFree,
+) -> protocol.Arrays:
+    """Return what healthy test scans hold, empty without any; keep what is there.
+
+    All processes call this together; only the first one measures and reads.
+    """
+    if not healthy.rows("test").size:
+        return {}
+    part = folder / HEALTHY_TEST
+    if not processes.broadcast_from_first(part.exists):
+        arrays = protocol.measure_healthy(config, folder, healthy, scorers, label_free)
+        if processes.is_first():
+            write_arrays(part, arrays)
+    return read_arrays(part, *EVALUATED) if processes.is_first() else {}
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:
@@ -80,7 +107,7 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
 def settings(opened: Mapping[str, SliceStore], method: str) -> dict:
     """Return what the evaluation of a method depends on, as plain values."""
     data = {name: store.manifest["fingerprint"] for name, store in opened.items()}
-    return {"method": method, "data": data}
+    return {"method": method, "data": data, "protocol": PROTOCOL}
 
 
 def read_results(
@@ -121,11 +148,13 @@ def measure(
     split: str,
     scorers: Sequence[tuple[scoring.Scorer, Any]],
     label_free: LabelFree,
+    healthy: protocol.Arrays,
 ) -> Measured:
     """Measure each score and heatmap on a split; heatmaps lie beside `part` for as long.
 
     All processes call this together; the first one measures, the others return no metrics. The
-    bootstrap resamples are the same for every score and method.
+    bootstrap resamples are the same for every score and method. Test scans are measured beyond the
+    paper too, against what `healthy` ones hold.
     """
     rows = store.rows(split)
     labels = anomalous(store.masks)[rows]
@@ -133,26 +162,34 @@ def measure(
     weights = bootstrap.draw_weights(config.data.seed, scans.max() + 1)
     measured = Measured({}, labels, {}, {})
 
-    def add(level: str, name: str, chunks: metrics.Chunks) -> None:
-        values, draws = measure_score(chunks, label_free[level][name], scans, weights)
-        measured.metrics[level, name] = values
+    def add(level: str, name: str, measures: Measures) -> None:
+        values, draws = measures
+        measured.metrics.setdefault((level, name), {}).update(values)
         measured.draws.update({f"{level}-{name}-{metric}": draws[metric] for metric in draws})
 
+    beyond = split == "test" and protocol.scans_of(store, rows, weights, config.data.seed, healthy)
     for scorer, params in scorers:
         with HeatmapFiles(part.parent) as heatmaps:
             scores = score(config, store, rows, scorer, params, heatmaps, part.stem)
             measured.scores.update(scores)
             for name, file in heatmaps.named.items():
-                add("voxel", name, voxels(file, store, rows))
-    if processes.is_first():
-        for name, values in measured.scores.items():
-            add("slice", name, metrics.in_memory(values, labels))
+                limits, chunks = label_free["voxel"][name], voxels(file, store, rows)
+                add("voxel", name, measure_score(chunks, limits, scans, weights))
+                if beyond:
+                    for level, measures in protocol.of_heatmap(beyond, name, file, limits):
+                        add(level, name, measures)
+    for name, values in measured.scores.items() if processes.is_first() else ():
+        chunks = metrics.in_memory(values, labels)
+        add("slice", name, measure_score(chunks, label_free["slice"][name], scans, weights))
+        if beyond:
+            for level, measures in protocol.of_scores(beyond, name, values, labels):
+                add(level, name, measures)
     return measured
 
 
 def measure_score(
     chunks: metrics.Chunks, thresholds: Mapping[str, float], scans: np.ndarray, weights: np.ndarray
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+) -> Measures:
     """Return the metrics of one score, and bootstrap draws [draws] of AUPRC and AUROC.
 
     Args:

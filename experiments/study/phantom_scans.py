@@ -1,6 +1,7 @@
 """Write the data sets of the embedded phantom."""
 
 import os
+from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def lesion(key: jax.Array, atlas: Atlas, spacing_mm: phantom.Spacing) -> tuple:
 DATA_SETS = {"healthy": healthy, "synth": synth, "lesion": lesion}
 
 
+def in_order(name: str, splits: Iterable[str]) -> list[str]:
+    """Return a data set's splits in the order in which its brains are numbered and drawn.
+
+    Healthy test scans come last, so that with or without them all others are the same.
+    """
+    return sorted(splits, key=lambda split: (name == data_sets.HEALTHY and split == "test", split))
+
+
 def write_subject(root: Path, sample, key: jax.Array, spacing_mm: phantom.Spacing, subject: str):
     """Sample one subject and write its files, the scan last: it says that both are there."""
     volume, mask = jax.device_get(sample(key))
@@ -70,7 +79,7 @@ def make(config: ConfigDict, workdir: Path) -> None:
             made_with = {"spacing_mm": settings.spacing_mm, "subjects": counts}
             made_with["generator"] = phantom.GENERATOR
             write_manifest(root, made_with, f"seed {settings.seed}")
-            order = [split for split in sorted(counts) for _ in range(counts[split])]
+            order = [split for split in in_order(name, counts) for _ in range(counts[split])]
             splits = {f"{name}{number:03d}": split for number, split in enumerate(order, 1)}
             bids.write_data_set(root, f"CRADL phantom, {name}", splits)
             set_key = jax.random.fold_in(jax.random.key(settings.seed), index)

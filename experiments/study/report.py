@@ -26,12 +26,11 @@ from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
 from experiments.study import evaluation, runs, screening
 from experiments.study.data_sets import HEALTHY, stores
-from experiments.study.evaluation import SPLITS
+from experiments.study.evaluation import EVALUATED, SPLITS
 from experiments.study.scores import by_scan
 from experiments.study.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
-EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
 SUMMARY = (
     "Every method learned what normal slices look like from healthy scans alone. CRADL and RADL "
     "score a slice by the negative log-likelihood of its representation and a voxel by the "

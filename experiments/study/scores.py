@@ -1,6 +1,5 @@
 """Scores and heatmaps of a store's slices; heatmaps go to files, since memory may not hold them."""
 
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -109,25 +108,53 @@ def voxels(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> Callable[[],
     return blocks
 
 
+ScanMaps = Callable[[], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+
+
+def scan_maps(file: IO[bytes], store: SliceStore, rows: np.ndarray) -> ScanMaps:
+    """Return a function that yields heatmap, brain and annotation of each scan, see `scans`."""
+
+    def heatmaps():
+        file.seek(0)
+        for mine, brain, mask in scans(store, rows):
+            values = np.fromfile(file, np.float32, len(mine) * store.images[0].size)
+            yield stacked(values.reshape(-1, *brain.shape[1:]), store.z[mine]), brain, mask
+
+    return heatmaps
+
+
+def scans(
+    store: SliceStore, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield each scan's rows, and its brain and annotation as stacks [D, H, W], see `stacked`."""
+    for mine in np.split(rows, np.flatnonzero(np.diff(store.scans[rows])) + 1):
+        brain, mask = (stacked(of[mine], store.z[mine]) for of in (store.brains, store.masks))
+        store.release()
+        yield mine, brain, mask
+
+
+def stacked(slices: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Put a scan's slices [n, H, W] at their places z [n] in a stack, 0 where there is none."""
+    stack = np.zeros((z[-1] - z[0] + 1, *slices.shape[1:]), slices.dtype)
+    stack[z - z[0]] = slices
+    return stack
+
+
+def voxel_ml(store: SliceStore, rows: np.ndarray) -> np.ndarray:
+    """Return the volume of a pixel of a slice in each scan of the rows, [S], in ml."""
+    records = [store.records[scan] for scan in np.unique(store.scans[rows])]
+    return np.array([one["pixel_mm"] ** 2 * one["slice_mm"] / 1000 for one in records])
+
+
 def brain_maps(
     file: IO[bytes], store: SliceStore, rows: np.ndarray
 ) -> Callable[[], Iterator[BrainMap]]:
     """Return a function that yields the heatmap of each scan on its stack, 0 outside the brain."""
-    shape = store.images.shape[1:]
+    volumes = voxel_ml(store, rows)
 
-    def scans() -> Iterator[BrainMap]:
-        first = 0
-        for scan, group in groupby(rows, store.scans.__getitem__):
-            mine, record = np.array(list(group)), store.records[scan]
-            file.seek(first * math.prod(shape) * np.dtype(np.float32).itemsize)
-            found = np.fromfile(file, np.float32, len(mine) * math.prod(shape))
-            first += len(mine)
-            level = store.z[mine] - store.z[mine].min()
-            heat = np.zeros((level.max() + 1, *shape), np.float32)
-            brain = np.zeros(heat.shape, bool)
-            brain[level] = store.brains[mine]
-            heat[level] = np.where(brain[level], found.reshape(-1, *shape), 0)
-            store.release()
-            yield BrainMap(heat, brain, record["pixel_mm"] ** 2 * record["slice_mm"] / 1000)
+    def maps() -> Iterator[BrainMap]:
+        of_scans = scan_maps(file, store, rows)()
+        for (heat, brain, _), volume in zip(of_scans, volumes, strict=True):
+            yield BrainMap(np.where(brain, heat, 0), brain, float(volume))
 
-    return scans
+    return maps

@@ -24,7 +24,7 @@ from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.storage.manifest import read_manifest
 from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
-from experiments.study import evaluation, runs, screening
+from experiments.study import evaluation, protocol_report, runs, screening
 from experiments.study.data_sets import HEALTHY, stores
 from experiments.study.evaluation import EVALUATED, SPLITS
 from experiments.study.scores import by_scan
@@ -62,6 +62,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     chosen = list(estimates(config, workdir, rows))
     compared = list(differences(config, workdir, chosen))
     written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
+    written += protocol_report.tables(config, workdir, rows, opened)
     text = "\n".join(map(page.markdown_table, written)) if anomalous else f"{NOTHING_MEASURED}\n"
     write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(

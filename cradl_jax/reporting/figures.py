@@ -1,6 +1,7 @@
 """The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,6 +248,34 @@ def pose_curves(curves: Mapping[tuple[str, str], Sequence[tuple[float, float, fl
             _label(axes, f"{title}, {'turned' if moving == 0 else 'shifted'}", unit, "AUPRC")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def sweep_maps(maps: Mapping[tuple[str, str], Mapping[tuple[float, float], float]]) -> Figure:
+    """Draw AUPRC by brightness and texture of an object, a panel a (level, name), on one scale.
+
+    Each of `maps` holds the AUPRC by (brightness, texture).
+    """
+    names = list(dict.fromkeys(name for _, name in maps))
+    levels = [level for level in PANELS if any(at == level for at, _ in maps)]
+    figure = Figure(figsize=(2.3 * len(names) + 1.4, 2.4 * len(levels) + 0.5), layout="constrained")
+    grid = figure.subplots(len(levels), len(names), squeeze=False, sharex=True, sharey=True)
+    for (row, level), (column, name) in product(enumerate(levels), enumerate(names)):
+        axes, values = grid[row, column], maps[level, name]
+        across, up = (sorted({place[axis] for place in values}) for axis in (0, 1))
+        image = np.array([[values[x, y] for x in across] for y in up])
+        shown = axes.imshow(image, cmap="viridis", vmin=0, vmax=1, origin="lower", aspect="auto")
+        for (y, x), value in np.ndenumerate(image):
+            style = {"ha": "center", "va": "center", "fontsize": 7.5}
+            axes.text(x, y, f"{100 * value:.0f}", color="white" if value < 0.6 else INK, **style)
+        axes.set_xticks(range(len(across)), [f"{x:g}" for x in across])
+        axes.set_yticks(range(len(up)), [f"{y:g}" for y in up])
+        _label(axes, name if row == 0 else "", "brightness" if row == len(levels) - 1 else "", "")
+        axes.grid(visible=False)
+        if column == 0:
+            axes.set_ylabel(f"{PANELS[level]}\ntexture", fontsize=9.5, color=INK)
+        if column == len(names) - 1:
+            figure.colorbar(shown, ax=axes, format=PercentFormatter(1, decimals=0))
     return figure
 
 

@@ -20,7 +20,9 @@ NO_HEALTHY_TEST = (
     "test scans, nor what is marked in these. Give it one to have these tables."
 )
 SCAN_NAMES = {"max": "highest slice", "mean": "mean of slices", "p95": "95th percentile"}
-QUARTERS = dict(zip(SIZES, ("smallest quarter", "second", "third", "largest quarter"), strict=True))
+QUARTERS = ("smallest quarter", "second", "third", "largest quarter")
+GROUPS = {"": "all"} | {f"_{size}": name for size, name in zip(SIZES, QUARTERS, strict=True)}
+"""Of lesions by size, by the end of their metrics' names."""
 
 Estimates = Mapping[tuple[str, str, str, str], Estimate]
 """By data set, method, level and metric."""
@@ -142,9 +144,7 @@ def lesion_table(found: Estimates) -> Table:
             return found[(*key, "lesion", metric)]
 
         label = dataset, paper.method_name(method), paper.score_name(of("lesions").score)
-        for suffix, name in {"": "all"} | {
-            f"_{size}": name for size, name in QUARTERS.items()
-        }.items():
+        for suffix, name in GROUPS.items():
             count, largest = of(f"lesions{suffix}").mean, of(f"largest_ml{suffix}").mean
             size = f"{name}, up to {largest:.3g} ml" if count else name
             cells = (_cell(of(f"sensitivity@{rate:g}fp{suffix}")) for rate in RATES)

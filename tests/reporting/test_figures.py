@@ -143,6 +143,22 @@ def test_anomaly_examples_pair_each_slice_with_its_annotation(slices):
     assert outlined == [0, 6, 0, 1]
 
 
+def test_the_sweep_shows_every_object_at_its_place():
+    maps = {
+        (level, name): {(x, y): x / 10 + y / 100 for x in (0.0, 1.5) for y in (0.5, 0.0, 1.0)}
+        for level in ("slice", "voxel")
+        for name in ("CRADL", "VAE")
+    }
+    figure = figures.sweep_maps(maps)
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert len(panels) == 4
+    np.testing.assert_allclose(
+        panels[3].images[0].get_array(), [[0, 0.15], [0.005, 0.155], [0.01, 0.16]]
+    )
+    assert [text.get_text() for text in panels[2].get_xticklabels()] == ["0", "1.5"]
+    assert len(panels[1].texts) == 6 and panels[0].get_ylabel().endswith("texture")
+
+
 @pytest.mark.parametrize("eigenvalues", [[4.0, 1.0, 0.0], [0.0, 0.0]])
 def test_figures_of_a_short_run_can_be_written(eigenvalues):
     blank = np.zeros((1, 8, 8))

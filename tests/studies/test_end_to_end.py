@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from configs import phantom, scans
 from cradl_jax.data.scans.layouts import find_scans
@@ -27,7 +28,17 @@ from cradl_jax.scoring import Batch, baseline, over_scan, post_processed
 from cradl_jax.storage import integrity
 from experiments import evaluate, reproduce, thresholds
 from experiments.study import config as study_config
-from experiments.study import data_sets, evaluation, fitting, pose, preprocessing, report, runs
+from experiments.study import (
+    data_sets,
+    evaluation,
+    fitting,
+    pose,
+    preprocessing,
+    protocol_report,
+    report,
+    runs,
+    sweep,
+)
 from tests.helpers import golden
 
 REPOSITORY = Path(__file__).parents[2]
@@ -73,7 +84,7 @@ def study(tmp_path_factory):
 
 
 def test_every_score_is_measured_on_every_set(study):
-    rows = read_csv(study / "results.csv")
+    rows = [row for row in read_csv(study / "results.csv") if not is_beyond(row)]
     found = {(r.method, r.level, r.score, r.dataset, r.split, r.metric) for r in rows}
     expected = {
         (method, level, score, dataset, split, metric)
@@ -87,6 +98,94 @@ def test_every_score_is_measured_on_every_set(study):
     assert found == expected
     assert len(rows) == len(expected)
     assert all(0 <= row.value <= 1 for row in rows)
+
+
+def is_beyond(row):
+    """Whether a metric is of the protocol beyond the paper."""
+    return row.level in ("scan", "lesion") or row.metric.endswith("_brain")
+
+
+def test_every_score_is_measured_beyond_the_paper_on_test_alone(study):
+    rows = [row for row in read_csv(study / "results.csv") if is_beyond(row)]
+    assert {row.split for row in rows} == {"test"}
+    found = {(r.dataset, r.method, r.score) for r in rows if r.metric == "auroc_p95"}
+    assert found == {
+        (dataset, method, score)
+        for dataset in ("synth", "lesion")
+        for method, levels in SCORES.items()
+        for score in levels["slice"]
+    }
+    for metric in ("auprc_brain", "dice@0.05_brain", "dice@0.05_median", "sensitivity@0.5fp_q4"):
+        found = {(r.dataset, r.method, r.score) for r in rows if r.metric == metric}
+        assert found == {
+            (dataset, method, score)
+            for dataset in ("synth", "lesion")
+            for method, levels in SCORES.items()
+            for score in levels["voxel"]
+        }
+
+
+def test_scans_are_told_as_scikit_learn_says(study):
+    rows = {r[1:7]: r.value for r in read_csv(study / "results.csv") if r.level == "scan"}
+    stores = data_sets.stores(tiny_config(), study)
+    for method, dataset in product(SCORES, ("synth", "lesion")):
+        folder, store = study / "seed0" / method / "evaluation", stores[dataset]
+        slices = np.load(folder / f"{dataset}_test_slices.npz")
+        healthy = np.load(folder / "healthy_test.npz")
+        scans = store.scans[store.rows("test")]
+        for score in SCORES[method]["slice"]:
+            of_each = [healthy[f"slice-{score}"][healthy["scans"] == 6 + k] for k in range(2)]
+            of_each += [slices[score][scans == scan] for scan in np.unique(scans)]
+            for name, of_scan in {"max": np.max, "mean": np.mean}.items():
+                expected = roc_auc_score([0, 0, 1, 1], [of_scan(values) for values in of_each])
+                key = (method, score, dataset, "test", "scan", f"auroc_{name}")
+                assert rows[key] == pytest.approx(expected)
+
+
+def test_false_positives_are_grouped_by_what_the_participants_table_says(study):
+    config, table = tiny_config(), study / "data" / "healthy" / "participants.tsv"
+    healthy = data_sets.stores(config, study)["healthy"]
+    text = table.read_text()
+    found, (note,) = protocol_report.groups(config, study, healthy)
+    assert list(found) == ["all"] and note.endswith("test scans: site, scanner, age, sex.")
+    ends = {"healthy007": "\tGuys\t23.5", "healthy008": "\t<b>\tn/a"}
+    lines = text.splitlines()
+    added = [line + ends.get(line.split("\t")[0][4:], "\t\t") for line in lines[1:]]
+    try:
+        table.write_text("\n".join([lines[0] + "\tSite\tage", *added]) + "\n")
+        found, (note,) = protocol_report.groups(config, study, healthy)
+        found = {name: scans.tolist() for name, scans in found.items()}
+        assert found == {
+            **{"all": [0, 1], "site <b>": [1], "site Guys": [0]},
+            **{"age 20 to 39": [0], "age not stated": [1]},
+        }
+        assert note.endswith("test scans: scanner, sex.")
+        report.write(config, study)
+        page = (study / "report.html").read_text()
+        assert "age 20 to 39" in page and "site &lt;b&gt;" in page and "<b>" not in page
+        table.unlink()
+        found, (note,) = protocol_report.groups(config, study, healthy)
+        assert list(found) == ["all"] and "are left out" in note and "participants.tsv" in note
+    finally:
+        table.write_text(text)
+        report.write(config, study)
+
+
+def test_a_ball_is_seen_better_the_brighter_it_is(study, monkeypatch):
+    monkeypatch.setattr(sweep, "BRIGHTNESS", (0.0, 1.5))
+    monkeypatch.setattr(sweep, "TEXTURE", (0.0,))
+    config = tiny_config()
+    config.methods = ("cradl",)
+    folder = sweep.measure(config, study)
+    with (folder / "sweep.csv").open(newline="") as file:
+        seen = {tuple(row.values())[:4]: float(row["auprc"]) for row in csv.DictReader(file)}
+    assert len(seen) == 3 * 2 * 2  # scorers, levels, objects
+    for method, score in (("baseline", "own"), ("cradl", "dense")):
+        assert seen[method, score, "voxel", "1.5"] > seen[method, score, "voxel", "0.0"]
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(data_sets, "find_data_set", lambda *_: ([], []))
+    with pytest.raises(InputError, match=r"in the split test .* found none"):
+        sweep.measure(config, study)
 
 
 def above(scores, labels, threshold):
@@ -138,6 +237,8 @@ def test_study_leaves_a_report_and_logs(study):
     tables = (study / "tables.md").read_text()
     for found in ("(as Table 1)", "(as Table 8)", "bootstrap 95 % intervals", "Paired difference"):
         assert found in tables
+    for found in ("detection of scans", "lesions that are hit", "false positives in healthy test"):
+        assert f"Beyond the paper: {found}" in tables
     history = (study / "seed0" / "cradl" / "metrics.jsonl").read_text()
     assert "train/loss" in history and "val/loss" in history
 

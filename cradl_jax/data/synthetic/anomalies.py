@@ -21,6 +21,7 @@ SMALLEST_MM, LARGEST_MM = (27.0, 27.0, 12.5), (43.0, 43.0, 25.0)
 # A large lesion and sometimes a small one; prevalences between those of ISLES and BraTS in Table 1.
 LESION_MM = ((20.0, 42.0), (8.0, 16.0))
 BORDER_MM = 2.0  # of a lesion
+BALL_MM, STRIPES_MM = 18.0, 14.0  # radius of a ball, and the wavelength of its stripes
 DEPTH_MM = 14.0  # of an anomaly's center under the brain's surface, in its slice
 
 
@@ -174,6 +175,32 @@ def scanner_shift(key: Array, volume: Array, brain: Array, spacing_mm: Spacing) 
     real, imaginary = 0.03 * level * jax.random.normal(noise_key, (2, *volume.shape))
     magnitude = jnp.hypot(volume * jnp.exp(0.08 * bias) + real, imaginary)
     return jnp.where(brain, jnp.maximum(magnitude, 1e-3 * level), 0)
+
+
+@partial(jax.jit, static_argnames="spacing_mm")
+def paint_ball(
+    key: Array, volume: Array, brain: Array, spacing_mm: Spacing, brightness: Array, texture: Array
+) -> tuple[Array, Array]:
+    """Render a ball of stripes into the brain; the key decides where it is and how they lie.
+
+    Arguments and result as of `paste_object`.
+
+    Args:
+        key: of the place.
+        volume: see there.
+        brain: see there.
+        spacing_mm: see there.
+        brightness: mean of the ball less that of the brain, in standard deviations of the latter.
+        texture: standard deviation of the ball, in the same unit; 0 is flat.
+    """
+    center_key, turn_key = jax.random.split(key)
+    positions = _millimeters(volume.shape, spacing_mm)
+    local = positions - _center(center_key, brain, positions, spacing_mm)
+    phase = local @ _rotation(turn_key)[:, 0] * (2 * jnp.pi / STRIPES_MM)
+    level, deviation = _moments(volume, brain)
+    painted = level + deviation * (brightness + texture * jnp.sign(jnp.sin(phase)))
+    mask = (jnp.linalg.norm(local, axis=-1) < BALL_MM) & brain
+    return jnp.where(mask, jnp.maximum(painted, 1e-3 * level), volume), mask
 
 
 def _moments(volume: Array, brain: Array) -> tuple[Array, Array]:

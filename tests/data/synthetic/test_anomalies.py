@@ -52,6 +52,25 @@ def test_objects_change_their_mask_and_nothing_else():
         assert (volume[mask] > 0).all()  # a hole in the brain would give them away
 
 
+def test_a_ball_has_the_brightness_and_texture_that_are_asked_for():
+    volume, brain = np.asarray(VOLUME), np.asarray(BRAIN)
+    level, deviation = volume[brain].mean(), volume[brain].std()
+    masks = []
+    for brightness, texture in ((1.5, 0.0), (0.0, 1.0), (-1.5, 0.5)):
+        painted, mask = jax.device_get(
+            anomalies.paint_ball(keys(1)[0], VOLUME, BRAIN, SPACING, brightness, texture)
+        )
+        masks.append(mask)
+        inside = (painted[mask] - level) / deviation
+        np.testing.assert_allclose(painted[~mask], volume[~mask])
+        assert inside.mean() == pytest.approx(brightness, abs=0.1 * texture + 1e-3)
+        assert inside.std() == pytest.approx(texture, abs=0.02)
+        assert (painted[brain] > 0).all()
+    assert all((mask == masks[0]).all() for mask in masks)
+    volume_mm3 = masks[0].sum() * np.prod(SPACING)
+    assert volume_mm3 == pytest.approx(4 / 3 * np.pi * anomalies.BALL_MM**3, rel=0.05)
+
+
 def test_lesions_are_bright_with_soft_borders():
     for key in keys(12):
         volume, mask = jax.device_get(anomalies.add_lesions(key, VOLUME, BRAIN, SPACING))

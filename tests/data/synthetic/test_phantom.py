@@ -198,6 +198,21 @@ def test_written_tree_is_read_back(workdir):
     assert len(set(seen)) == len(seen)
 
 
+def test_healthy_test_brains_leave_all_others_as_they_are(workdir, tmp_path):
+    from experiments.phantom import main
+
+    more = config()
+    more.phantom.subjects.healthy.test = 1
+    main(more, tmp_path)
+    before, after = (
+        {path.relative_to(root): content for path, content in volumes(root).items()}
+        for root in (workdir, tmp_path)
+    )
+    (added,) = after.keys() - before.keys()
+    assert added.name == "sub-healthy004_T2w.nii.gz" and after.pop(added) not in before.values()
+    assert after == before
+
+
 def test_grid_covers_the_height_of_the_papers_volumes():
     """82 slices of 2 mm: Table 1's 145 slices of 1 mm and 10 dropped at each end."""
     assert FIELD_OF_VIEW_MM[2] == pytest.approx(145 + 2 * 10, abs=2)

@@ -4,7 +4,8 @@ r"""Your own scans, listed in CSV files with the columns subject,split,image,mas
         --config.data.healthy=healthy.csv --config.data.anomalous=stroke.csv,tumor.csv
 
 Each anomalous file is a data set of its own, named by the file. The healthy file has the splits
-train and val, the anomalous ones val and test; paths are relative to their CSV file.
+train and val, and test if whole scans and lesions are to be measured, the anomalous ones val and
+test; paths are relative to their CSV file.
 
 Training has the paper's size, 128x128 slices and three seeds. On one H200, 100 epochs of 111,000
 slices take 215 s for CRADL, 228 s for the VAE and 426 s for the ceVAE, and fewer slices less in

@@ -4,8 +4,9 @@
 
 Does first what is not done: slices, training, densities, thresholds. Writes
 WORKDIR/seed<seed>/<method>/evaluation: results.csv (slice-wise and voxel-wise metrics, those at a
-threshold as `dice@0.05` by its false-positive rate on healthy scans), and for each data set and
-split the slices' scores and bootstrap draws of the metrics.
+threshold as `dice@0.05` by its false-positive rate on healthy scans; beyond the paper also metrics
+of the brain alone, of scans and of lesions on test), for each data set and split the slices' scores
+and bootstrap draws of the metrics, and what healthy test scans hold (healthy_test.npz).
 """
 
 from pathlib import Path

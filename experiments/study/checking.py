@@ -236,11 +236,7 @@ def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, in
         for (name, _), count in rows.items()
         if not is_complete(store_path(workdir, name))
     )
-    scored = [
-        count
-        for (name, split), count in rows.items()
-        if (split in SPLITS if name != HEALTHY else split == "val")
-    ]
+    scored = [count for (_, split), count in rows.items() if split in SPLITS]
     own = OWN_HEATMAPS if set(config.methods) & {*VAES} else ()
     maps = max(map(len, (density_names(config.gmm.components), own, BASELINE_HEATMAPS)))
     pixels = max(scored, default=0) * size**2

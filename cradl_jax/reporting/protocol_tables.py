@@ -139,17 +139,17 @@ def lesion_table(found: Estimates) -> Table:
     """Return the share of lesions that are hit at a number of false findings a healthy scan."""
     rows = []
     for dataset, method in _pairs(found, "lesion", "lesions"):
-
-        def of(metric: str, key: tuple[str, str] = (dataset, method)) -> Estimate:
-            return found[(*key, "lesion", metric)]
-
-        label = dataset, paper.method_name(method), paper.score_name(of("lesions").score)
+        mine = {
+            metric: e for (*of, metric), e in found.items() if of == [dataset, method, "lesion"]
+        }
+        score = paper.score_name(mine["lesions"].score)
+        label = dataset, paper.method_name(method), score
         for suffix, name in GROUPS.items():
-            count, largest = of(f"lesions{suffix}").mean, of(f"largest_ml{suffix}").mean
-            size = f"{name}, up to {largest:.3g} ml" if count else name
-            cells = (_cell(of(f"sensitivity@{rate:g}fp{suffix}")) for rate in RATES)
+            count, largest = (mine[f"{of}{suffix}"].mean for of in ("lesions", "largest_ml"))
+            size = f"{name}, up to {_ml(largest)} ml" if count else name
+            cells = (_cell(mine.get(f"sensitivity@{rate:g}fp{suffix}")) for rate in RATES)
             rows.append((*label, size, f"{count:.0f}", *cells))
-        marked = (of(f"ml@{rate:g}fp") for rate in RATES)
+        marked = (mine[f"ml@{rate:g}fp"] for rate in RATES)
         cells = (_volume(e.mean, e.low, e.high) for e in marked)
         rows.append((*label, "marked in a healthy scan, ml", DASH, *cells))
     caption = (
@@ -234,8 +234,12 @@ def _cell_of(mean: float, low: float, high: float) -> str:
 
 
 def _volume(mean: float, low: float, high: float) -> str:
-    """Return '1.2 (0.8 to 1.9)', in ml."""
+    """Return '1.2 (0.85 to 1.9)', in ml."""
     if math.isnan(mean):
         return DASH
-    ends = "" if math.isnan(low + high) else f" ({low:.2g} to {high:.2g})"
-    return f"{mean:.3g}{ends}"
+    ends = "" if math.isnan(low + high) else f" ({_ml(low)} to {_ml(high)})"
+    return f"{_ml(mean)}{ends}"
+
+
+def _ml(volume: float) -> str:
+    return f"{volume:.{2 if volume < 1 else 1 if volume < 10 else 0}f}"

@@ -130,10 +130,9 @@ def groups(
         for one in sorted(set(labels)):
             found[one] = np.flatnonzero(labels == one)
     if missing:
-        place = data_sets.data_set_path(config, workdir, HEALTHY)
         notes = [
-            f"Left out, since no column of the participants' table ({place.name}) says it of the "
-            f"healthy test scans: {', '.join(missing)}."
+            "Left out, since no column of the participants' table says it of the healthy test "
+            f"scans: {', '.join(missing)}."
         ]
     return found, notes
 

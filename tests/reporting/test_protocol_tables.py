@@ -41,15 +41,15 @@ def test_lesions_are_counted_by_size():
             estimate("lesion", f"lesions{suffix}", count),
             estimate("lesion", f"largest_ml{suffix}", 1.234),
         ]
-        share = 0.5 if count else NAN
         for rate in ("0.5", "1", "2", "4"):
-            found.append(estimate("lesion", f"sensitivity@{rate}fp{suffix}", share, 0.0, 1.0))
             found.append(estimate("lesion", f"ml@{rate}fp", 12.34, 1.0, 20.0))
+            if count:  # what is not defined is not estimated
+                found.append(estimate("lesion", f"sensitivity@{rate}fp{suffix}", 0.5, 0.0, 1.0))
     table = protocol_tables.lesion_table(protocol_tables.by_key(found))
     label = "synth", "CRADL", "GMM 1"
-    assert table.rows[0] == (*label, "all, up to 1.23 ml", "2", *["50.0 (0.0 to 100.0)"] * 4)
+    assert table.rows[0] == (*label, "all, up to 1.2 ml", "2", *["50.0 (0.0 to 100.0)"] * 4)
     assert table.rows[4] == (*label, "largest quarter", "0", *["–"] * 4)
-    assert table.rows[5][3:] == ("marked in a healthy scan, ml", "–", *["12.3 (1 to 20)"] * 4)
+    assert table.rows[5][3:] == ("marked in a healthy scan, ml", "–", *["12 (1.0 to 20)"] * 4)
 
 
 def test_groups_of_healthy_scans():
@@ -63,7 +63,7 @@ def test_groups_of_healthy_scans():
     assert table.rows == [
         (
             *("Baseline", "Gaussian of pixels / Dense", "site Guys", "3"),
-            *("10.0 (0.0 to 20.0)", "1.5", "0.25 (0.1 to 0.4)"),
+            *("10.0 (0.0 to 20.0)", "1.5", "0.25 (0.10 to 0.40)"),
         )
     ]
     assert table.notes == ("note",)

@@ -29,6 +29,8 @@ from experiments.study.synthesis import subject_key
 BRIGHTNESS = (-1.5, -0.75, 0.0, 0.75, 1.5)  # from the brain's mean, in its standard deviations
 TEXTURE = (0.0, 0.5, 1.0)  # standard deviation of the object, in the same unit
 
+BATCH = 32  # slices, since those of one scan at a time would leave most of a larger one empty
+
 
 class Seen(NamedTuple):
     """AUPRC of a method's scores on objects of one brightness and texture.
@@ -66,7 +68,8 @@ def measure(config: ConfigDict, workdir: Path) -> Path:
             "config.data.sets: expected an anomalous data set on which each method chose its "
             "score, found none; add one"
         )
-    scorers = dict(chosen_scorers(config, workdir, data_sets.stores(config, workdir)))
+    own = ConfigDict({**config, "score": {"batch_size": BATCH}})
+    scorers = dict(chosen_scorers(own, workdir, data_sets.stores(config, workdir)))
     found: dict[tuple[str, str, str, float, float], list[float]] = {}
     for scan in tqdm(scans, "sweep", unit="scan"):
         for look, slices in painted(scan, data_sets.slicing(config, HEALTHY), config.data.seed):

@@ -21,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from cradl_jax.errors import InputError
+from cradl_jax.evaluation.components import CONNECTED
 from cradl_jax.evaluation.scan_level import Measures
 
 RATES = (0.5, 1, 2, 4)
@@ -30,7 +31,6 @@ LARGEST_SHARE = 0.1  # of the brains of healthy scans above the lowest threshold
 THRESHOLDS = 256
 SIZES = ("q1", "q2", "q3", "q4")
 """Quarters of all lesions of a data set by size, the smallest first."""
-TOUCHING = np.ones((3, 3, 3), bool)
 _NEIGHBOURS = [at for at in product((-1, 0, 1), repeat=3) if at > (0, 0, 0)]  # half of all 26
 
 
@@ -64,7 +64,7 @@ class Findings(NamedTuple):
 
 def find_lesions(mask: np.ndarray) -> Lesions:
     """Find the lesions of a scan in its annotation [D, H, W], bool."""
-    labels, count = ndimage.label(mask, TOUCHING)
+    labels, count = ndimage.label(mask, CONNECTED)
     voxels = np.flatnonzero(labels)
     number = labels.ravel()[voxels] - 1
     sizes = np.bincount(number, minlength=count)

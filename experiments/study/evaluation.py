@@ -11,6 +11,7 @@ from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
+from cradl_jax.evaluation.masks import BRAIN_RATES
 from cradl_jax.evaluation.scan_level import Measures
 from cradl_jax.runs.folder import read_thresholds
 from cradl_jax.storage.files import write_arrays
@@ -28,7 +29,8 @@ PROTOCOL = 1
 HEALTHY_TEST = "healthy_test.npz"
 EVALUATED = ("scores of experiments.evaluate", "remove its folder and run experiments.evaluate")
 AGAIN = "run python -m experiments.evaluate again"
-LabelFree = Mapping[str, Mapping[str, Mapping[str, float]]]  # thresholds by level, score and rate
+LabelFree = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Thresholds by level, score and rate; those of "brain" are for voxels of the brain alone."""
 
 
 class Measured(NamedTuple):
@@ -138,7 +140,11 @@ def label_free_thresholds(
     check_manifest(run / "thresholds", thresholds.settings(config, healthy, method))
     slices = {name: scores.thresholds for name, scores in kept.slices.items()}
     maps = {name: heatmap.pixels for name, heatmap in kept.heatmaps.items()}
-    return {"slice": slices, "voxel": maps}
+    brains = {
+        name: {rate: heatmap.masks[rate].threshold for rate in BRAIN_RATES}
+        for name, heatmap in kept.heatmaps.items()
+    }
+    return {"slice": slices, "voxel": maps, "brain": brains}
 
 
 def measure(
@@ -176,6 +182,7 @@ def measure(
                 limits, chunks = label_free["voxel"][name], voxels(file, store, rows)
                 add("voxel", name, measure_score(chunks, limits, scans, weights))
                 if beyond:
+                    limits = label_free["brain"][name]
                     for level, measures in protocol.of_heatmap(beyond, name, file, limits):
                         add(level, name, measures)
     for name, values in measured.scores.items() if processes.is_first() else ():

@@ -55,7 +55,7 @@ def measure_healthy(
                     arrays[f"slice-{name}-share@{rate}"] = np.array(shares)
             for name, file in files.named.items():
                 maps = scan_maps(file, healthy, rows)
-                measured = healthy_maps(maps, label_free["voxel"][name], ml)
+                measured = healthy_maps(maps, label_free["brain"][name], ml)
                 arrays |= {f"voxel-{name}-{key}": values for key, values in measured.items()}
     return arrays
 

@@ -220,7 +220,8 @@ def test_metrics_at_a_rate_are_those_of_what_lies_above_the_healthy_threshold(st
                 over_scan(jax.tree.map(itemgetter(rows), processed)).heatmaps for rows in scans
             ]
             for name in processed.heatmaps:
-                known, heatmap = kept["heatmaps"][name], np.empty_like(processed.heatmaps[name])
+                known = kept["heatmaps"][name]["pixels"]
+                heatmap = np.empty_like(processed.heatmaps[name])
                 for in_scan, maps in zip(scans, whole, strict=True):
                     heatmap[in_scan] = maps[name]
                 pairs.append(("voxel", name, heatmap, store.masks[test], known))

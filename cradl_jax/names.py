@@ -8,6 +8,7 @@ VAE = "vae"
 VAES = (VAE, "cevae")
 METHODS = (CRADL, *VAES)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
+OURS = (*METHODS, BASELINE)  # any other name is that of a foreign method, given by its maps
 PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
 DENSE = "dense"  # those of a network's features at each position
 LOCAL = frozenset({DENSE, *PATCHES})  # maps of each position by itself, beyond the paper

@@ -112,4 +112,4 @@ def _by_command(volume: Volume, command: str, folder: Path) -> np.ndarray:
             f"brain extraction ({name}): expected it to write {{output}}, found no file though it "
             f"ended without an error; it said: {said}"
         )
-    return read_like(written, volume.origin) != 0
+    return read_like(written, volume.origin, "mask") != 0

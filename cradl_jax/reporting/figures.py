@@ -1,7 +1,7 @@
 """The report's graphs: arrays in, matplotlib figures out, no global state of pyplot."""
 
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from cradl_jax.reporting import paper
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 DASHED = (0, (4, 3))
 COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f", "baseline": INK}  # in order
+FOREIGN = ("#8e5ea2", "#7a9a01", "#c2477f", "#8c6d46", "#00838f", "#b0a000")
+"""Colors of foreign methods, by turns."""
 KINDS = {
     "density": ("RADL, {}", 1.0, ""),
     "kl": ("KL-Div., {}", 0.4, ""),
@@ -60,6 +62,13 @@ class Bar(NamedTuple):
     low: float = np.nan
     high: float = np.nan
     cited: float = np.nan
+
+
+def colors(methods: Iterable[str]) -> dict[str, str]:
+    """Return the color of each method, ours first, then foreign ones by name."""
+    found = set(methods)
+    foreign = zip(sorted(found - COLORS.keys()), cycle(FOREIGN), strict=False)
+    return {method: color for method, color in COLORS.items() if method in found} | dict(foreign)
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -115,6 +124,7 @@ def roc_and_pr(
     `methods` holds the method of each curve, which gives its color; that of a baseline is dark. A
     curve without positives or without negatives does not exist and is left out.
     """
+    color_of = colors(methods)
     figure, (roc, pr) = _figure(2, width=11, height=3.9)
     prevalence = np.nan
     for (name, pair), method in zip(curves.items(), methods, strict=True):
@@ -124,8 +134,11 @@ def roc_and_pr(
         if np.isnan(metrics["auroc"]):
             continue
         roc_points, pr_points = _curves(points)
-        color = COLORS.get(method, INK)
-        style: dict[str, Any] = {"color": color, "linewidth": 1.5, "solid_joinstyle": "bevel"}
+        style: dict[str, Any] = {
+            "color": color_of[method],
+            "linewidth": 1.5,
+            "solid_joinstyle": "bevel",
+        }
         label = f"{name}\nAUROC {metrics['auroc']:.3f}, AUPRC {metrics['auprc']:.3f}"
         roc.plot(*roc_points, label=label, **style)
         pr.plot(*pr_points, drawstyle="steps-pre", **style)
@@ -193,8 +206,12 @@ def comparison_bars(
         errors: what the error bars span, for the legend.
     """
     levels = [level for level in PANELS if any(level == at for at, _ in prevalence)]
-    styles = [(kind, method) for kind in KINDS for method in COLORS]
-    styles = [style for style in styles if any(style == (b.kind, b.method) for b in bars)]
+    color_of = colors(bar.method for bar in bars)
+    styles = {
+        (kind, method): _bar_style(kind, color)
+        for kind, (method, color) in product(KINDS, color_of.items())
+        if any((kind, method) == (bar.kind, bar.method) for bar in bars)
+    }
     figure, panels = _figure(max(1, len(levels)), width=11, height=4.4)
     for axes, level in zip(panels, levels, strict=False):
         shares = {dataset: share for (at, dataset), share in prevalence.items() if at == level}
@@ -205,7 +222,7 @@ def comparison_bars(
         axes.set(xlim=(-0.55, len(shares) - 0.45), ylim=(0, None))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     handles: list[Artist] = [
-        Patch(label=_bar_label(*style), **_bar_style(*style)) for style in styles
+        Patch(label=_bar_label(*which), **style) for which, style in styles.items()
     ]
     chance = Line2D([], [], color=INK, linewidth=1.2, linestyle=DASHED)
     chance.set_label("prevalence (chance)")
@@ -282,17 +299,18 @@ def sweep_maps(maps: Mapping[tuple[str, str], Mapping[tuple[float, float], float
 def _bar_groups(
     axes: Axes,
     bars: Sequence[Bar],
-    styles: Sequence[tuple[str, str]],
+    styles: Mapping[tuple[str, str], dict[str, Any]],
     shares: Mapping[str, float],
 ) -> None:
-    """Draw bars in a fixed order of (kind, method), one group for each data set of `shares`."""
+    """Draw bars in the order of `styles` by (kind, method), a group a data set of `shares`."""
+    places = {which: number - (len(styles) - 1) / 2 for number, which in enumerate(styles)}
     width = min(0.84 / max(1, len(styles)), 0.25)
     for group, (dataset, share) in enumerate(shares.items()):
         mine = [bar for bar in bars if bar.dataset == dataset]
         for bar in mine:
-            place = styles.index((bar.kind, bar.method)) - (len(styles) - 1) / 2
-            x = group + place * width
-            axes.bar(x, bar.value, 0.86 * width, **_bar_style(bar.kind, bar.method))
+            which = bar.kind, bar.method
+            x = group + places[which] * width
+            axes.bar(x, bar.value, 0.86 * width, **styles[which])
             axes.vlines(x, bar.low, bar.high, color=INK, linewidth=1.2)
             axes.plot(x, bar.cited, **CITED)
         span = (group - 0.46, group + 0.46)
@@ -307,8 +325,7 @@ def _bar_label(kind: str, method: str) -> str:
     return name if method == "cradl" else KINDS[kind][0].format(name)
 
 
-def _bar_style(kind: str, method: str) -> dict[str, Any]:
-    color = COLORS[method]
+def _bar_style(kind: str, color: str) -> dict[str, Any]:
     _, strength, hatch = KINDS[kind]
     return {
         "facecolor": to_rgba(color, strength),

@@ -37,6 +37,9 @@ SCORES = {
     "equalized": "Equalized intensity",
     "pixel": "Gaussian of pixels",
     "patch": "Gaussian of 2 × 2 pixels",
+    "map": "Given map",
+    "maximum": "Maximum of the map",
+    "given": "Given score",
 }
 BY_METHOD = {"slice": 2, "voxel": 3}
 BY_SCORE = {("voxel", "test"): 5, ("voxel", "val"): 6, ("slice", "test"): 7, ("slice", "val"): 8}

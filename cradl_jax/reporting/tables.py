@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import BASELINE, DENSE, VAES, components_of, is_density
+from cradl_jax.names import DENSE, METHODS, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import (
     beyond_table,
@@ -126,7 +126,8 @@ def data_table(rows: Iterable[Result], sizes: Figures = UNKNOWN, names: Names = 
 def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS) -> Table:
     """Return Table 2 ("slice") or 3 ("voxel"): each method at the score that it chose, in %.
 
-    The last row is the trivial baseline chosen in the same way. Bold is the best of a column.
+    The last rows are foreign methods, given by their maps, and the trivial baseline chosen in the
+    same way. Bold is the best of a column.
     """
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
     methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
@@ -158,7 +159,7 @@ def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
         (dataset, method)
         for dataset in dict.fromkeys(row.dataset for row in rows)
         for method in in_order((r.method for r in rows if r.dataset == dataset), "cradl vae cevae")
-        if method != BASELINE
+        if method in METHODS
     ]
     header = (
         f"{LEVELS[level].capitalize()}, {COMPARISONS[comparison]} ({section})"

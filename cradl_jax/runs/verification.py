@@ -30,6 +30,8 @@ AGAIN = "bring it back from a copy, or remove {} and run its command again"
 FINISH = "the command that makes it was interrupted or never ran; run it"
 LEFT_OVER = "left by an interrupted write, if no command is at work; remove it"
 PARTS = ("densities", "thresholds", "evaluation")
+MAPS = ("heatmaps", "maps")
+"""What some runs have: the heatmaps of a foreign method on slices, and maps of ours on scans."""
 TEMPORARY = (
     *(f"{start}*" for start in integrity.HALF_WRITTEN),
     *("*.partial", "*.orbax-checkpoint-tmp*", "*/tmp????????"),
@@ -181,17 +183,21 @@ def _damaged(path: Path) -> bool:
 
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """Check a run: first all its files, then what is in them."""
-    trained = place.name != BASELINE
-    sealed = [place, *(place / part for part in PARTS)]
-    sealed = sealed if trained else sealed[1:]  # the baselines have no network
+    foreign = (place / MAPS[0]).is_dir()
+    trained, parts = place.name != BASELINE and not foreign, PARTS[1:] if foreign else PARTS
+    sealed = [place / part for part in (*parts, *(p for p in MAPS if (place / p).is_dir()))]
+    sealed = [place, *sealed] if trained else sealed  # the others have no network
     files = [_files(one, progress) for one in sealed]
     yield from files
     if not any(check.faults for check in files):
-        yield from _until_fault(str(place), _content(place, trained))
+        yield from _until_fault(str(place), _content(place, trained, foreign))
 
 
-def _content(place: Path, trained: bool) -> Iterator[Check]:
-    """Check that checkpoints, densities, thresholds and results of a run belong together."""
+def _content(place: Path, trained: bool, foreign: bool) -> Iterator[Check]:
+    """Check that checkpoints, densities, thresholds and results of a run belong together.
+
+    A foreign method has neither checkpoints nor densities, but heatmaps.
+    """
     if trained:
         manifest = read_manifest(place)
         states = checkpoints.read_all(place, contents.template(manifest["settings"]))
@@ -199,6 +205,9 @@ def _content(place: Path, trained: bool) -> Iterator[Check]:
         fitted = folder.read_densities(place)
         yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
         made_from, data = folder.read_fingerprint(place), manifest["made_from"]
+    elif foreign:
+        manifest = read_manifest(place / MAPS[0])
+        made_from, data = manifest["fingerprint"], manifest["settings"]["data"]["healthy"]
     else:
         fitted = folder.read_baselines(place)
         yield _finite(f"{place / 'densities'}: unchanged", place, fitted)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.devices import processes
 from cradl_jax.evaluation import bootstrap, metrics, results
@@ -63,7 +62,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         check(folder, AGAIN)
         return
-    scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
+    scorers = runs.sources(config, workdir, method, opened[HEALTHY])
     healthy = healthy_test(config, folder, opened.pop(HEALTHY), scorers, label_free)
     parts = []
     for dataset, store in opened.items():
@@ -152,7 +151,7 @@ def measure(
     part: Path,
     store: SliceStore,
     split: str,
-    scorers: Sequence[tuple[scoring.Scorer, Any]],
+    scorers: Sequence[tuple[runs.Source, Any]],
     label_free: LabelFree,
     healthy: protocol.Arrays,
 ) -> Measured:

@@ -15,7 +15,7 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE, DENSE
+from cradl_jax.names import BASELINE, DENSE, METHODS
 from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
@@ -24,10 +24,11 @@ from cradl_jax.storage.integrity import write_checksums
 from cradl_jax.storage.manifest import read_manifest
 from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
-from experiments.study import evaluation, protocol_report, runs, screening
+from experiments.study import evaluation, protocol_report, runs, screening, stored_maps
 from experiments.study.data_sets import HEALTHY, stores
 from experiments.study.evaluation import EVALUATED, SPLITS
 from experiments.study.scores import by_scan
+from experiments.study.stored_maps import MAP, StoredMaps
 from experiments.study.training_log import read_history
 
 EXAMPLES = 6  # slices shown for each data set
@@ -47,10 +48,12 @@ NOTHING_MEASURED = (
 def write(config: ConfigDict, workdir: Path) -> Path:
     """Write all of it and return the page's path."""
     opened = stores(config, workdir)
+    foreign = stored_maps.methods(workdir, config.seeds)
     rows = [
         row
         for seed in config.seeds
-        for method in (*config.methods, BASELINE)
+        for method in (*config.methods, *foreign, BASELINE)
+        if seed in foreign.get(method, config.seeds)
         for row in evaluation.read_results(
             ConfigDict({**config, "seed": seed}), workdir, method, opened
         )
@@ -114,6 +117,8 @@ def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> 
     draws = []
     for seed in config.seeds:
         folder = runs.folder(workdir, seed, choice.method) / "evaluation"
+        if not folder.exists():  # a foreign method may have some seeds alone
+            continue
         file = read_arrays(folder / f"{choice.dataset}_test_draws.npz", *EVALUATED)
         draws.append(file[f"{choice.level}-{name}"])
     return np.mean(draws, axis=0)
@@ -137,12 +142,12 @@ def differences(
 ) -> Iterator[summary.Comparison]:
     """Compare the best method of each data set, level and comparison with others, by test AUPRC.
 
-    These are the second best, and beyond the paper all others and the baseline.
+    These are the second best, and beyond the paper all others, foreign methods and the baseline.
     """
     candidates = [
         e
         for e in estimated
-        if e.metric == "auprc" and (e.method != BASELINE or e.comparison == "beyond")
+        if e.metric == "auprc" and (e.method in METHODS or e.comparison == "beyond")
     ]
     first = {e[:3]: place for place, e in reversed(list(enumerate(candidates)))}
     candidates.sort(key=lambda e: first[e[:3]])  # together, in the order of the data sets
@@ -167,18 +172,27 @@ def save_figures(path: Path, sections: list[Section]) -> None:
             aside.write_bytes(picture.png)
 
 
+def first_seeds(config: ConfigDict, rows: Iterable[results.Result]) -> dict[str, int]:
+    """Return the first seed of each method: ours, then foreign ones, then the baseline."""
+    seeds: dict[str, int] = {}
+    evaluated = ((row.method, row.seed) for row in rows)
+    for method, seed in (*product(config.methods, config.seeds[:1]), *evaluated):
+        seeds.setdefault(method, seed)
+    return seeds
+
+
 def curves(
     config: ConfigDict, workdir: Path, rows: list[results.Result], anomalous: dict[str, SliceStore]
 ) -> Iterator[Picture]:
     """Draw histograms, ROC and precision-recall curves of chosen scores on test, first seed."""
-    chosen = results.select_scores(rows)
+    chosen, seeds = results.select_scores(rows), first_seeds(config, rows)
     for dataset in anomalous:
         pairs, methods = {}, []
-        for method in (*config.methods, BASELINE):
+        for method, seed in seeds.items():
             score = chosen.get(Choice(dataset, "slice", "full", method))
             if score is None:
                 continue
-            evaluation = runs.folder(workdir, config.seeds[0], method) / "evaluation"
+            evaluation = runs.folder(workdir, seed, method) / "evaluation"
             written = paper.method_name(method)
             name = f"{written} {paper.score_name(score)}"
             file = read_arrays(evaluation / f"{dataset}_test_slices.npz", *EVALUATED)
@@ -212,20 +226,21 @@ def pixel_scores(
 ) -> Iterator[Picture]:
     """Show test slices with post-processed heatmaps of every method, first seed (as Figure 1b)."""
     chosen = results.select_scores(rows)
-    first = ConfigDict({**config, "seed": config.seeds[0]})
-    scorers = {
-        method: runs.scorers(first, workdir, method, opened[HEALTHY]) for method in config.methods
+    sources = {
+        method: runs.sources(ConfigDict({**config, "seed": seed}), workdir, method, opened[HEALTHY])
+        for method, seed in first_seeds(config, rows).items()
+        if method != BASELINE
     }
     for dataset, store in opened.items():
         if dataset == HEALTHY:
             continue
         shown = typical(store, EXAMPLES - 2, 2)
         maps = {}
-        for method in config.methods:
-            mine = heatmaps(store, shown, scorers[method])
+        for method, own_sources in sources.items():
+            mine = heatmaps(store, shown, own_sources)
             selected = chosen.get(Choice(dataset, "voxel", "full", method))
             own = (selected,) if method == "cradl" else scoring.OWN_HEATMAPS
-            for name in (*own, DENSE):
+            for name in (*own, DENSE, MAP):
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
         images, masks = store.images[shown], store.masks[shown]
@@ -238,7 +253,7 @@ def pixel_scores(
 
 
 def heatmaps(
-    store: SliceStore, shown: np.ndarray, scorers: Sequence[tuple[scoring.Scorer, Any]]
+    store: SliceStore, shown: np.ndarray, scorers: Sequence[tuple[runs.Source, Any]]
 ) -> dict[str, np.ndarray]:
     """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
     arrays = scoring.Batch(store.images, store.brains, store.position)
@@ -246,6 +261,9 @@ def heatmaps(
     rows, places = np.concatenate(windows), np.repeat(shown, list(map(len, windows)))
     by_name, device = {}, jax.local_devices()[:1]
     for scorer, params in scorers:
+        if isinstance(scorer, StoredMaps):
+            by_name[MAP] = [scorer.heatmaps_of(store, shown)]
+            continue
         scorer = scoring.post_processed(scorer)
         batches = in_batches(scorer, params, arrays, rows, len(NEIGHBOURS), device)
         scans = map(scoring.over_scan, by_scan(batches, places))
@@ -309,7 +327,13 @@ def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
 
 
 def provenance(config: ConfigDict, workdir: Path, opened: dict[str, SliceStore]) -> dict[str, str]:
-    """Return commit, versions and the data's fingerprints."""
+    """Return commit, versions, the data's fingerprints, and those of foreign maps."""
     manifest = read_manifest(runs.folder(workdir, config.seeds[0], config.methods[0]))
     prints = {f"data set {name}": store.manifest["fingerprint"] for name, store in opened.items()}
-    return {"commit": manifest["git_commit"] or "none", **manifest["versions"], **prints}
+    foreign = {
+        f"maps of {method}, seed {seed}": stored_maps.in_words(runs.folder(workdir, seed, method))
+        for method, seeds in stored_maps.methods(workdir, config.seeds).items()
+        for seed in seeds
+    }
+    own = {"commit": manifest["git_commit"] or "none", **manifest["versions"]}
+    return own | prints | foreign

@@ -12,11 +12,14 @@ from tqdm import tqdm
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import batches, processes
-from cradl_jax.names import BASELINE
+from cradl_jax.names import BASELINE, OURS
 from cradl_jax.runs import contents
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.storage.manifest import check_manifest
-from experiments.study import settings
+from experiments.study import settings, stored_maps
+
+Source = scoring.Scorer | stored_maps.StoredMaps
+"""What gives scores and heatmaps of slices: computes them, or looks them up."""
 
 
 def folder(workdir: Path, seed: int, method: str) -> Path:
@@ -43,6 +46,8 @@ def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceSt
     Raises:
         InputError: the run or its densities are missing, or they do not belong together.
     """
+    if method not in OURS:
+        return stored_maps.read_fingerprint(folder(workdir, config.seed, method), healthy)
     if method == BASELINE:
         return run_folder.read_baseline_fingerprint(_baselines(config, workdir, healthy))
     return run_folder.read_fingerprint(_with_densities(config, workdir, method, healthy))
@@ -51,13 +56,22 @@ def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceSt
 def scorers(
     config: ConfigDict, workdir: Path, method: str, healthy: SliceStore
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Read a method's scorers, each with its parameters; otherwise as `fingerprint`."""
+    """Read the scorers of one of our methods, with their parameters; otherwise as `fingerprint`."""
     if method == BASELINE:
         baselines = run_folder.read_baselines(_baselines(config, workdir, healthy))
         return [(scoring.baseline, baselines)]
     run = _with_densities(config, workdir, method, healthy)
     variables, fitted = run_folder.read_variables(run), run_folder.read_densities(run)
     return contents.scorers(settings.of_run(config, method), variables, *fitted)
+
+
+def sources(
+    config: ConfigDict, workdir: Path, method: str, healthy: SliceStore
+) -> Sequence[tuple[Source, Any]]:
+    """Read the scorers of a method, or the stored maps of a foreign one; see `scorers`."""
+    if method not in OURS:
+        return [(stored_maps.read(folder(workdir, config.seed, method)), None)]
+    return scorers(config, workdir, method, healthy)
 
 
 def _with_densities(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> Path:

@@ -18,6 +18,7 @@ from cradl_jax.devices import processes
 from cradl_jax.evaluation.masks import BrainMap
 from cradl_jax.storage.files import naming, require_space
 from experiments.study import runs
+from experiments.study.stored_maps import MAP, StoredMaps
 
 BLOCK = 512  # slices read at once for the voxel metrics
 
@@ -53,7 +54,7 @@ def score(
     config: ConfigDict,
     store: SliceStore,
     rows: np.ndarray,
-    scorer: scoring.Scorer,
+    scorer: runs.Source,
     params: Any,
     files: HeatmapFiles,
     label: str,
@@ -66,6 +67,10 @@ def score(
         InputError: the disk has no room for the heatmaps.
     """
     processes.all_gather(None)  # they meet here, where a wait may be long, and not on the devices
+    if isinstance(scorer, StoredMaps):
+        for first in range(0, len(rows), BLOCK):
+            files.add({MAP: scorer.heatmaps_of(store, rows[first : first + BLOCK])}, len(rows))
+        return {scorer.score_name: scorer.scores_of(store, rows)}
     arrays = scoring.Batch(store.images, store.brains, store.position)
     scorer = scoring.post_processed(scorer)
     batches = runs.in_batches(config, scorer, params, arrays, rows, f"score {label}")

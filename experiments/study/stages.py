@@ -14,11 +14,13 @@ from experiments.study import (
     data_sets,
     evaluation,
     fitting,
+    foreign,
     phantom_scans,
     preprocessing,
     runs,
     thresholds,
     training,
+    written_maps,
 )
 
 
@@ -82,3 +84,23 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     find_thresholds(config, workdir, method)
     with stage(f"evaluate {method}, seed {config.seed}"):
         evaluation.evaluate(config, workdir, method)
+
+
+def evaluate_foreign(
+    config: ConfigDict, workdir: Path, method: str, source: foreign.Source
+) -> None:
+    """Take in the maps of a foreign method, and evaluate it as ours."""
+    foreign.check_name(method)
+    require_slices(config, workdir)
+    with stage(f"maps of {method}, seed {config.seed}"):
+        foreign.take_in(config, workdir, method, source)
+    with stage(f"thresholds of {method}, seed {config.seed}"):
+        thresholds.fit(config, workdir, method)
+    with stage(f"evaluate {method}, seed {config.seed}"):
+        evaluation.evaluate(config, workdir, method)
+
+
+def write_maps(config: ConfigDict, workdir: Path, method: str) -> None:
+    """Write the maps of a method, or of the baselines, for other tools."""
+    with stage(f"maps of {method}, seed {config.seed}"):
+        written_maps.write(config, workdir, method)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring
 from cradl_jax.data.slices.scan_statistics import read_descriptions
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import processes
@@ -34,7 +33,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         return
     slices, heatmaps = {}, {}
-    for scorer, params in runs.scorers(config, workdir, method, healthy):
+    for scorer, params in runs.sources(config, workdir, method, healthy):
         with HeatmapFiles(folder) as files:
             of_slices, of_maps = measure(config, healthy, scorer, params, files)
         slices, heatmaps = slices | of_slices, heatmaps | of_maps
@@ -67,7 +66,7 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
 def measure(
     config: ConfigDict,
     healthy: SliceStore,
-    scorer: scoring.Scorer,
+    scorer: runs.Source,
     params: Any,
     files: HeatmapFiles,
 ) -> tuple[dict[str, thresholds.HealthyScores], dict[str, HealthyMap]]:

@@ -105,7 +105,7 @@ def read_mask(path: Path, image: Origin) -> np.ndarray:
         InputError: If the file is missing, damaged, on another grid, or holds other than labels:
             negative numbers, fractions, NaN or infinity.
     """
-    data = read_like(path, image)
+    data = read_like(path, image, "mask")
     least, uneven = data.min(), np.abs(data - np.rint(data)).max()
     if least < -WHOLE or uneven > WHOLE:
         found = f"{least:g}" if least < -WHOLE else "fractions"
@@ -116,28 +116,30 @@ def read_mask(path: Path, image: Origin) -> np.ndarray:
     return data > WHOLE
 
 
-def read_like(path: Path, image: Origin) -> np.ndarray:
-    """Read what lies on the grid of `image`, [X, Y, Z] float32.
+def read_like(path: Path, image: Origin, what: str) -> np.ndarray:
+    """Read what lies on the grid of `image`, a mask or a map, [X, Y, Z] float32.
+
+    Its axes may be stored in another order or direction.
 
     Raises:
         InputError: If the file is missing, damaged, not finite or on another grid.
     """
-    mask, _ = _read(path, image)
-    if mask.data.shape != image.ras_shape:
+    volume, _ = _read(path, image)
+    if volume.data.shape != image.ras_shape:
         raise InputError(
-            f"{path}: expected a mask of its image's shape {image.ras_shape} (along R, A, S), "
-            f"found {mask.data.shape}; resample the mask to the image"
+            f"{path}: expected a {what} of its image's shape {image.ras_shape} (along R, A, S), "
+            f"found {volume.data.shape}; resample the {what} to the image"
         )
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(mask.data.shape) - 1)
-    here, there = (apply_affine(affine, corners) for affine in (mask.affine, image.ras_affine))
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(volume.data.shape) - 1)
+    here, there = (apply_affine(affine, corners) for affine in (volume.affine, image.ras_affine))
     distance = np.linalg.norm(here - there, axis=1).max()
     if distance > 0.1 * min(image.spacing_mm):
         raise InputError(
             f"{path}: expected the affine of its image, found one that moves a corner by "
-            f"{distance:.3g} mm; resample the mask to the image, or copy the image's affine if "
+            f"{distance:.3g} mm; resample the {what} to the image, or copy the image's affine if "
             "only the header is wrong"
         )
-    return mask.data
+    return volume.data
 
 
 def write_image(path: Path, image: nib.Nifti1Image) -> None:

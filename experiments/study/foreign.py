@@ -12,7 +12,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.lib import format as npy
@@ -22,7 +21,6 @@ from cradl_jax.data.scans.fingerprint import file_fingerprint
 from cradl_jax.data.scans.volumes import Volume, read_volume
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.store import SliceStore
-from cradl_jax.devices.batches import in_batches
 from cradl_jax.errors import InputError
 from cradl_jax.names import OURS
 from cradl_jax.postprocess import postprocess
@@ -44,6 +42,7 @@ from experiments.study import data_sets, runs
 from experiments.study.stored_maps import FOLDER, GIVEN, MAXIMUM, SCORES, evaluated_rows
 
 NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+])?")
+AT_ONCE = 64  # slices
 
 
 class Source(NamedTuple):
@@ -226,7 +225,7 @@ def _store(
             scores[name] = np.zeros(total, np.float32)
             path, shape = folder / f"{name}.npy", (total, *raw.shape[1:])
             npy.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
-        heatmaps = finish(config, raw, brains) if source.postprocess else raw
+        heatmaps = finish(raw, brains) if source.postprocess else raw
         np.load(folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)[one.places] = heatmaps
         within = np.where(brains, heatmaps, 0).max((1, 2))
         scores[name][one.places] = within if table is None else given
@@ -248,18 +247,13 @@ def _refuse(faults: list[str], constant: list[str], scans: Sequence[Evaluated], 
         tqdm.write(message, file=sys.stderr)
 
 
-def finish(config: ConfigDict, heatmaps: np.ndarray, brains: np.ndarray) -> np.ndarray:
-    """Post-process heatmaps [n, H, W] as ours (Section 4.5), in batches of one size."""
-    parts = in_batches(
-        _postprocess,
-        None,
-        (heatmaps, brains),
-        np.arange(len(heatmaps)),
-        config.score.batch_size,
-        jax.local_devices(),
-    )
-    return np.concatenate(list(parts))
+def finish(heatmaps: np.ndarray, brains: np.ndarray) -> np.ndarray:
+    """Post-process heatmaps [n, H, W] as ours (Section 4.5), so many at once that it compiles once.
 
-
-def _postprocess(_: None, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-    return postprocess(*batch)
+    `brains` [n, H, W] bool.
+    """
+    starts = range(0, len(heatmaps), AT_ONCE)
+    more = (0, -len(heatmaps) % AT_ONCE), (0, 0), (0, 0)
+    heatmaps, brains = np.pad(heatmaps, more), np.pad(brains, more)
+    parts = [postprocess(*(x[at : at + AT_ONCE] for x in (heatmaps, brains))) for at in starts]
+    return np.concatenate(parts)[: len(heatmaps) - more[0][1]]

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cradl_jax.data.slices.native import slice_centers_mm, to_volume, write_map
-from cradl_jax.data.slices.preprocess import SliceGeometry
+from cradl_jax.data.slices.preprocess import slice_geometry
 from cradl_jax.devices import processes
 from cradl_jax.prediction.files import file_indices, write_table
 from cradl_jax.prediction.foreign_maps import COLUMNS, DATA_SET
@@ -50,7 +50,9 @@ def write(config: ConfigDict, workdir: Path, method: str) -> None:
         check(folder, "run python -m experiments.evaluate --maps again")
         return
     scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
-    score_slices = slice_scorer(scorers, *chosen.values(), config.score.batch_size, jax.devices())
+    score_slices = slice_scorer(
+        scorers, chosen["score"], chosen["heatmap"], config.score.batch_size, jax.devices()
+    )
     rows = list(write_scans(folder, score_slices, evaluated_scans(opened)))
 
     def finish() -> None:
@@ -89,10 +91,12 @@ def write_scans(
         store.release()
         if processes.is_first():
             volume = read_evaluated(one)
-            geometry = geometry_of(one.record)
+            brain = volume.data != 0
+            settings = store.manifest["settings"]
+            geometry = slice_geometry(brain, volume.spacing_mm, **settings)
             stack = np.zeros((geometry.n_slices, *heatmaps.shape[1:]), np.float32)
             stack[one.slices] = heatmaps
-            anomaly_map = to_volume(stack, geometry, volume.data != 0)
+            anomaly_map = to_volume(stack, geometry, brain)
             path = folder / one.scan.data_set / f"{one.scan.name}{MAP}"
             require_space(folder, anomaly_map.nbytes, f"the map of {one.scan.name}")
             write_map(path, anomaly_map, volume.origin)
@@ -101,14 +105,3 @@ def write_scans(
             for index, score in zip(indices, scores, strict=True):
                 values = (one.scan.name, int(index), score)
                 yield {DATA_SET: one.scan.data_set, **dict(zip(COLUMNS, values, strict=True))}
-
-
-def geometry_of(record: Mapping[str, Any]) -> SliceGeometry:
-    """Return where the slices of a scan lie, from its record in a store."""
-    fields = SliceGeometry.__dataclass_fields__
-    return SliceGeometry(
-        **{
-            name: tuple(value) if isinstance(value := record[name], list) else value
-            for name in fields
-        }
-    )

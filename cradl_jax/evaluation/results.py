@@ -42,7 +42,7 @@ class Choice(NamedTuple):
         level: "slice" or "voxel".
         comparison: "full" (Sections 5.1 and 5.2), "radl" (Section 5.3), or "beyond" the paper; see
             `is_candidate`.
-        method: "cradl", "vae", "cevae" or "baseline".
+        method: "cradl", "vae", "cevae", "baseline", or a foreign one.
     """
 
     dataset: str

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from cradl_jax.evaluation.metrics import OperatingPoints, in_memory, metrics_at, operating_points
+from cradl_jax.names import BASELINE
 from cradl_jax.reporting import paper
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
@@ -45,7 +46,7 @@ class Bar(NamedTuple):
     Attributes:
         level: "slice" or "voxel".
         dataset: whose group it belongs to.
-        method: "cradl", "cevae", "vae" or "baseline".
+        method: "cradl", "cevae", "vae", "baseline", or a foreign one.
         kind: "density" (on representations), "kl" (KL divergence), "best" (own score), or "beyond"
             the paper (any score).
         value: its height.
@@ -65,10 +66,11 @@ class Bar(NamedTuple):
 
 
 def colors(methods: Iterable[str]) -> dict[str, str]:
-    """Return the color of each method, ours first, then foreign ones by name."""
+    """Return the color of each method: ours, then foreign ones by name, and the baseline last."""
     found = set(methods)
-    foreign = zip(sorted(found - COLORS.keys()), cycle(FOREIGN), strict=False)
-    return {method: color for method, color in COLORS.items() if method in found} | dict(foreign)
+    color_of = COLORS | dict(zip(sorted(found - COLORS.keys()), cycle(FOREIGN), strict=False))
+    ordered = sorted(color_of, key=lambda method: method == BASELINE)
+    return {method: color_of[method] for method in ordered if method in found}
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:

@@ -164,12 +164,17 @@ def differences(
 
 
 def save_figures(path: Path, sections: list[Section]) -> None:
-    """Save each picture as a PNG file, numbered in the page's order."""
+    """Save each picture as a PNG file, numbered in the page's order; remove those of before."""
     pictures = [p for section in sections for p in section.parts if isinstance(p, Picture)]
+    before, written = set(path.glob("*.png")), set()
     for number, picture in enumerate(pictures, start=1):
         name = "".join(c if c.isalnum() else "_" for c in picture.caption.split(":")[0].lower())
-        with replacing(path / f"{number:02d}_{name}.png") as aside:
+        place = path / f"{number:02d}_{name}.png"
+        with replacing(place) as aside:
             aside.write_bytes(picture.png)
+        written.add(place)
+    for place in before - written:
+        place.unlink()
 
 
 def first_seeds(config: ConfigDict, rows: Iterable[results.Result]) -> dict[str, int]:

@@ -1,0 +1,209 @@
+"""Maps that any tool made are evaluated as ours: against what is computed inside."""
+
+import csv
+import json
+import shutil
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cradl_jax.errors import InputError
+from cradl_jax.evaluation import results
+from cradl_jax.names import BASELINE
+from experiments.study import data_sets, foreign, stages, stored_maps
+from experiments.study.foreign import Source
+from tests.helpers.refusals import refusal
+from tests.helpers.tiny_study import tiny_config, write_scans
+
+EVALUATED = [
+    *(f"healthy-val{number}" for number in range(3)),
+    *("lesion-val0", "lesion-test0", "lesion-test1"),
+]
+
+
+def config():
+    """The tiny study's config, with pixels of the scans' voxels: no resampling."""
+    config = tiny_config()
+    config.data.field_mm = 160.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("maps") / "study"
+    write_scans(workdir / "data")
+    stages.evaluate(config(), workdir, BASELINE)
+    stages.write_maps(config(), workdir, BASELINE)
+    return workdir
+
+
+def intensity(path):
+    """|z|, clipped, as the baseline has it."""
+    image = nib.load(path)
+    values = image.get_fdata()
+    brain = values != 0
+    z = (values - values[brain].mean()) / values[brain].std()
+    return np.where(brain, abs(np.clip(z, -1.5, 1.5)), 0).astype(np.float32), image.affine
+
+
+@pytest.fixture
+def maps(workdir, tmp_path):
+    for name in EVALUATED:
+        values, affine = intensity(workdir / "data" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{name}_anomaly.nii.gz")
+    return tmp_path
+
+
+@pytest.fixture
+def study(workdir, tmp_path_factory):
+    """A copy, to add methods to."""
+    return shutil.copytree(workdir, tmp_path_factory.mktemp("study") / "study", symlinks=True)
+
+
+def figures(study, method, score, level):
+    """Its metrics by data set, split and name."""
+    rows = results.read_csv(study / "seed0" / method / "evaluation" / "results.csv")
+    return {
+        (row.dataset, row.split, row.metric): row.value
+        for row in rows
+        if (row.score, row.level) == (score, level)
+    }
+
+
+def thresholds_of(study, method):
+    return json.loads((study / "seed0" / method / "thresholds" / "thresholds.json").read_text())
+
+
+def take_in(study, maps, name="numpy", scores=None, postprocess=True):
+    stages.evaluate_foreign(config(), study, name, Source(maps, scores, postprocess))
+
+
+def test_maps_of_a_few_lines_of_numpy_give_the_figures_of_the_baseline_inside(study, maps):
+    take_in(study, maps)
+    found = figures(study, "numpy", "map", "voxel")
+    inside = figures(study, "baseline", "intensity", "voxel")
+    assert len(found) > 20 and found.keys() == inside.keys()
+    for key, value in found.items():
+        assert value == pytest.approx(inside[key], abs=1e-6), key
+    mine, theirs = (thresholds_of(study, method)["heatmaps"] for method in ("numpy", "baseline"))
+    assert mine["map"] == pytest.approx(theirs["intensity"], rel=1e-6)
+    draws = [
+        np.load(study / "seed0" / method / "evaluation" / "lesion_test_draws.npz")[f"voxel-{name}"]
+        for method, name in (("numpy", "map-auprc"), ("baseline", "intensity-auprc"))
+    ]
+    np.testing.assert_allclose(*draws, atol=1e-6)
+
+
+def test_without_scores_a_slice_has_the_maximum_of_its_map_within_the_brain(study, maps):
+    take_in(study, maps, postprocess=False)
+    store = data_sets.stores(config(), study)["lesion"]
+    rows = store.rows("test")
+    expected = np.abs(store.images[rows]).max((1, 2))
+    found = np.load(study / "seed0" / "numpy" / "evaluation" / "lesion_test_slices.npz")
+    np.testing.assert_allclose(found["maximum"], expected, atol=1e-6)
+    assert not (found["labels"] != (store.masks[rows].sum((1, 2)) > 5)).any()
+
+
+def test_our_maps_read_back_give_the_figures_of_their_evaluation(study):
+    """Here pixels are voxels: nothing is lost."""
+    written = study / "seed0" / BASELINE / "maps"
+    about = json.loads((written / "manifest.json").read_text())["settings"]
+    assert len(list(written.glob("*/*_anomaly.nii.gz"))) == len(EVALUATED)
+    take_in(study, written, "back", written / "slices.csv", postprocess=False)
+    slices = figures(study, "back", "given", "slice")
+    assert slices and slices == figures(study, BASELINE, about["score"], "slice")
+    ours = figures(study, BASELINE, about["heatmap"], "voxel")
+    for key, value in figures(study, "back", "map", "voxel").items():
+        assert value == pytest.approx(ours[key], abs=1e-6), key
+
+
+def test_the_same_maps_are_taken_in_once_and_others_of_that_name_are_refused(study, maps):
+    take_in(study, maps)
+    heatmaps = study / "seed0" / "numpy" / "heatmaps" / "lesion.npy"
+    before = heatmaps.stat().st_mtime_ns
+    take_in(study, maps)
+    assert heatmaps.stat().st_mtime_ns == before
+    assert "choose another --name" in refusal(take_in, study, maps, "numpy", None, False)
+    path = maps / "lesion-val0_anomaly.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(2 * image.get_fdata(dtype=np.float32), image.affine), path)
+    assert "choose another --name" in refusal(take_in, study, maps)
+
+
+@pytest.mark.parametrize(
+    "name", ["cradl", "VAE", "ceVAE", "baseline", "", "a/b", "..", "x ", "<b>"]
+)
+def test_names_of_ours_and_those_unfit_for_a_file_are_refused(name):
+    message = refusal(foreign.check_name, name)
+    assert message.startswith("--name: expected") and "choose another" in message
+
+
+@pytest.mark.parametrize("name", ["a", "nnU-Net v2", "DRÆM+", "x.1"])
+def test_other_names_are_taken(name):
+    foreign.check_name(name)
+
+
+def change(path, function):
+    image = nib.load(path)
+    data = function(image.get_fdata(dtype=np.float32)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+
+
+def test_all_maps_that_do_not_fit_are_named_and_nothing_is_stored(study, maps):
+    change(maps / "healthy-val0_anomaly.nii.gz", lambda data: data - 1)
+    change(maps / "lesion-val0_anomaly.nii.gz", lambda data: data[1:])
+    change(maps / "lesion-test1_anomaly.nii.gz", lambda data: data * np.nan)
+    with pytest.raises(InputError) as caught:
+        take_in(study, maps)
+    names = ["healthy-val0", "lesion-val0", "lesion-test1"]
+    assert len(caught.value.args) == 3
+    for name, fault in zip(names, caught.value.args, strict=True):
+        assert fault.startswith(str(maps / name))
+    assert not stored_maps.methods(study, (0,))
+    (maps / "healthy-val0_anomaly.nii.gz").unlink()
+    assert "found none; add it" in refusal(take_in, study, maps)
+    for name in names:  # mended, they are taken in
+        values, affine = intensity(study / "data" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values, affine), maps / f"{name}_anomaly.nii.gz")
+    take_in(study, maps)
+
+
+def test_constant_maps_are_named_and_refused_if_all_are(study, maps, capsys):
+    change(maps / "healthy-val0_anomaly.nii.gz", np.zeros_like)
+    take_in(study, maps)
+    assert "constant within the brain: healthy-val0 (1)" in capsys.readouterr().err
+    for path in maps.glob("*.nii.gz"):
+        change(path, np.ones_like)
+    assert "found 6 that are constant" in refusal(take_in, study, maps, "constant")
+
+
+def test_a_table_that_lacks_slices_is_refused(study, maps):
+    written = study / "seed0" / BASELINE / "maps" / "slices.csv"
+    with written.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lost = next(row for row in rows if row["scan"] == "lesion-test0")
+    path = maps / "scores.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([*(row for row in rows if row is not lost), {**lost, "scan": "unknown"}])
+    message = refusal(take_in, study, maps, "scored", path)
+    assert f"lesion-test0 that shows brain, found none of {lost['index']} (1)" in message
+
+
+def test_a_scan_that_is_gone_or_changed_is_named(study, maps):
+    scan = study / "data" / "lesion-val0.nii.gz"
+    change(scan, lambda data: 2 * data)
+    assert "lesion-val0.nii.gz: expected the scan as it was sliced" in refusal(take_in, study, maps)
+    scan.unlink()
+    assert "lesion-val0.nii.gz: expected the scan whose slices" in refusal(take_in, study, maps)
+
+
+def test_an_evaluation_of_maps_on_other_slices_is_refused(study, maps):
+    take_in(study, maps)
+    store = SimpleNamespace(manifest={"fingerprint": "other"})
+    run = study / "seed0" / "numpy"
+    message = refusal(stored_maps.read_fingerprint, run, store)
+    assert f"remove {run}" in message

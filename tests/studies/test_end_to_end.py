@@ -12,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import jax
+import nibabel as nib
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -37,9 +38,12 @@ from experiments.study import (
     protocol_report,
     report,
     runs,
+    stages,
     sweep,
 )
+from experiments.study.foreign import Source
 from tests.helpers import golden
+from tests.helpers.scans import write
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "tiny.csv"
@@ -283,6 +287,30 @@ def test_the_study_verifies_and_other_results_than_its_runs_are_named(study):
         assert len(faults) == 1 and f"{study / 'results.csv'}: expected the results" in faults[0]
     finally:
         report.write(tiny_config(), study)
+
+
+def test_a_foreign_method_is_in_tables_comparisons_and_figures_and_verified(study, tmp_path):
+    workdir = shutil.copytree(study, tmp_path / "study")
+    config, maps = tiny_config(), tmp_path / "maps"
+    for scan in (workdir / "data").glob("*/sub-*/anat/*_T2w.nii.gz"):
+        image = nib.load(scan)
+        write(maps / scan.name, np.abs(image.get_fdata(dtype=np.float32)), image.affine)
+    stages.evaluate_foreign(config, workdir, "My method 2", Source(maps, None, postprocess=True))
+    page = report.write(config, workdir).read_text()
+    tables = (workdir / "tables.md").read_text()
+    assert "My method 2" not in (study / "tables.md").read_text()
+    assert tables.count("\n| My method 2 | ") == 6  # Tables 2, 3, 5 to 8
+    for dataset in ("synth", "lesion"):
+        assert f"| {dataset} | My method 2 | Given map |" in tables
+    differences = tables[tables.index("Paired difference") :].split("\n\n")[1]
+    assert differences.count("My method 2") == 4
+    assert "maps of My method 2, seed 0" in page
+    assert page.count("data:image/png;base64") == len(list((workdir / "figures").glob("*.png")))
+    assert not [check for check in verification.checks(workdir) if check.faults]
+    heatmaps = workdir / "seed0" / "My method 2" / "heatmaps" / "lesion.npy"
+    heatmaps.write_bytes(heatmaps.read_bytes()[:-1] + b"x")
+    faults = [fault for check in verification.checks(workdir) for fault in check.faults]
+    assert len(faults) == 1 and str(heatmaps) in faults[0]
 
 
 def test_second_run_skips_what_is_done_and_changes_nothing(study):

@@ -73,7 +73,7 @@ def find_maps(folder: Path, scans: Sequence[MappedScan]) -> tuple[list[Path], li
         The maps, and the names of volumes there that are of none of the scans.
 
     Raises:
-        InputError: it is no folder, or scans have no map, or two. All are named.
+        InputError: it is no folder, or scans have no map, or two, or are their own. All are named.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of anomaly maps, found none; check the path")
@@ -102,6 +102,11 @@ def find_maps(folder: Path, scans: Sequence[MappedScan]) -> tuple[list[Path], li
             faults.append(
                 f"{scan.image}: expected its map {scan.name}{MAP} (or {scan.name}.nii.gz) in "
                 f"{folder} or its folder {scan.data_set}, found none; add it"
+            )
+        elif scan.image.resolve() in map(Path.resolve, found[scan]):
+            faults.append(
+                f"{scan.image}: expected a map beside the scan, found the scan itself; give the "
+                "folder of the maps"
             )
         elif len(found[scan]) > 1:
             faults.append(

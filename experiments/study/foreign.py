@@ -6,6 +6,7 @@ in the method's run folder. From there on it is evaluated as our own methods are
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -158,7 +159,13 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
     size = config.data.size**2 * np.dtype(np.float32).itemsize
     rows = {name: len(evaluated_rows(store)) for name, store in opened.items()}
     require_space(folder, size * sum(rows.values()), f"the heatmaps of {method}")
-    _store(config, folder, scans, maps, table, source)
+    try:
+        _store(config, folder, scans, maps, table, source)
+    except InputError:
+        shutil.rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+        raise
     write_manifest(folder, about, made_from)
     write_fingerprint(folder, blake2b(f"{made_from}{about}".encode(), digest_size=16).hexdigest())
     write_checksums(folder)
@@ -203,7 +210,8 @@ def _store(
     source: Source,
 ) -> None:
     """Write heatmaps and scores of all slices; the folder is not finished by that."""
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted command left
+    folder.mkdir(parents=True)
     faults, constant, scores = [], [], {}
     pairs, workers = list(zip(scans, maps, strict=True)), config.data.workers or os.cpu_count() or 1
 

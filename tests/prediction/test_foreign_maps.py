@@ -66,6 +66,12 @@ def test_all_missing_maps_and_those_that_lie_there_twice_are_named_at_once(tmp_p
     assert "expected a folder" in refusal(find_maps, tmp_path / "gone", [A])
 
 
+def test_a_scan_is_not_its_own_map(tmp_path):
+    place(tmp_path, "a.nii.gz")
+    message = refusal(find_maps, tmp_path, [A._replace(image=tmp_path / "a.nii.gz")])
+    assert "found the scan itself" in message
+
+
 @pytest.fixture
 def scan(tmp_path):
     return write(tmp_path / "scan.nii.gz", brain(SHAPE))

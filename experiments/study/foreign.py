@@ -98,7 +98,8 @@ def evaluated_scans(opened: Mapping[str, SliceStore]) -> list[Evaluated]:
     """Return the validation and test scans of all data sets, in the order of the stores."""
     scans = []
     for data_set, store in opened.items():
-        images = [(store.path / record["image"]).resolve() for record in store.records]
+        place = store.path.resolve()  # a scan may be a link to a file of another name
+        images = [Path(os.path.normpath(place / record["image"])) for record in store.records]
         names = scan_names([record["subject"] for record in store.records], images)
         rows = evaluated_rows(store)
         for number in np.unique(store.scans[rows]):

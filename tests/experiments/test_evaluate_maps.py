@@ -201,6 +201,14 @@ def test_a_scan_that_is_gone_or_changed_is_named(study, maps):
     assert "lesion-val0.nii.gz: expected the scan whose slices" in refusal(take_in, study, maps)
 
 
+def test_a_scan_that_is_a_link_is_named_after_the_link(study, maps):
+    scan = study / "data" / "lesion-val0.nii.gz"
+    scan.rename(study / "MD5E-s1.nii.gz")
+    scan.symlink_to(study / "MD5E-s1.nii.gz")
+    take_in(study, maps)
+    assert figures(study, "numpy", "map", "voxel")
+
+
 def test_an_evaluation_of_maps_on_other_slices_is_refused(study, maps):
     take_in(study, maps)
     store = SimpleNamespace(manifest={"fingerprint": "other"})

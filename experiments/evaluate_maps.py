@@ -1,7 +1,7 @@
 """Evaluate a foreign method: anomaly maps of the study's scans that any tool made.
 
     python -m experiments.evaluate_maps --maps=FOLDER --name=METHOD --config=configs/phantom.py
-        [--workdir=runs/phantom] [--scores=CSV] [--nopostprocess]
+        [--workdir=runs/phantom] [--scores=CSV] [--postprocess=False]
 
 FOLDER holds a map of each validation and test scan of all data sets, healthy ones included, in the
 scan's own grid: NAME_anomaly.nii.gz, or NAME.nii.gz, after the scan's file NAME.nii.gz, in FOLDER

@@ -81,7 +81,7 @@ def healthy_test(
     config: ConfigDict,
     folder: Path,
     healthy: SliceStore,
-    scorers: Sequence[tuple[scoring.Scorer, Any]],
+    scorers: Sequence[tuple[runs.Source, Any]],
     label_free: LabelFree,
 ) -> protocol.Arrays:
     """Return what healthy test scans hold, empty without any; keep what is there.

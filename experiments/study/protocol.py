@@ -18,11 +18,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.evaluation import bootstrap, lesions, metrics, scan_level
 from cradl_jax.evaluation.scan_level import Measures
-from experiments.study import scores
+from experiments.study import runs, scores
 from experiments.study.scores import HeatmapFiles, ScanMaps, scan_maps, voxel_ml
 
 BINS = 512  # of the score: resamples' AUPRC and AUROC are off by about 1/BINS at most
@@ -34,7 +33,7 @@ def measure_healthy(
     config: ConfigDict,
     folder: Path,
     healthy: SliceStore,
-    scorers: Sequence[tuple[scoring.Scorer, Any]],
+    scorers: Sequence[tuple[runs.Source, Any]],
     label_free: Mapping[str, Mapping[str, ByRate]],
 ) -> dict[str, np.ndarray]:
     """Measure healthy test scans; see the module for what is returned. Heatmaps lie in `folder`.

@@ -34,7 +34,8 @@ def tables(
     if opened[HEALTHY].rows("test").size and written:
         names, notes = groups(config, workdir, opened[HEALTHY])
         measured = list(healthy_groups(config, workdir, rows, names))
-        written.append(protocol_tables.healthy_table(measured, notes))
+        if measured:  # else no score could be chosen
+            written.append(protocol_tables.healthy_table(measured, notes))
     return written
 
 

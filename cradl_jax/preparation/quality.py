@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from cradl_jax.preparation.files import Source, brain_path, image_path
 from cradl_jax.preparation.scan import template_brain
 from cradl_jax.preparation.template import Template, grid
+from cradl_jax.reporting.figures import planes
 from cradl_jax.reporting.page import Picture, Section, Table, html_page
 from cradl_jax.storage.files import write_text
 
@@ -116,14 +117,9 @@ def _planes(root: Path, source: Source, template: Template) -> Figure:
     brain = nib.Nifti1Image.from_filename(brain_path(root, source)).get_fdata(dtype=np.float32)
     spacing = float(image.header.get_zooms()[0])
     expected = template_brain(template, grid(template, spacing))
-    figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="black")
-    top = float(np.percentile(data[brain > 0], 99.5))
-    for axes, axis in zip(figure.subplots(1, 3), (2, 1, 0), strict=True):
-        shown, own, mean = (
-            np.take(one, one.shape[axis] // 2, axis).T for one in (data, brain, expected)
-        )
-        axes.imshow(shown, "gray", origin="lower", vmin=0, vmax=top)
-        axes.contour(own, [0.5], colors="red", linewidths=0.8)
-        axes.contour(mean, [0.5], colors="cyan", linewidths=0.8)
-        axes.set_axis_off()
-    return figure
+    shown, own, mean = (
+        [np.take(one, one.shape[axis] // 2, axis).T for axis in (2, 1, 0)]
+        for one in (data, brain, expected)
+    )
+    outlines = [{"red": one, "cyan": other} for one, other in zip(own, mean, strict=True)]
+    return planes(shown, outlines, (1, 1, 1))

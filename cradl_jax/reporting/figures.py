@@ -353,3 +353,29 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def planes(
+    shown: Sequence[np.ndarray],
+    outlines: Sequence[Mapping[str, np.ndarray]],
+    aspects: Sequence[float],
+) -> Figure:
+    """Draw three planes of a scan, [rows, columns] each, bottom up, with outlines over each.
+
+    Args:
+        shown: intensities, 0 outside the brain.
+        outlines: by color, masks of the planes' shapes.
+        aspects: height over width of a pixel.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="black")
+    brain = np.concatenate([plane[plane != 0] for plane in shown])
+    low, high = np.percentile(brain, (0.5, 99.5)) if brain.size else (0, 1)
+    for axes, plane, marks, aspect in zip(
+        figure.subplots(1, 3), shown, outlines, aspects, strict=True
+    ):
+        axes.imshow(plane, "gray", origin="lower", vmin=min(low, 0), vmax=high, aspect=aspect)
+        for color, mask in marks.items():
+            if mask.any():
+                axes.contour(mask, [0.5], colors=color, linewidths=0.8)
+        axes.set_axis_off()
+    return figure

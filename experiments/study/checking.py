@@ -1,6 +1,6 @@
 """Say what is in a study's data sets, what is wrong with them, and what the study will take.
 
-Lists, headers and masks are read, the voxels of scans are not. Nothing is sliced or written.
+Lists, headers and masks are read, the voxels of scans only for a page. Nothing is sliced.
 """
 
 import os
@@ -35,7 +35,7 @@ from cradl_jax.storage.integrity import is_complete
 from cradl_jax.training.feeds import resident
 from cradl_jax.training.loop import steps_per_epoch
 from cradl_jax.training.steps import train_chunk
-from experiments.study import settings, training
+from experiments.study import data_page, settings, training
 from experiments.study.data_sets import (
     HEALTHY,
     data_set_path,
@@ -87,8 +87,8 @@ class DataSet(NamedTuple):
     sites: Counter[str]
 
 
-def check(config: ConfigDict, workdir: Path) -> None:
-    """Print what the data sets hold and what the study will take.
+def check(config: ConfigDict, workdir: Path, page: Path | None = None) -> None:
+    """Print what the data sets hold and what the study will take; show all scans on a `page`.
 
     Raises:
         InputError: If lists, headers, masks or the disk are at fault, or else a batch size. All
@@ -102,6 +102,9 @@ def check(config: ConfigDict, workdir: Path) -> None:
             rows[name, header.scan.split] += header.rows
         place = f"layout {config.data.sets[name].layout}, {data_set_path(config, workdir, name)}"
         print("\n".join([f"{name}: {place}", *describe(name, data_set)]), flush=True)
+    if page is not None:
+        data_page.write(config, found, page, faults)
+        print(f"page: {page.absolute().as_uri()}", flush=True)
     print("\n".join(needs(config, workdir, rows)), flush=True)
     try:
         require_space(workdir, sum(bytes_needed(config, workdir, rows)), "slices and heatmaps")

@@ -228,3 +228,30 @@ def test_the_command_ends_in_status_zero_or_two_and_writes_nothing(root, tmp_pat
     assert re.search(r"^error: .*healthy\.csv, line 2: expected the image", failed.stderr, re.M)
     assert "healthy: layout csv" in failed.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_a_page_shows_every_scan_those_that_are_unlike_the_others_first(
+    config, root, tmp_path, half_a_second, capsys
+):
+    rows = (root / "healthy.csv").read_text().splitlines()
+    for number in range(8):
+        write(root / f"more{number}.nii.gz", brain(seed=20 + number))
+        rows.append(f"more{number},train,more{number}.nii.gz,")
+    (root / "healthy.csv").write_text("\n".join(rows))
+    write(root / "more5.nii.gz", np.ascontiguousarray(brain(seed=25).transpose(2, 1, 0)))
+    lost = image_of(root, "02")
+    write(lost, np.full((20, 24, 16), np.nan, np.float32))
+    place = tmp_path / "pages" / "check.html"
+    with pytest.raises(InputError) as caught:
+        checking.check(config, tmp_path / "run", place)
+    assert [fault for fault in caught.value.args if fault.startswith(f"{lost}: ")]
+    assert f"page: {place.as_uri()}" in capsys.readouterr().out
+    page = place.read_text()
+    assert page.count("<img ") == 11 + 2
+    healthy, lesion = page.index(">healthy</h2>"), page.index(">lesion</h2>")
+    text = page[healthy:lesion]
+    assert "11 scans, " in text and f"{lost}: " in page[lesion:]
+    order = [text.index(f"<td>{root}/{name}.nii.gz</td>") for name in ("more5", "more2")]
+    assert order == sorted(order), "the scan that lies on its side is first"
+    first = text[order[0] : text.index("</tr>", order[0])]
+    assert "nothing unusual" not in first and not (tmp_path / "run").exists()

@@ -88,7 +88,12 @@ def test_maps_of_a_few_lines_of_numpy_give_the_figures_of_the_baseline_inside(st
     for key, value in found.items():
         assert value == pytest.approx(inside[key], abs=1e-6), key
     mine, theirs = (thresholds_of(study, method)["heatmaps"] for method in ("numpy", "baseline"))
-    assert mine["map"] == pytest.approx(theirs["intensity"], rel=1e-6)
+    found, expected = mine["map"], theirs["intensity"]
+    assert found["pixels"] == pytest.approx(expected["pixels"], rel=1e-6)
+    for name, mask in expected["masks"].items():
+        assert found["masks"][name]["threshold"] == pytest.approx(mask["threshold"], rel=1e-6)
+        masses = pytest.approx(mask["masses"], rel=1e-3, abs=1e-5)
+        assert found["masks"][name]["masses"] == masses
     draws = [
         np.load(study / "seed0" / method / "evaluation" / "lesion_test_draws.npz")[f"voxel-{name}"]
         for method, name in (("numpy", "map-auprc"), ("baseline", "intensity-auprc"))

@@ -266,7 +266,10 @@ VOLUMES: dict[str, tuple[Maker, str]] = {
     "half a header": (file("scan.nii", lambda: nifti()[:200]), "cannot be read"),
     "text": (file("scan.nii", b"subject,split,image,mask\n" * 40), "cannot be read"),
     "a web page": (file("scan.nii.gz", b"<html>404 not found</html>"), "cannot be read"),
-    "DICOM": (file("scan.dcm", bytes(128) + b"DICM" + bytes(400)), "the ending '.dcm'"),
+    "DICOM": (
+        file("scan.dcm", bytes(128) + b"DICM" + bytes(400)),
+        "found DICOM files; convert them, e.g. with dcm2niix",
+    ),
     "zip": (file("scan.nii.zip", b"PK\5\6" + bytes(18)), "the ending '.zip'"),
     "no ending": (file("scan", nifti), "the ending ''"),
     "missing": (lambda folder: folder / "scan.nii", "found no such"),

@@ -47,9 +47,21 @@ def in_batches(
         own = split_batch(np.resize(rows, (1, size)), devices)[:, 0]
         return jax.tree.map(lambda array: shard(array[own], devices), arrays)
 
-    for part, ready in zip(chosen, one_ahead(map(batch, chosen)), strict=True):
-        result = jax.device_get(run(params, ready))
-        yield jax.tree.map(itemgetter(slice(len(part))), result)
+    results = on_their_way(run(params, ready) for ready in one_ahead(map(batch, chosen)))
+    for part, result in zip(chosen, results, strict=True):
+        yield jax.tree.map(itemgetter(slice(len(part))), jax.device_get(result))
+
+
+def on_their_way(results: Iterable[Any]) -> Iterator[Any]:
+    """Yield trees of arrays, each when the next one is begun: it comes to the host meanwhile."""
+    before = None
+    for result in results:
+        jax.tree.map(lambda array: array.copy_to_host_async(), result)
+        if before is not None:
+            yield before
+        before = result
+    if before is not None:
+        yield before
 
 
 def one_ahead(items: Iterable[Any]) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from cradl_jax.training.loop import steps_per_epoch
 from cradl_jax.training.steps import adam
 from experiments.benchmarks import flops
 from experiments.benchmarks.densities import clustered
-from experiments.benchmarks.localization import brain_like, nll_scoring
+from experiments.benchmarks.localization import brain_like, exhaust, nll_scoring
 from experiments.benchmarks.rows import Limit, Row, compare, limit_fields
 from experiments.benchmarks.timing import REPETITIONS, Times, in_turn, matrix_products
 from experiments.benchmarks.training import (
@@ -94,10 +94,6 @@ def scoring(
     images = repeated(slices, network.size)
     _, _, score = nll_scoring(network, images, brain_like(images), batch, components)
 
-    def score_all() -> None:
-        for _ in score():
-            pass
-
     layers = flops.encoder(network.size, network.features, network.latent)
     layers.append(components * network.latent**2)
     dtype = settings.network(config_of(network), "cradl").encoder.dtype
@@ -106,7 +102,7 @@ def scoring(
         f"a slice of {slices:,} of {network.size}x{network.size}, nf {network.features}, "
         f"batch {batch}, GMM {components}, {jnp.dtype(dtype).name}",
         "scoring.nll, post_processed, in_batches",
-        score_all,
+        lambda: exhaust(score()),
         {},
         work="Scores and heatmaps, both copied to the host and dropped there.",
         units=slices,

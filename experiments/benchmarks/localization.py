@@ -8,8 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from cradl_jax import densities, scoring
+from cradl_jax.densities import dense
 from cradl_jax.devices.batches import in_batches
-from cradl_jax.methods import encoder_of, initial_variables
+from cradl_jax.methods import encoder_of, features_of, initial_variables
 from cradl_jax.objectives import Variables
 from cradl_jax.ops.filters import median5x5
 from cradl_jax.scoring import Scored
@@ -79,6 +80,57 @@ def nll_scoring(
         return in_batches(scorer, params, arrays, rows, batch, devices)
 
     return variables, density, score
+
+
+def dense_maps(
+    network: Network = PAPER,
+    slices: int = 155,
+    batch: int = 155,
+    components: int = 8,
+    repetitions: int = REPETITIONS,
+) -> Row:
+    """Time post-processed maps of dense densities beside NLL-gradient heatmaps."""
+    images = random_slices(slices, network.size)
+    brains = brain_like(images)
+    variables, _, gradients = nll_scoring(network, images, brains, batch, components)
+    features = features_of(settings.network(config_of(network), "cradl"))
+    positions = np.linspace(0, 1, slices, dtype=np.float32)
+    joint = gaussians(jax.jit(features)(variables, images[:batch]), images[:batch])
+    scorer = scoring.post_processed(scoring.local(features))
+    arrays: Any = scoring.Batch._make((images, brains, positions))
+
+    def maps() -> Iterator[Scored]:
+        rows, devices = np.arange(slices), jax.local_devices()[:1]
+        return in_batches(scorer, (variables, joint), arrays, rows, batch, devices)
+
+    return compare(
+        "dense",
+        f"{slices:,} slices of {network.size}x{network.size}, nf {network.features}, batch {batch}",
+        "scoring.local, post_processed, in_batches",
+        lambda: exhaust(maps()),
+        {f"scoring.nll under a GMM {components}, the same way": lambda: exhaust(gradients())},
+        work="Two kinds of our maps, both copied to the host and dropped there.",
+        units=slices,
+        repetitions=repetitions,
+    )
+
+
+def gaussians(features: jax.Array, images: np.ndarray) -> dense.Joint:
+    """Fit Gaussians at every height to features [N, G, G, F] and pixels of slices [N, H, W]."""
+    counts = min(dense.HEIGHTS, len(images)), len(images)
+    heights, positions = (np.linspace(0, 1, n, dtype=np.float32) for n in counts)
+    projection = dense.principal([features])
+    return dense.Joint(
+        projection,
+        dense.fit(heights, [(features @ projection, positions)]),
+        dense.fit(heights, [(images[..., None], positions)]),
+    )
+
+
+def exhaust(batches: Iterator[Scored]) -> None:
+    """Compute all batches, and keep none."""
+    for _ in batches:
+        pass
 
 
 def brain_like(images: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ ON_CPU: Parts = {
     "em": (densities.em_iteration,),
     "flow": (densities.flow,),
     "heatmaps": (localization.heatmaps,),
+    "dense": (localization.dense_maps,),
     "median": (localization.median,),
     "metrics": (voxels.metric_values,),
     "memory": (voxels.memory_above_stream,),
@@ -40,6 +41,7 @@ ON_ACCELERATOR: Parts = {
     "vae": (partial(accelerator.pretext, "vae"),),
     "cevae": (partial(accelerator.pretext, "cevae"),),
     "scoring": (accelerator.scoring,),
+    "dense": (partial(localization.dense_maps, slices=8192, batch=256),),
     "em": (accelerator.em,),
     "phantom": (partial(volumes.phantom_volume, 2.0), partial(volumes.phantom_volume, 1.0)),
 }

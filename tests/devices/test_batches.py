@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cradl_jax.devices.batches import in_batches, one_ahead
+from cradl_jax.devices.batches import in_batches, on_their_way, one_ahead
 from cradl_jax.models.encoder import Encoder
 
 
@@ -41,3 +41,18 @@ def test_one_item_is_made_ahead_and_a_fault_comes_in_its_place():
             found.append(number)
             assert max(made) <= number + 1
     assert found == made == [0, 1, 2]
+
+
+def test_a_result_comes_when_the_next_one_is_begun():
+    begun = []
+
+    def results():
+        for number in range(3):
+            begun.append(number)
+            yield {"double": jnp.full(2, 2 * number)}
+
+    found = []
+    for result in on_their_way(results()):
+        found.append(float(result["double"][0]))
+        assert len(begun) == min(len(found) + 1, 3)
+    assert found == [0, 2, 4] and list(on_their_way([])) == []

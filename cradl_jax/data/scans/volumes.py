@@ -32,8 +32,8 @@ LEAST_BACKGROUND = 0.2
 """A smaller share of zero voxels is no brain-extracted scan: a ball leaves 0.48 of its box."""
 LEAST_BRAIN = 1e-3
 """A smaller share of voxels other than zero is no brain: a slab of one in half a meter has more."""
-LARGEST_BRAIN_LITERS = 2.5
-"""More is a whole head: a brain with its fluid has up to about 2 liters."""
+LARGEST_BRAIN_LITERS = 2.8
+"""More is a whole head: a brain with its fluid has about 2 liters, a phantom's up to 2.6."""
 RESIDUE = 1e-3
 """Of a bright voxel's distance from the background: what lies nearer to it belongs to it."""
 RINGING = 0.01

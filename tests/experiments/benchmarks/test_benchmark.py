@@ -241,6 +241,11 @@ def test_pretext_training_is_extrapolated():
     assert row.part == "vae" and row.share_of_limit > 0
 
 
+def test_dense_maps_are_timed_beside_heatmaps():
+    row = localization.dense_maps(TINY, slices=10, batch=4, components=2, repetitions=1)
+    assert row.part == "dense" and row.ratio > 0
+
+
 def test_scoring_and_em_of_the_study():
     row = accelerator.scoring(TINY, slices=10, batch=4, components=2, repetitions=1)
     assert row.our_seconds > 0 and row.share_of_limit > 0

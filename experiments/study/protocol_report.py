@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from cradl_jax.data.scans.layouts import read_table
+from cradl_jax.data.scans import people
 from cradl_jax.data.scans.splits import bare
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.errors import InputError
@@ -21,9 +21,7 @@ from experiments.study.data_sets import HEALTHY
 from experiments.study.evaluation import EVALUATED, HEALTHY_TEST
 
 ATTRIBUTES = ("site", "scanner", "age", "sex")
-"""Columns of a table of participants, in any spelling of their case."""
 AGE_BAND = 20  # years
-UNSTATED = ("", "n/a", "nan", "none")
 
 
 def tables(
@@ -115,7 +113,7 @@ def groups(
         The index of each group's scans by its name, that of all first, and what is left out, why.
     """
     scans = np.unique(healthy.scans[healthy.rows("test")])
-    people = [bare(healthy.records[scan]["subject"]) for scan in scans]
+    subjects = [bare(healthy.records[scan]["subject"]) for scan in scans]
     found, notes = {"all": np.arange(len(scans))}, []
     try:
         table = participants(config, workdir)
@@ -123,8 +121,8 @@ def groups(
         return found, [f"Sites, scanners, ages and sexes are left out: {fault}"]
     missing = []
     for attribute in ATTRIBUTES:
-        values = [table.get(person, {}).get(attribute, "") for person in people]
-        if all(value.lower() in UNSTATED for value in values):
+        values = [table.get(subject, {}).get(attribute) for subject in subjects]
+        if not any(values):
             missing.append(attribute)
             continue
         labels = np.array([label(attribute, value) for value in values])
@@ -138,9 +136,9 @@ def groups(
     return found, notes
 
 
-def label(attribute: str, value: str) -> str:
+def label(attribute: str, value: str | None) -> str:
     """Return the name of the group that a value belongs to: ages in bands, others as they are."""
-    if value.lower() in UNSTATED:
+    if value is None:
         return f"{attribute} not stated"
     if attribute == "age":
         try:
@@ -152,7 +150,7 @@ def label(attribute: str, value: str) -> str:
 
 
 def participants(config: ConfigDict, workdir: Path) -> dict[str, dict[str, str]]:
-    """Read what the healthy data set's table says of each person: lower-case columns.
+    """Read what the healthy data set's table says of each person, see `people.by_person`.
 
     It is participants.tsv of a BIDS folder, or the list of scans; other layouts have none.
 
@@ -161,9 +159,13 @@ def participants(config: ConfigDict, workdir: Path) -> dict[str, dict[str, str]]
     """
     path = data_sets.data_set_path(config, workdir, HEALTHY)
     layout = config.data.sets[HEALTHY].layout
-    if layout not in ("bids", "csv"):
-        raise InputError(f"{path}: layout {layout} has no table of participants")
-    name, delimiter = ("participant_id", "\t") if layout == "bids" else ("subject", ",")
-    table = path / "participants.tsv" if layout == "bids" else path
-    lines = read_table(table, delimiter=delimiter, columns=(name,))
-    return {bare(row[name]): {key.lower(): row[key] for key in row} for _, row in lines}
+    if layout == "csv":
+        listed = people.by_person(path, ",", "subject")
+    else:
+        listed = people.participants(path) if layout == "bids" else {}
+    if not listed:
+        raise InputError(
+            f"{path}: expected {people.PARTICIPANTS} of layout bids, or the list of layout csv, "
+            f"found none in layout {layout}"
+        )
+    return {bare(name): row for name, row in listed.items()}

@@ -14,7 +14,8 @@ from cradl_jax.storage.reading import read_json
 DESCRIPTION, PARTICIPANTS = "dataset_description.json", "participants.tsv"
 DEEPEST = 4  # folders between a data set and its scans: sub-1/ses-1/anat, and one to spare
 STATED = ("Name", "License", "DatasetDOI")
-UNKNOWN = ("", "n/a")
+UNKNOWN = ("", "n/a", "nan", "none")
+"""Cells that say nothing, in any spelling of their case."""
 IXI = re.compile(r"IXI\d+-([A-Za-z]+)-\d+")  # IXI002-Guys-0828-T2
 
 
@@ -40,20 +41,24 @@ def description(root: Path) -> dict[str, str]:
 
 
 def participants(root: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of the table of participants by participant_id, {} if there is none.
+    """Return the rows of a BIDS folder's table of participants, see `by_person`; {} without one."""
+    path = root / PARTICIPANTS
+    return by_person(path, "\t", "participant_id") if path.is_file() else {}
 
-    Cells that say nothing are left out.
+
+def by_person(table: Path, delimiter: str, column: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a table by the names in `column`, without the cells that say nothing.
+
+    Other columns are named in lower case.
 
     Raises:
         InputError: the table cannot be read.
     """
-    path = root / PARTICIPANTS
-    if not path.is_file():
-        return {}
-    rows = read_table(path, delimiter="\t", columns=("participant_id",))
     return {
-        row["participant_id"]: {name: cell for name, cell in row.items() if cell not in UNKNOWN}
-        for _, row in rows
+        row[column]: {
+            name.lower(): cell for name, cell in row.items() if cell.lower() not in UNKNOWN
+        }
+        for _, row in read_table(table, delimiter, (column,))
     }
 
 

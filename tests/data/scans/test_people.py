@@ -42,10 +42,11 @@ def test_a_description_says_name_licence_and_doi_and_no_folder(tmp_path, content
 def test_participants_without_the_cells_that_say_nothing(tmp_path):
     assert people.participants(tmp_path) == {}
     table = tmp_path / people.PARTICIPANTS
-    table.write_text("participant_id\tage\tsite\nsub-1\t31\tn/a\nsub-2\t\tUlm\n")
+    table.write_text("participant_id\tAge\tsite\nsub-1\t31\tN/A\nsub-2\t\tUlm\nsub-3\tNaN\tnone\n")
     assert people.participants(tmp_path) == {
         "sub-1": {"participant_id": "sub-1", "age": "31"},
         "sub-2": {"participant_id": "sub-2", "site": "Ulm"},
+        "sub-3": {"participant_id": "sub-3"},
     }
     table.write_text("subject\tage\nsub-1\t31\n")
     with pytest.raises(InputError, match=r"participants\.tsv, line 1: expected the columns"):

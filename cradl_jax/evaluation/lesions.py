@@ -20,8 +20,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from cradl_jax.errors import InputError
 from cradl_jax.evaluation.components import CONNECTED
+from cradl_jax.evaluation.extremes import highest
 from cradl_jax.evaluation.scan_level import Measures
 
 RATES = (0.5, 1, 2, 4)
@@ -91,19 +91,8 @@ def sweep(scans: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], n_voxels
     Raises:
         InputError: a value is not finite.
     """
-    kept, most = np.empty(0, np.float32), int(LARGEST_SHARE * n_voxels) + 1
-    for heatmap, brain in scans():
-        values = heatmap[brain]
-        if not np.isfinite(values).all():
-            raise InputError(
-                f"healthy test scans: expected finite heatmaps, found "
-                f"{np.count_nonzero(~np.isfinite(values))} of {values.size} values that are not; "
-                "a diverged training or an overflow in the density gives such values"
-            )
-        kept = np.concatenate([kept, values])
-        if kept.size > most:
-            kept = np.partition(kept, kept.size - most)[kept.size - most :]
-    descending = np.sort(kept)[::-1]
+    in_brains = (heatmap[brain] for heatmap, brain in scans())
+    descending, _ = highest(in_brains, int(LARGEST_SHARE * n_voxels) + 1)
     ranks = np.geomspace(1, len(descending), THRESHOLDS).astype(int) - 1
     thresholds = np.unique(descending[ranks])[::-1]
     rows = [count_findings(heatmap, brain, thresholds) for heatmap, brain in scans()]

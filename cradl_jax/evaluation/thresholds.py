@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import FailFast, Field
 
 from cradl_jax.errors import InputError
+from cradl_jax.evaluation.extremes import highest
 from cradl_jax.storage.schema import Count, Finite, Numbers, Record, with_names
 
 RATES = ("0.01", "0.05", "0.1")
@@ -57,28 +58,13 @@ def at_rates(
         InputError: a value is not finite, or there are others than `n`.
     """
     ranks = {rate: int(float(rate) * n + 1e-9) for rate in rates}  # values that may lie above
-    wanted = max(ranks.values()) + 1
-    kept, lowest, seen = np.empty(0, np.float32), -np.inf, 0
-    for chunk in chunks:
-        values = np.ravel(chunk)
-        if not np.isfinite(values).all():
-            raise InputError(
-                f"healthy validation scans: expected finite scores, found "
-                f"{np.count_nonzero(~np.isfinite(values))} of {values.size} that are not; a "
-                "diverged training or an overflow in the density gives such scores"
-            )
-        seen += values.size
-        kept = np.concatenate([kept, values[values > lowest]])
-        if kept.size >= wanted:
-            kept = np.partition(kept, kept.size - wanted)[kept.size - wanted :]
-            lowest = kept[0]
+    descending, seen = highest(chunks, max(ranks.values()) + 1)
     if seen != n or not n:
         raise InputError(
             f"healthy validation scans: expected {n or 'one or more'} scores, found {seen}; "
             "preprocess and score them again"
         )
-    kept = np.sort(kept)[::-1]
-    return {rate: float(kept[rank]) for rate, rank in ranks.items()}
+    return {rate: float(descending[rank]) for rate, rank in ranks.items()}
 
 
 def summarize(scores: np.ndarray, position: np.ndarray, scans: np.ndarray) -> HealthyScores:

@@ -60,7 +60,7 @@ def test_the_sweep_spans_the_highest_tenth_of_the_healthy_brains():
     assert (np.diff(found.thresholds) < 0).all() and found.counts.shape == found.marked.shape
     assert not found.counts[:, 0].any()
     assert found.marked[:, -1].sum() == (values > found.thresholds[-1]).sum()
-    with pytest.raises(InputError, match="expected finite heatmaps, found 1568 of 1568"):
+    with pytest.raises(InputError, match="expected finite scores and heatmaps, found 1568 of 1568"):
         lesions.sweep(lambda: iter([(np.full(brain.shape, np.nan), brain)]), brain.sum())
 
 

@@ -76,7 +76,7 @@ def test_a_brain_smaller_than_a_milliliter_has_no_component_of_one():
 
 def test_values_that_are_not_finite_and_no_scans_are_refused():
     heat = np.full((2, 3, 3), np.nan, np.float32)
-    with pytest.raises(InputError, match="expected finite scores"):
+    with pytest.raises(InputError, match="expected finite scores and heatmaps"):
         masks.find(lambda: iter([BrainMap(heat, np.ones(heat.shape, bool), ML)]))
     with pytest.raises(InputError, match="one or more"):
         masks.find(lambda: iter([]))

@@ -6,7 +6,7 @@ that lies above, by volume, or by component.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop
 from math import ceil
 from typing import Annotated, NamedTuple
@@ -83,19 +83,31 @@ class BrainMap(NamedTuple):
 
 
 Scans = Callable[[], Iterable[BrainMap]]
-"""Called several times; yields the same scans each time."""
+"""Called twice; yields the same scans each time."""
 
 
-def find(scans: Scans) -> dict[str, Mask]:
+def find(scans: Scans, sizes: Sequence[int]) -> dict[str, Mask]:
     """Find the thresholds of masks on healthy scans, with memory for one scan at a time.
+
+    Args:
+        scans: as `Scans`.
+        sizes: voxels of each scan's brain.
 
     Raises:
         InputError: a value is not finite, or there is no brain.
     """
-    sizes = [int(np.count_nonzero(scan.brain)) for scan in scans()]
-    at = at_rates((scan.heat[scan.brain] for scan in scans()), sum(sizes), BRAIN_RATES)
-    at[VOLUME] = volume_threshold(scans())
-    at[COMPONENT] = component_threshold(scans(), int(RARE * len(sizes)))
+    notable: list[float] = []
+    appearances: list[float] = []
+
+    def in_brains() -> Iterator[np.ndarray]:
+        for scan in scans():
+            yield scan.heat[scan.brain]  # `at_rates` refuses values that are not finite
+            notable.append(_notable(scan))
+            _keep_highest(appearances, scan, int(RARE * len(sizes)))
+
+    at = at_rates(in_brains(), sum(sizes), BRAIN_RATES)
+    at[VOLUME] = float(np.sort(notable)[(len(notable) - 1) // 2])
+    at[COMPONENT] = appearances[0]
     heaviest: dict[str, np.ndarray] = {name: np.empty(0) for name in at}
     for scan in scans():
         for name, threshold in at.items():
@@ -105,25 +117,22 @@ def find(scans: Scans) -> dict[str, Mask]:
     return {name: Mask(threshold=at[name], masses=kept[name].tolist()) for name in at}
 
 
-def volume_threshold(scans: Iterable[BrainMap]) -> float:
-    """Return the lowest value above which at least half of the scans have `NOTABLE_ML` or less."""
-    lowest = []
-    for scan in scans:
-        more = int(NOTABLE_ML / scan.voxel_ml + 1e-9)
-        values = scan.heat[scan.brain]
-        lowest.append(np.partition(values, -more - 1)[-more - 1] if more < values.size else 0.0)
-    return float(np.sort(lowest)[(len(lowest) - 1) // 2])
+def _notable(scan: BrainMap) -> float:
+    """Return the lowest value above which the brain of a scan has `NOTABLE_ML` or less."""
+    more = int(NOTABLE_ML / scan.voxel_ml + 1e-9)
+    values = scan.heat[scan.brain]
+    return np.partition(values, -more - 1)[-more - 1] if more < values.size else 0.0
 
 
-def component_threshold(scans: Iterable[BrainMap], rare: int) -> float:
-    """Return the lowest value above which at most `rare` scans have a component of `NOTABLE_ML`."""
-    highest: list[float] = []  # of where the scans' last such component appears, `rare` + 1 of them
-    for scan in scans:
-        if len(highest) <= rare:
-            heappush(highest, _appearance(scan, 0.0))
-        else:
-            heappushpop(highest, _appearance(scan, highest[0]))
-    return highest[0]
+def _keep_highest(appearances: list[float], scan: BrainMap, rare: int) -> None:
+    """Add a scan's `_appearance` to a heap of the `rare` + 1 highest ones.
+
+    Above the lowest of these, at most `rare` scans have a component of `NOTABLE_ML`.
+    """
+    if len(appearances) <= rare:
+        heappush(appearances, _appearance(scan, 0.0))
+    else:
+        heappushpop(appearances, _appearance(scan, appearances[0]))
 
 
 def _appearance(scan: BrainMap, bound: float) -> float:

@@ -145,6 +145,11 @@ def stacked(slices: np.ndarray, z: np.ndarray) -> np.ndarray:
     return stack
 
 
+def brain_voxels(store: SliceStore, rows: np.ndarray) -> list[int]:
+    """Count the voxels of the brain of each scan of the rows."""
+    return [int(np.count_nonzero(brain)) for _, brain, _ in scans(store, rows)]
+
+
 def voxel_ml(store: SliceStore, rows: np.ndarray) -> np.ndarray:
     """Return the volume of a pixel of a slice in each scan of the rows, [S], in ml."""
     records = [store.records[scan] for scan in np.unique(store.scans[rows])]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from cradl_jax.data.slices.scan_statistics import read_descriptions
@@ -19,7 +18,7 @@ from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import write_manifest
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, screening
-from experiments.study.scores import HeatmapFiles, brain_maps, score, voxels
+from experiments.study.scores import HeatmapFiles, brain_maps, brain_voxels, score, voxels
 
 
 @exclusive_stage("thresholds of {}, seed {seed}")
@@ -82,13 +81,13 @@ def measure(
         name: thresholds.summarize(values, healthy.position[rows], healthy.scans[rows])
         for name, values in scores.items()
     }
-    n_pixels, n_scans = len(rows) * healthy.images[0].size, len(np.unique(healthy.scans[rows]))
+    n_pixels, sizes = len(rows) * healthy.images[0].size, brain_voxels(healthy, rows)
     heatmaps = {}
     for name, file in files.named.items():
         pixels = (values for values, _ in voxels(file, healthy, rows)())
         heatmaps[name] = HealthyMap(
             pixels=thresholds.at_rates(pixels, n_pixels),
-            masks=masks.find(brain_maps(file, healthy, rows)),
-            n_scans=n_scans,
+            masks=masks.find(brain_maps(file, healthy, rows), sizes),
+            n_scans=len(sizes),
         )
     return slices, heatmaps

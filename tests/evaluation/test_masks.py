@@ -27,6 +27,10 @@ def healthy(n, seed=0, ties=False):
     return scans
 
 
+def brain_voxels(scans):
+    return [np.count_nonzero(scan.brain) for scan in scans]
+
+
 def largest_ml(scan, threshold):
     labels, n = ndimage.label(scan.heat > threshold, np.ones((3, 3, 3)))
     return ML * max((np.count_nonzero(labels == k) for k in range(1, n + 1)), default=0)
@@ -35,7 +39,7 @@ def largest_ml(scan, threshold):
 @pytest.mark.parametrize(("n", "ties"), [(1, False), (7, True), (20, False), (43, True)])
 def test_each_threshold_is_the_lowest_that_keeps_its_word(n, ties):
     scans = healthy(n, n, ties)
-    found = masks.find(lambda: iter(scans))
+    found = masks.find(lambda: iter(scans), brain_voxels(scans))
     assert found.keys() == set(masks.MASKS)
     values = np.unique(np.concatenate([scan.heat[scan.brain] for scan in scans]))
 
@@ -57,7 +61,7 @@ def test_each_threshold_is_the_lowest_that_keeps_its_word(n, ties):
 
 def test_masses_are_those_of_all_components_the_heaviest_first():
     scans = healthy(4, 9)
-    for mask in masks.find(lambda: iter(scans)).values():
+    for mask in masks.find(lambda: iter(scans), brain_voxels(scans)).values():
         every = []
         for scan in scans:
             labels, n = ndimage.label(scan.heat > mask.threshold, np.ones((3, 3, 3)))
@@ -70,22 +74,24 @@ def test_masses_are_those_of_all_components_the_heaviest_first():
 def test_a_brain_smaller_than_a_milliliter_has_no_component_of_one():
     heat = np.array([[[3.0, 2.0, 1.0]]], np.float32)
     scan = BrainMap(heat, heat > 0, ML)
-    found = masks.find(lambda: iter([scan]))
+    found = masks.find(lambda: iter([scan]), [3])
     assert found[masks.COMPONENT].threshold == found[masks.VOLUME].threshold == 0
 
 
 def test_values_that_are_not_finite_and_no_scans_are_refused():
     heat = np.full((2, 3, 3), np.nan, np.float32)
     with pytest.raises(InputError, match="expected finite scores and heatmaps"):
-        masks.find(lambda: iter([BrainMap(heat, np.ones(heat.shape, bool), ML)]))
+        masks.find(lambda: iter([BrainMap(heat, np.ones(heat.shape, bool), ML)]), [18])
     with pytest.raises(InputError, match="one or more"):
-        masks.find(lambda: iter([]))
+        masks.find(lambda: iter([]), [])
 
 
 def test_they_are_plain_values():
     scans = healthy(2)
     kept = masks.HealthyMap(
-        pixels={"0.01": 3.0, "0.05": 2.0, "0.1": 1.0}, masks=masks.find(lambda: scans), n_scans=2
+        pixels={"0.01": 3.0, "0.05": 2.0, "0.1": 1.0},
+        masks=masks.find(lambda: scans, brain_voxels(scans)),
+        n_scans=2,
     )
     again = masks.HealthyMap.model_validate(json.loads(json.dumps(kept.model_dump())))
     assert again == kept

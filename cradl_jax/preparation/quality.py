@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from cradl_jax.preparation.files import Source, brain_path, image_path
 from cradl_jax.preparation.scan import template_brain
 from cradl_jax.preparation.template import Template, grid
-from cradl_jax.reporting.figures import planes
+from cradl_jax.reporting.figures import cut, planes
 from cradl_jax.reporting.page import Picture, Section, Table, html_page
 from cradl_jax.storage.files import write_text
 
@@ -117,9 +117,7 @@ def _planes(root: Path, source: Source, template: Template) -> Figure:
     brain = nib.Nifti1Image.from_filename(brain_path(root, source)).get_fdata(dtype=np.float32)
     spacing = float(image.header.get_zooms()[0])
     expected = template_brain(template, grid(template, spacing))
-    shown, own, mean = (
-        [np.take(one, one.shape[axis] // 2, axis).T for axis in (2, 1, 0)]
-        for one in (data, brain, expected)
-    )
+    middle = [length // 2 for length in data.shape]
+    shown, own, mean = (cut(one, middle) for one in (data, brain, expected))
     outlines = [{"red": one, "cyan": other} for one, other in zip(own, mean, strict=True)]
     return planes(shown, outlines, (1, 1, 1))

@@ -355,15 +355,20 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_axisbelow(True)
 
 
+def cut(volume: np.ndarray, at: Sequence[int]) -> list[np.ndarray]:
+    """Cut a volume [X, Y, Z] through a voxel: axial, coronal and sagittal, [rows, columns] each."""
+    return [np.take(volume, at[axis], axis).T for axis in (2, 1, 0)]
+
+
 def planes(
     shown: Sequence[np.ndarray],
     outlines: Sequence[Mapping[str, np.ndarray]],
     aspects: Sequence[float],
 ) -> Figure:
-    """Draw three planes of a scan, [rows, columns] each, bottom up, with outlines over each.
+    """Draw three planes of a scan, bottom up, with outlines over each.
 
     Args:
-        shown: intensities, 0 outside the brain.
+        shown: intensities, 0 outside the brain, see `cut`.
         outlines: by color, masks of the planes' shapes.
         aspects: height over width of a pixel.
     """

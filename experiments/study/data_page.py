@@ -14,7 +14,7 @@ from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.scan_statistics import Description, describe
 from cradl_jax.prediction import input_qc
-from cradl_jax.reporting.figures import planes
+from cradl_jax.reporting.figures import cut, planes
 from cradl_jax.reporting.page import Picture, Section, Table, html_page
 from cradl_jax.storage.files import write_text
 from experiments.study.data_sets import HEALTHY, used
@@ -77,9 +77,8 @@ def look(scan: Scan) -> Seen:
     volume = read_volume(scan.image)
     (box,) = ndimage.find_objects((volume.data != 0).view(np.uint8))
     middle = [(side.start + side.stop) // 2 for side in box]
-    shown = [np.take(volume.data, middle[axis], axis).T for axis in (2, 1, 0)]
     x, y, z = volume.spacing_mm
-    return Seen(scan, describe(volume), shown, (y / x, z / x, z / y))
+    return Seen(scan, describe(volume), cut(volume.data, middle), (y / x, z / x, z / y))
 
 
 def _sections(

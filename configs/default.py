@@ -79,6 +79,7 @@ def get_config() -> ConfigDict:
 
     config.score = ConfigDict()
     config.score.batch_size = 256  # slices scored at once, over all devices
+    config.score.neighbours = 0  # slices on either side that heatmaps are averaged over
     return config
 
 

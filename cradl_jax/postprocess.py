@@ -2,7 +2,7 @@
 
 The Gaussian comes last, as in the paper, so a map may end up slightly above zero just outside the
 brain. Maps of Gaussians at each position, which the paper does not have, are averaged over slices
-instead.
+instead; those of the paper may be averaged too.
 """
 
 import jax
@@ -13,7 +13,7 @@ from scipy.ndimage import correlate1d
 
 from cradl_jax.ops.filters import gaussian, median5x5
 
-NEIGHBOURS = np.array([1, 2, 3, 4, 3, 2, 1], np.float32)  # weights of a slice and those beside it
+NEIGHBOURS = 3  # slices on either side, for maps of Gaussians at each position
 
 
 @jax.jit
@@ -31,11 +31,14 @@ def median(heatmaps: Array, brains: Array) -> Array:
     return median5x5(jnp.where(brains, heatmaps, 0))
 
 
-def over_neighbours(heatmaps: np.ndarray) -> np.ndarray:
-    """Average heatmaps [N, H, W] of a scan's slices, in their order, over three on either side.
+def over_neighbours(heatmaps: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:
+    """Average heatmaps [N, H, W] of a scan's slices, in their order, with those on either side.
 
-    Beyond the first and the last slice there is nothing to count.
+    A slice `k` away counts `neighbours` + 1 - k times. Beyond the first and the last slice there is
+    nothing to count.
     """
-    weights = correlate1d(np.ones(len(heatmaps), np.float32), NEIGHBOURS, mode="constant")
-    total = correlate1d(heatmaps, NEIGHBOURS, axis=0, mode="constant")
+    away = np.abs(np.arange(-neighbours, neighbours + 1))
+    counted = (neighbours + 1 - away).astype(np.float32)
+    weights = correlate1d(np.ones(len(heatmaps), np.float32), counted, mode="constant")
+    total = correlate1d(heatmaps, counted, axis=0, mode="constant")
     return total / weights[:, None, None]

@@ -192,13 +192,18 @@ def post_processed(scorer: Scorer) -> Scorer:
     return processed
 
 
-def over_scan(scored: Scored[np.ndarray]) -> Scored[np.ndarray]:
-    """Finish the post-processed maps of `names.LOCAL` of all slices of a scan, in their order.
+def over_scan(scored: Scored[np.ndarray], neighbours: int = 0) -> Scored[np.ndarray]:
+    """Finish the post-processed maps of all slices of a scan, in their order.
 
-    Each is averaged with those of its neighbours; the slice's score is the highest value.
+    Those of `names.LOCAL` are averaged with those of their neighbours, and a slice's score is the
+    highest value. All others are averaged over as many `neighbours` on either side as are asked
+    for; the paper has none.
     """
-    averaged = {
+    local = {
         name: over_neighbours(heatmap) for name, heatmap in scored.heatmaps.items() if name in LOCAL
     }
-    highest = {name: heatmap.max((1, 2)) for name, heatmap in averaged.items()}
-    return Scored(scored.scores | highest, scored.heatmaps | averaged)
+    highest = {name: heatmap.max((1, 2)) for name, heatmap in local.items()}
+    others = {name: heatmap for name, heatmap in scored.heatmaps.items() if name not in LOCAL}
+    if neighbours:
+        others = {name: over_neighbours(heatmap, neighbours) for name, heatmap in others.items()}
+    return Scored(scored.scores | highest, scored.heatmaps | local | others)

@@ -1,7 +1,10 @@
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import convolve1d
 
-from cradl_jax.postprocess import postprocess
+from cradl_jax.postprocess import over_neighbours, postprocess
 from tests.helpers.filters import scipy_gaussian, scipy_median
 
 
@@ -29,3 +32,14 @@ def test_postprocess_of_a_slice_does_not_depend_on_its_batch():
     brains = np.ones(heatmaps.shape, bool)
     alone = jnp.concatenate([postprocess(heatmaps[i, None], brains[i, None]) for i in range(11)])
     np.testing.assert_allclose(postprocess(heatmaps, brains), alone, rtol=1e-6)
+
+
+@given(st.integers(1, 12), st.integers(1, 5))
+def test_neighbours_count_the_less_the_further_away_and_nothing_beyond_the_ends(slices, beside):
+    maps = np.random.default_rng(slices).gamma(1, 1, (slices, 3, 4)).astype(np.float32)
+    triangle = np.convolve(np.ones(beside + 1), np.ones(beside + 1))
+    padded = np.pad(maps, ((beside, beside), (0, 0), (0, 0)))
+    counted = np.pad(np.ones_like(maps), ((beside, beside), (0, 0), (0, 0)))
+    total, weight = (convolve1d(x, triangle, axis=0) for x in (padded, counted))
+    expected = (total / np.where(weight > 0, weight, 1))[beside : beside + slices]
+    np.testing.assert_allclose(over_neighbours(maps, beside), expected, rtol=1e-5)

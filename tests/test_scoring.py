@@ -110,6 +110,20 @@ def test_local_maps_of_a_scan_are_averaged_and_their_maximum_is_the_score(batch)
     np.testing.assert_array_equal(scored.scores["rec"], np.arange(7.0))
 
 
+def test_maps_of_the_paper_are_averaged_if_asked_for_and_local_ones_not_twice():
+    rng = np.random.default_rng(3)
+    maps = {name: rng.uniform(0, 1, (5, 8, 8)).astype(np.float32) for name in ("dense", "rec")}
+    scored = scoring.Scored({"rec": np.arange(5.0)}, maps)
+    plain, averaged = scoring.over_scan(scored), scoring.over_scan(scored, 1)
+    rec = maps["rec"]
+    np.testing.assert_allclose(averaged.heatmaps["rec"][0], (2 * rec[0] + rec[1]) / 3, rtol=1e-6)
+    expected = (rec[1] + 2 * rec[2] + rec[3]) / 4
+    np.testing.assert_allclose(averaged.heatmaps["rec"][2], expected, rtol=1e-6)
+    np.testing.assert_array_equal(averaged.heatmaps["dense"], plain.heatmaps["dense"])
+    for name, scores in plain.scores.items():
+        np.testing.assert_array_equal(averaged.scores[name], scores)
+
+
 def test_only_maps_of_the_paper_are_smoothed_within_the_slice(batch):
     maps = {"dense": jnp.abs(batch.images), "rec": jnp.abs(batch.images)}
     processed = scoring.post_processed(lambda params, batch: scoring.Scored({}, maps))

@@ -98,6 +98,7 @@ def slice_scorer(
     heatmap: str,
     batch_size: int,
     devices: Devices,
+    neighbours: int = 0,
 ) -> ScoreSlices:
     """Return what computes one score and one post-processed heatmap of the slices of a scan.
 
@@ -110,6 +111,7 @@ def slice_scorer(
         heatmap: name of a heatmap that one of them has.
         batch_size: slices scored at once, over all devices.
         devices: to run on.
+        neighbours: see `scoring.over_scan`.
     """
     functions, params = zip(*scorers, strict=True)
     wanted = {score, heatmap} if score in LOCAL else {heatmap}  # such a score is its map's maximum
@@ -127,7 +129,7 @@ def slice_scorer(
     def score_slices(batch: Batch[np.ndarray]) -> SliceScores:
         rows = np.arange(len(batch.images))
         parts = in_batches(only, params, batch, rows, batch_size, devices)
-        scored = over_scan(jax.tree.map(lambda *x: np.concatenate(x), *parts))
+        scored = over_scan(jax.tree.map(lambda *x: np.concatenate(x), *parts), neighbours)
         return SliceScores(scored.scores[score], scored.heatmaps[heatmap])
 
     return score_slices

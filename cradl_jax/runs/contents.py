@@ -23,6 +23,7 @@ from cradl_jax.storage.manifest import fingerprint
 from cradl_jax.storage.schema import (
     ImageSize,
     Latent,
+    Neighbours,
     NotNegative,
     Positive,
     Record,
@@ -80,6 +81,7 @@ class Thresholds(Record):
         heatmaps: each post-processed heatmap on healthy validation scans.
         training: what the training scans look like.
         preparation: how `experiments.prepare` made them; None if it did not, or not all alike.
+        neighbours: slices on either side that heatmaps are averaged over, see `scoring.over_scan`.
     """
 
     slicing: Slicing
@@ -87,6 +89,7 @@ class Thresholds(Record):
     heatmaps: Annotated[dict[str, HealthyMap], Field(min_length=1)]
     training: Reference
     preparation: Preparation | None
+    neighbours: Neighbours = 0
 
 
 class RunContents(NamedTuple):

@@ -110,13 +110,15 @@ class Run:
     ) -> SliceScores:
         """Score slices and find their heatmaps.
 
+        Where maps are averaged over neighbours, as those of densities at each position ("dense")
+        always are, the slices are taken as those of one scan from its lowest to its highest.
+
         Args:
             images: [N, size, size] or one [size, size], as `data.slices.preprocess` makes them:
                 z-scored over the brain, in [-1.5, 1.5], 0 outside of it.
             brains: bool, of the same shape; None: where `images` is not 0.
             positions: heights of the slices within the brain, 0 its lowest slice and 1 its highest,
-                [N]. Only densities at each position ("dense") take them, and take the slices as
-                those of one scan from its lowest to its highest, since neighbours are averaged.
+                [N]. Only densities at each position take them.
 
         Raises:
             InputError: another shape, values that are not finite or out of range, or no positions
@@ -222,7 +224,8 @@ class Run:
         run, devices = self.contents, jax.local_devices()
         settings = run.manifest["settings"]
         scorers = contents.scorers(settings, run.variables, run.densities, run.dense)
-        return slice_scorer(scorers, self.score_name, self.heatmap_name, SLICES_AT_ONCE, devices)
+        names, neighbours = (self.score_name, self.heatmap_name), run.thresholds.neighbours
+        return slice_scorer(scorers, *names, SLICES_AT_ONCE, devices, neighbours)
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
@@ -233,6 +236,7 @@ class Run:
             "seed": settings["seed"],
             "score": self.score_name,
             "heatmap": self.heatmap_name,
+            "neighbours": self.contents.thresholds.neighbours,
             "model": self.contents.fingerprint,
             "slicing": self.slicing,
             "versions": versions(),

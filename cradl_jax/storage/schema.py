@@ -79,6 +79,8 @@ Seed = Whole
 Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 BatchSize = Annotated[int, Field(strict=True, ge=2, le=2**31 - 1)]
 """Slices that a training step sees at once: a contrast takes two."""
+Neighbours = Annotated[int, Field(strict=True, ge=0, le=64)]
+"""Slices on either side."""
 Width = Annotated[int, Field(strict=True, ge=1, le=2**16)]
 """Channels or units of a layer."""
 Latent = Annotated[Width, Field(ge=2)]

@@ -21,6 +21,7 @@ from cradl_jax.storage.schema import (
     Flag,
     ImageSize,
     Interval,
+    Neighbours,
     NotNegative,
     Positive,
     Problem,
@@ -146,6 +147,7 @@ class Score(Record):
     """How slices are scored."""
 
     batch_size: Count
+    neighbours: Neighbours
 
 
 class Phantom(Record):

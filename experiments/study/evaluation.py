@@ -21,6 +21,7 @@ from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, protocol, runs, thresholds
 from experiments.study.data_sets import HEALTHY
 from experiments.study.scores import HeatmapFiles, score, voxels
+from experiments.study.settings import of_heatmaps
 
 SPLITS = ("val", "test")
 PROTOCOL = 1
@@ -57,7 +58,7 @@ def evaluate(config: ConfigDict, workdir: Path, method: str) -> None:
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
     label_free = label_free_thresholds(config, workdir, method, opened[HEALTHY], made_from)
     processes.broadcast_from_first(
-        lambda: write_manifest(folder, settings(opened, method), made_from)
+        lambda: write_manifest(folder, settings(config, opened, method), made_from)
     )
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         check(folder, AGAIN)
@@ -105,10 +106,10 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
     write_checksums(folder)
 
 
-def settings(opened: Mapping[str, SliceStore], method: str) -> dict:
+def settings(config: ConfigDict, opened: Mapping[str, SliceStore], method: str) -> dict:
     """Return what the evaluation of a method depends on, as plain values."""
     data = {name: store.manifest["fingerprint"] for name, store in opened.items()}
-    return {"method": method, "data": data, "protocol": PROTOCOL}
+    return {"method": method, "data": data, "protocol": PROTOCOL, **of_heatmaps(config)}
 
 
 def read_results(
@@ -121,7 +122,7 @@ def read_results(
     """
     folder = runs.folder(workdir, config.seed, method) / "evaluation"
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
-    check_manifest(folder, settings(opened, method), made_from)
+    check_manifest(folder, settings(config, opened, method), made_from)
     check(folder, AGAIN)
     return results.read_csv(folder / "results.csv")
 

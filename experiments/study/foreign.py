@@ -24,7 +24,7 @@ from cradl_jax.data.scans.workers import map_scans
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.errors import InputError
 from cradl_jax.names import OURS
-from cradl_jax.postprocess import postprocess
+from cradl_jax.postprocess import over_neighbours, postprocess
 from cradl_jax.prediction.foreign_maps import (
     MappedScan,
     ScoreTable,
@@ -40,6 +40,7 @@ from cradl_jax.storage.integrity import check, is_complete, write_checksums
 from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_manifest
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs
+from experiments.study.settings import of_heatmaps
 from experiments.study.stored_maps import FOLDER, GIVEN, MAXIMUM, SCORES, evaluated_rows
 
 NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+])?")
@@ -152,6 +153,7 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
         "method": method,
         "postprocess": source.postprocess,
         "score": GIVEN if source.scores else MAXIMUM,
+        **(of_heatmaps(config) if source.postprocess else {}),
         "data": {name: store.manifest["fingerprint"] for name, store in opened.items()},
     }
     if is_complete(folder):
@@ -234,7 +236,8 @@ def _store(
             scores[name] = np.zeros(total, np.float32)
             path, shape = folder / f"{name}.npy", (total, *raw.shape[1:])
             npy.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
-        heatmaps = finish(raw, brains) if source.postprocess else raw
+        neighbours = config.score.neighbours
+        heatmaps = finish(raw, brains, neighbours) if source.postprocess else raw
         np.load(folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)[one.places] = heatmaps
         within = np.where(brains, heatmaps, 0).max((1, 2))
         scores[name][one.places] = within if table is None else given
@@ -256,13 +259,14 @@ def _refuse(faults: list[str], constant: list[str], scans: Sequence[Evaluated], 
         tqdm.write(message, file=sys.stderr)
 
 
-def finish(heatmaps: np.ndarray, brains: np.ndarray) -> np.ndarray:
-    """Post-process heatmaps [n, H, W] as ours (Section 4.5), so many at once that it compiles once.
+def finish(heatmaps: np.ndarray, brains: np.ndarray, neighbours: int) -> np.ndarray:
+    """Post-process heatmaps [n, H, W] of a scan as ours (Section 4.5), in parts of one size.
 
-    `brains` [n, H, W] bool.
+    `brains` are [n, H, W] bool; `neighbours` as in `scoring.over_scan`.
     """
     starts = range(0, len(heatmaps), AT_ONCE)
     more = (0, -len(heatmaps) % AT_ONCE), (0, 0), (0, 0)
     heatmaps, brains = np.pad(heatmaps, more), np.pad(brains, more)
     parts = [postprocess(*(x[at : at + AT_ONCE] for x in (heatmaps, brains))) for at in starts]
-    return np.concatenate(parts)[: len(heatmaps) - more[0][1]]
+    finished = np.concatenate(parts)[: len(heatmaps) - more[0][1]]
+    return over_neighbours(finished, neighbours) if neighbours else finished

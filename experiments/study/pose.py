@@ -82,8 +82,8 @@ def chosen_scorers(
         own = [chosen[results.Choice(first, level, "full", method)] for level in results.LEVELS]
         pairs = {"own": own} if method == BASELINE else {"own": own, DENSE: [DENSE, DENSE]}
         for name, (score, heatmap) in pairs.items():
-            size, devices = config.score.batch_size, jax.local_devices()
-            yield (method, name), slice_scorer(scorers, score, heatmap, size, devices)
+            how = config.score.batch_size, jax.local_devices(), config.score.neighbours
+            yield (method, name), slice_scorer(scorers, score, heatmap, *how)
 
 
 def in_pose(scan: Scan, slicing: dict, degrees: float, shift_mm: float) -> Slices:

@@ -242,7 +242,7 @@ def pixel_scores(
         shown = typical(store, EXAMPLES - 2, 2)
         maps = {}
         for method, own_sources in sources.items():
-            mine = heatmaps(store, shown, own_sources)
+            mine = heatmaps(store, shown, own_sources, config.score.neighbours)
             selected = chosen.get(Choice(dataset, "voxel", "full", method))
             own = (selected,) if method == "cradl" else scoring.OWN_HEATMAPS
             for name in (*own, DENSE, MAP):
@@ -258,11 +258,18 @@ def pixel_scores(
 
 
 def heatmaps(
-    store: SliceStore, shown: np.ndarray, scorers: Sequence[tuple[runs.Source, Any]]
+    store: SliceStore,
+    shown: np.ndarray,
+    scorers: Sequence[tuple[runs.Source, Any]],
+    averaged: int,
 ) -> dict[str, np.ndarray]:
-    """Return all post-processed heatmaps [n, H, W] of the given slices by name."""
+    """Return all post-processed heatmaps [n, H, W] of the given slices by name.
+
+    Those of the paper are averaged over as many slices on either side, see `scoring.over_scan`.
+    """
     arrays = scoring.Batch(store.images, store.brains, store.position)
-    windows = [neighbours(store, row) for row in shown]
+    beside = max(NEIGHBOURS, averaged)
+    windows = [neighbours(store, row, beside) for row in shown]
     rows, places = np.concatenate(windows), np.repeat(shown, list(map(len, windows)))
     by_name, device = {}, jax.local_devices()[:1]
     for scorer, params in scorers:
@@ -270,17 +277,15 @@ def heatmaps(
             by_name[MAP] = [scorer.heatmaps_of(store, shown)]
             continue
         scorer = scoring.post_processed(scorer)
-        batches = in_batches(scorer, params, arrays, rows, len(NEIGHBOURS), device)
-        scans = map(scoring.over_scan, by_scan(batches, places))
-        for row, window, scan in zip(shown, windows, scans, strict=True):
-            for name, heatmap in scan.heatmaps.items():
+        batches = in_batches(scorer, params, arrays, rows, 2 * beside + 1, device)
+        for row, window, scan in zip(shown, windows, by_scan(batches, places), strict=True):
+            for name, heatmap in scoring.over_scan(scan, averaged).heatmaps.items():
                 by_name.setdefault(name, []).append(heatmap[window == row])
     return {name: np.concatenate(maps) for name, maps in by_name.items()}
 
 
-def neighbours(store: SliceStore, row: int) -> np.ndarray:
-    """Return a slice's row and those of the slices of its scan that count in its averaged maps."""
-    beside = len(NEIGHBOURS) // 2
+def neighbours(store: SliceStore, row: int, beside: int) -> np.ndarray:
+    """Return a slice's row and those `beside` it in its scan, on either side."""
     rows = np.arange(max(row - beside, 0), min(row + beside + 1, len(store.scans)))
     return rows[store.scans[rows] == store.scans[row]]
 

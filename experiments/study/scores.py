@@ -75,7 +75,8 @@ def score(
     scorer = scoring.post_processed(scorer)
     batches = runs.in_batches(config, scorer, params, arrays, rows, f"score {label}")
     scores = {}
-    for scan in map(scoring.over_scan, by_scan(batches, store.scans[rows])):
+    for scan in by_scan(batches, store.scans[rows]):
+        scan = scoring.over_scan(scan, config.score.neighbours)
         for name, values in scan.scores.items():
             scores.setdefault(name, []).append(values)
         if processes.is_first():

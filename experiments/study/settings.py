@@ -38,6 +38,12 @@ def of_densities(config: ConfigDict) -> dict:
     return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
 
 
+def of_heatmaps(config: ConfigDict) -> dict:
+    """Return what heatmaps depend on beyond the paper, as plain values; none where that is off."""
+    neighbours = config.score.neighbours
+    return {"neighbours": neighbours} if neighbours else {}
+
+
 def of_baselines(config: ConfigDict) -> dict:
     """Return what the baselines' Gaussians depend on beside the slices, as plain values."""
     return {"size": config.data.size, "patches": names.PATCHES}

@@ -68,7 +68,7 @@ def measure(config: ConfigDict, workdir: Path) -> Path:
             "config.data.sets: expected an anomalous data set on which each method chose its "
             "score, found none; add one"
         )
-    own = ConfigDict({**config, "score": {"batch_size": BATCH}})
+    own = ConfigDict({**config, "score": {**config.score, "batch_size": BATCH}})
     scorers = dict(chosen_scorers(own, workdir, data_sets.stores(config, workdir)))
     found: dict[tuple[str, str, str, float, float], list[float]] = {}
     for scan in tqdm(scans, "sweep", unit="scan"):

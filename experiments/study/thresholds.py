@@ -19,6 +19,7 @@ from cradl_jax.storage.manifest import write_manifest
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, screening
 from experiments.study.scores import HeatmapFiles, brain_maps, brain_voxels, score, voxels
+from experiments.study.settings import of_heatmaps
 
 
 @exclusive_stage("thresholds of {}, seed {seed}")
@@ -45,6 +46,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
             heatmaps=heatmaps,
             training=training,
             preparation=screening.preparation(healthy),
+            neighbours=config.score.neighbours,
         )
         write_json(folder / THRESHOLDS, values.model_dump())
         write_checksums(folder, "manifest.json", THRESHOLDS)
@@ -59,7 +61,8 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     slicing = data_sets.slicing(config, like)
     if slicing.pop("span") == "volume":  # whose ends, in a new scan, are anywhere
         slicing["offset"] = 0
-    return {"method": method, "data": healthy.manifest["fingerprint"], "slicing": slicing}
+    data, maps = healthy.manifest["fingerprint"], of_heatmaps(config)
+    return {"method": method, "data": data, "slicing": slicing, **maps}
 
 
 def measure(

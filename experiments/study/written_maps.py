@@ -43,15 +43,16 @@ def write(config: ConfigDict, workdir: Path, method: str) -> None:
     run, opened = runs.folder(workdir, config.seed, method), data_sets.stores(config, workdir)
     made_from = runs.fingerprint(config, workdir, method, opened[HEALTHY])
     chosen = chosen_scores(config, workdir, method, opened)
-    about = {**evaluation.settings(opened, method), **chosen}
+    about = {**evaluation.settings(config, opened, method), **chosen}
     folder = run / FOLDER
     processes.broadcast_from_first(lambda: write_manifest(folder, about, made_from))
     if processes.broadcast_from_first(lambda: is_complete(folder)):
         check(folder, "run python -m experiments.evaluate --maps again")
         return
     scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
+    settings, names = config.score, (chosen["score"], chosen["heatmap"])
     score_slices = slice_scorer(
-        scorers, chosen["score"], chosen["heatmap"], config.score.batch_size, jax.devices()
+        scorers, *names, settings.batch_size, jax.devices(), settings.neighbours
     )
     rows = list(write_scans(folder, score_slices, evaluated_scans(opened)))
 

@@ -23,10 +23,11 @@ EVALUATED = [
 ]
 
 
-def config():
+def config(neighbours=0):
     """The tiny study's config, with pixels of the scans' voxels: no resampling."""
     config = tiny_config()
     config.data.field_mm = 160.0
+    config.score.neighbours = neighbours
     return config
 
 
@@ -76,8 +77,9 @@ def thresholds_of(study, method):
     return json.loads((study / "seed0" / method / "thresholds" / "thresholds.json").read_text())
 
 
-def take_in(study, maps, name="numpy", scores=None, postprocess=True):
-    stages.evaluate_foreign(config(), study, name, Source(maps, scores, postprocess))
+def take_in(study, maps, name="numpy", scores=None, postprocess=True, neighbours=0):
+    source = Source(maps, scores, postprocess)
+    stages.evaluate_foreign(config(neighbours), study, name, source)
 
 
 def test_maps_of_a_few_lines_of_numpy_give_the_figures_of_the_baseline_inside(study, maps):
@@ -119,6 +121,32 @@ def test_our_maps_read_back_give_the_figures_of_their_evaluation(study):
     take_in(study, written, "back", written / "slices.csv", postprocess=False)
     slices = figures(study, "back", "given", "slice")
     assert slices and slices == figures(study, BASELINE, about["score"], "slice")
+    ours = figures(study, BASELINE, about["heatmap"], "voxel")
+    for key, value in figures(study, "back", "map", "voxel").items():
+        assert value == pytest.approx(ours[key], abs=1e-6), key
+
+
+def test_maps_averaged_over_slices_are_so_in_every_stage_and_kept_apart(study, maps):
+    run, before = study / "seed0" / BASELINE, figures(study, BASELINE, "intensity", "voxel")
+    patches = figures(study, BASELINE, "patch", "voxel")
+    for part, stage in {
+        "thresholds": stages.find_thresholds,
+        "evaluation": stages.evaluate,
+        "maps": stages.write_maps,
+    }.items():
+        message = refusal(stage, config(2), study, BASELINE)
+        assert f"{run / part}: was made with different settings (neighbours: expected 2" in message
+        shutil.rmtree(run / part)
+        stage(config(2), study, BASELINE)
+    assert thresholds_of(study, BASELINE)["neighbours"] == 2
+    inside = figures(study, BASELINE, "intensity", "voxel")
+    assert inside != before and figures(study, BASELINE, "patch", "voxel") == patches
+    take_in(study, maps, neighbours=2)
+    for key, value in figures(study, "numpy", "map", "voxel").items():
+        assert value == pytest.approx(inside[key], abs=1e-6), key
+    assert "choose another --name" in refusal(take_in, study, maps)
+    take_in(study, run / "maps", "back", run / "maps" / "slices.csv", False, neighbours=2)
+    about = json.loads((run / "maps" / "manifest.json").read_text())["settings"]
     ours = figures(study, BASELINE, about["heatmap"], "voxel")
     for key, value in figures(study, "back", "map", "voxel").items():
         assert value == pytest.approx(ours[key], abs=1e-6), key

@@ -18,7 +18,7 @@ from cradl_jax.data.slices.native import slice_centers_mm
 from cradl_jax.data.slices.preprocess import normalized_slices, slice_geometry
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.postprocess import postprocess
+from cradl_jax.postprocess import over_neighbours, postprocess
 from cradl_jax.prediction.scan import predict_volume, slice_scorer
 from cradl_jax.runs import load_run
 from cradl_jax.runs.folder import chosen_score
@@ -301,6 +301,17 @@ def test_other_slices_of_a_batch_change_nothing(study, run):
     whole, part = run.score(images, brains), run.score(images[17:20], brains[17:20])
     np.testing.assert_allclose(part.scores, whole.scores[17:20], rtol=1e-6)
     np.testing.assert_allclose(part.heatmaps, whole.heatmaps[17:20], rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_whose_maps_are_averaged_over_slices_predicts_them_so(study, run):
+    store = data_sets.stores(tiny_config(), study)["healthy"]
+    mine = store.scans == store.scans[0]
+    known = run.contents.thresholds.model_copy(update={"neighbours": 2})
+    averaged = replace(run, contents=run.contents._replace(thresholds=known))
+    plain, found = (one.score(store.images[mine], store.brains[mine]) for one in (run, averaged))
+    np.testing.assert_array_equal(found.scores, plain.scores)
+    np.testing.assert_array_equal(found.heatmaps, over_neighbours(plain.heatmaps, 2))
+    assert averaged.about["neighbours"] == 2
 
 
 def test_score_and_heatmap_may_come_from_two_scorers():

@@ -39,6 +39,7 @@ SPOILED = {
     "heatmaps.gmm1.masks.volume.threshold": (NAN, INF, None, "1"),
     "heatmaps.gmm1.masks.volume.masses": ([-1.0], [NAN], ["1"], 3, None, [[1.0]]),
     "heatmaps.gmm1.n_scans": (0, -1, 1.5, "9", None),
+    "neighbours": (-1, 1.5, "2", None, True, 65),
     "training": ({}, None, []),
     "training.n": (0, -3, "7", NAN),
     "training.means.histogram": ([], [0.0] * 59, [NAN] * 60, ["a"] * 60),

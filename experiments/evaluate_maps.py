@@ -1,7 +1,7 @@
 """Evaluate a foreign method: anomaly maps of the study's scans that any tool made.
 
     python -m experiments.evaluate_maps --maps=FOLDER --name=METHOD --config=configs/phantom.py
-        [--workdir=runs/phantom] [--scores=CSV] [--postprocess=False]
+        [--workdir=runs/phantom] [--scores=CSV] [--scan_scores=CSV] [--postprocess=False]
 
 FOLDER holds a map of each validation and test scan of all data sets, healthy ones included, in the
 scan's own grid: NAME_anomaly.nii.gz, or NAME.nii.gz, after the scan's file NAME.nii.gz, in FOLDER
@@ -27,6 +27,12 @@ SCORES = flags.DEFINE_string(
     "the scan's file closest to bottom-top, from 0) and score, and data_set where two data sets "
     "have scans of one name (default: the maximum of the slice's map within the brain).",
 )
+SCAN_SCORES = flags.DEFINE_string(
+    "scan_scores",
+    None,
+    "CSV file of scores of whole scans, with the columns scan and score, and data_set as above; "
+    "they stand in the table of scans beside those that slice scores give.",
+)
 POSTPROCESS = flags.DEFINE_bool(
     "postprocess", True, "Post-process the maps as ours: 5x5 median, then a Gaussian, on slices."
 )
@@ -36,8 +42,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Take in the maps, find their thresholds, and evaluate them."""
     from experiments.study import foreign, stages  # imports the library
 
-    scores = Path(SCORES.value).expanduser() if SCORES.value else None
-    source = foreign.Source(Path(MAPS.value).expanduser(), scores, POSTPROCESS.value)
+    scores, scan_scores = (
+        Path(table.value).expanduser() if table.value else None for table in (SCORES, SCAN_SCORES)
+    )
+    maps = Path(MAPS.value).expanduser()
+    source = foreign.Source(maps, scores, scan_scores, POSTPROCESS.value)
     stages.evaluate_foreign(config, workdir, NAME.value, source)
 
 

@@ -14,6 +14,8 @@ from cradl_jax.evaluation.thresholds import scan_quantities
 
 SCAN_SCORES = ("max", "mean", "p95")
 """Of the slices' scores: the highest, their mean, their 95th percentile (`scan_quantities`)."""
+GIVEN = "given"
+"""Beside these, a score of the scan itself, which a foreign method may have."""
 QUARTILES = {"q1": 0.25, "median": 0.5, "q3": 0.75}
 
 Measures = tuple[dict[str, float], dict[str, np.ndarray]]

@@ -1,14 +1,15 @@
-"""Anomaly maps and slice scores that any tool made: find them, and bring them onto the slices.
+"""Anomaly maps and scores that any tool made: find them, and bring them onto the slices.
 
 A map lies on the grid of its scan and is named after it, `<name>_anomaly.nii.gz` as predict writes
-it, or `<name>.nii.gz`. Slice scores are rows of a CSV file. Higher is more anomalous.
+it, or `<name>.nii.gz`. Scores of slices and of scans are rows of CSV files. Higher is more
+anomalous.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,10 +23,14 @@ from cradl_jax.prediction.inputs import MAP, MASK
 
 ENDING = MAP.removesuffix(".nii.gz")
 COLUMNS = ("scan", "index", "score")
+SCAN_COLUMNS = ("scan", "score")
 DATA_SET = "data_set"
 """Column of a table of scores that is needed where scans of two data sets have one name."""
 ROUNDING = 1e-6  # of the largest value: a negative one nearer to 0 is 0
 SHOWN = 5  # names in a message
+
+
+Number = TypeVar("Number", int, float)
 
 
 class MappedScan(NamedTuple):
@@ -181,12 +186,70 @@ def read_scores(path: Path, scans: Sequence[MappedScan]) -> tuple[ScoreTable, li
         InputError: it is no such table, a cell is no number, or a slice has two scores. All are
             named.
     """
+    table: dict[MappedScan, dict[int, float]] = {scan: {} for scan in scans}
+    rows, others, faults = _rows_of(path, scans, COLUMNS)
+    for place, scan, row in rows:
+        index, score = _number(int, row["index"]), _number(float, row["score"])
+        if index is None or score is None:
+            faults.append(
+                f"{place}: expected a whole number for index and a finite one for score, found "
+                f"{row['index']!r} and {row['score']!r}; correct them"
+            )
+        elif table[scan].setdefault(index, score) != score:
+            faults.append(
+                f"{place}: expected one score of slice {index} of {scan.name}, found a second; "
+                "remove one"
+            )
+    raise_faults(faults)
+    return table, others
+
+
+def read_scan_scores(
+    path: Path, scans: Sequence[MappedScan]
+) -> tuple[dict[MappedScan, float], list[str]]:
+    """Read scores of whole scans: columns scan and score, and data_set where names need it.
+
+    Returns:
+        The scores, and the names in the table that are of none of the scans.
+
+    Raises:
+        InputError: it is no such table, a cell is no number, or a scan has no score, or two. All
+            are named.
+    """
+    table: dict[MappedScan, float] = {}
+    rows, others, faults = _rows_of(path, scans, SCAN_COLUMNS)
+    for place, scan, row in rows:
+        score = _number(float, row["score"])
+        if score is None:
+            faults.append(
+                f"{place}: expected a finite number for score, found {row['score']!r}; correct it"
+            )
+        elif table.setdefault(scan, score) != score:
+            faults.append(f"{place}: expected one score of {scan.name}, found a second; remove one")
+    missing = [scan.name for scan in scans if scan not in table]
+    if missing and not faults:
+        faults.append(
+            f"{path}: expected a score of each validation and test scan, found none of "
+            f"{in_short(missing)}; add them"
+        )
+    raise_faults(faults)
+    return table, others
+
+
+def _rows_of(
+    path: Path, scans: Sequence[MappedScan], columns: tuple[str, ...]
+) -> tuple[list[tuple[str, MappedScan, Mapping[str, str]]], list[str], list[str]]:
+    """Find the scan that each row of a table is of.
+
+    Returns:
+        Place, scan and cells of each row, the names that are of none of the scans, and the faults
+        of rows whose name is of several scans.
+    """
     named: dict[str, list[MappedScan]] = defaultdict(list)
     for scan in scans:
         named[scan.name].append(scan)
-    table: dict[MappedScan, dict[int, float]] = {scan: {} for scan in scans}
-    others, faults = {}, []
-    for line, row in read_table(path, delimiter=",", columns=COLUMNS):
+    rows, others, faults = [], {}, []
+    for line, row in read_table(path, delimiter=",", columns=columns):
         place, name, data_set = f"{path}, line {line}", row["scan"], row.get(DATA_SET)
         fitting = [one for one in named.get(name, ()) if data_set in (None, "", one.data_set)]
         if len(fitting) > 1:
@@ -194,28 +257,20 @@ def read_scores(path: Path, scans: Sequence[MappedScan]) -> tuple[ScoreTable, li
                 f"{place}: expected the name of one scan, found {name!r}, which several data sets "
                 f"have; add a column {DATA_SET}"
             )
-        elif not fitting:
+        elif fitting:
+            rows.append((place, fitting[0], row))
+        else:
             others[name] = None
-        elif (cells := _numbers(row)) is None:
-            faults.append(
-                f"{place}: expected a whole number for index and a finite one for score, found "
-                f"{row['index']!r} and {row['score']!r}; correct them"
-            )
-        elif table[fitting[0]].setdefault(cells[0], cells[1]) != cells[1]:
-            faults.append(
-                f"{place}: expected one score of slice {cells[0]} of {name}, found a second; "
-                "remove one"
-            )
-    raise_faults(faults)
-    return table, list(others)
+    return rows, list(others), faults
 
 
-def _numbers(row: Mapping[str, str]) -> tuple[int, float] | None:
+def _number(kind: Callable[[str], Number], cell: str) -> Number | None:
+    """Return the finite number in a cell; None if it holds none."""
     try:
-        index, score = int(row["index"]), float(row["score"])
+        value = kind(cell)
     except ValueError:
         return None
-    return (index, score) if math.isfinite(score) else None
+    return value if math.isfinite(value) else None
 
 
 def scores_of(table: ScoreTable, scan: MappedScan, indices: np.ndarray, path: Path) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from cradl_jax.evaluation.lesions import RATES, SIZES, SPECK
 from cradl_jax.evaluation.results import METRICS
-from cradl_jax.evaluation.scan_level import SCAN_SCORES
+from cradl_jax.evaluation.scan_level import GIVEN, SCAN_SCORES
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.page import Table
 from cradl_jax.reporting.summary import DASH, Estimate, percent
@@ -20,7 +21,12 @@ NO_HEALTHY_TEST = (
     "The healthy data set has no split test: scans and lesions are not measured against healthy "
     "test scans, nor what is marked in these. Give it one to have these tables."
 )
-SCAN_NAMES = {"max": "highest slice", "mean": "mean of slices", "p95": "95th percentile"}
+SCAN_NAMES = {
+    "max": "highest slice",
+    "mean": "mean of slices",
+    "p95": "95th percentile",
+    GIVEN: "of its own",
+}
 QUARTERS = ("smallest quarter", "second", "third", "largest quarter")
 GROUPS = {"": "all"} | {f"_{size}": name for size, name in zip(SIZES, QUARTERS, strict=True)}
 """Of lesions by size, by the end of their metrics' names."""
@@ -66,23 +72,22 @@ def protocol_tables(estimates: Sequence[Estimate]) -> list[Table]:
 
 def scan_table(found: Estimates) -> Table:
     """Return how well each method tells anomalous test scans from healthy ones, in %."""
-    metrics = [f"{metric}_{score}" for metric in ("auroc", "auprc") for score in SCAN_SCORES]
-    header = (
-        f"{METRICS[metric]}, {SCAN_NAMES[score]}"
-        for metric in ("auroc", "auprc")
-        for score in SCAN_SCORES
-    )
+    given = any(metric == f"auroc_{GIVEN}" for *_, metric in found)
+    pairs = list(product(("auroc", "auprc"), (*SCAN_SCORES, GIVEN) if given else SCAN_SCORES))
+    metrics = [f"{metric}_{score}" for metric, score in pairs]
+    header = (f"{METRICS[metric]}, {SCAN_NAMES[score]}" for metric, score in pairs)
     chance = "; ".join(
         f"{dataset} {percent(e.mean)}"
         for (dataset, method, level, metric), e in found.items()
         if (level, metric) == ("scan", "prevalence") and method == _methods(found, dataset)[0]
     )
+    itself = ", or one of its own" if given else ""
     caption = (
         "Beyond the paper: detection of scans, anomalous test scans against healthy test scans, in "
         "%, a scan's score being the highest of its slices' scores, their mean or their 95th "
-        f"percentile. {CHOSEN.format('slice score')} The AUPRC of chance is the share of anomalous "
-        f"scans: {chance}. Where a data set comes from another scanner than the healthy one, that "
-        "alone tells its scans."
+        f"percentile{itself}. {CHOSEN.format('slice score')} The AUPRC of chance is the share of "
+        f"anomalous scans: {chance}. Where a data set comes from another scanner than the healthy "
+        "one, that alone tells its scans."
     )
     rows = _rows(found, "scan", metrics)
     return Table(caption, ("Data set", "Method", "Score", *header), rows)

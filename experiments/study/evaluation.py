@@ -20,7 +20,7 @@ from cradl_jax.storage.reading import read_arrays
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, protocol, runs, thresholds
 from experiments.study.data_sets import HEALTHY
-from experiments.study.scores import HeatmapFiles, score, voxels
+from experiments.study.scores import HeatmapFiles, of_scans, score, voxels
 from experiments.study.settings import of_heatmaps
 
 SPLITS = ("val", "test")
@@ -173,11 +173,13 @@ def measure(
         measured.metrics.setdefault((level, name), {}).update(values)
         measured.draws.update({f"{level}-{name}-{metric}": draws[metric] for metric in draws})
 
+    scan_scores: dict[str, np.ndarray] = {}
     beyond = split == "test" and protocol.scans_of(store, rows, weights, config.data.seed, healthy)
     for scorer, params in scorers:
         with HeatmapFiles(part.parent) as heatmaps:
             scores = score(config, store, rows, scorer, params, heatmaps, part.stem)
             measured.scores.update(scores)
+            scan_scores.update(of_scans(scorer, store, rows))
             for name, file in heatmaps.named.items():
                 limits, chunks = label_free["voxel"][name], voxels(file, store, rows)
                 add("voxel", name, measure_score(chunks, limits, scans, weights))
@@ -189,7 +191,9 @@ def measure(
         chunks = metrics.in_memory(values, labels)
         add("slice", name, measure_score(chunks, label_free["slice"][name], scans, weights))
         if beyond:
-            for level, measures in protocol.of_scores(beyond, name, values, labels):
+            for level, measures in protocol.of_scores(
+                beyond, name, values, labels, scan_scores.get(name)
+            ):
                 add(level, name, measures)
     return measured
 

@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -31,6 +31,7 @@ from cradl_jax.prediction.foreign_maps import (
     find_maps,
     in_short,
     read_on_slices,
+    read_scan_scores,
     read_scores,
     scan_names,
     scores_of,
@@ -41,10 +42,18 @@ from cradl_jax.storage.manifest import read_manifest, write_fingerprint, write_m
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs
 from experiments.study.settings import of_heatmaps
-from experiments.study.stored_maps import FOLDER, GIVEN, MAXIMUM, SCORES, evaluated_rows
+from experiments.study.stored_maps import (
+    FOLDER,
+    GIVEN,
+    MAXIMUM,
+    SCAN_SCORES,
+    SCORES,
+    evaluated_rows,
+)
 
 NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+])?")
 AT_ONCE = 64  # slices
+Table = TypeVar("Table")
 
 
 class Source(NamedTuple):
@@ -53,11 +62,13 @@ class Source(NamedTuple):
     Attributes:
         maps: the folder of its maps.
         scores: a table of its slice scores; None: the maximum of each slice's map.
+        scan_scores: a table of its scores of whole scans, if it has any.
         postprocess: whether its maps are post-processed as ours.
     """
 
     maps: Path
     scores: Path | None
+    scan_scores: Path | None
     postprocess: bool
 
 
@@ -147,12 +158,15 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
     maps, others = find_maps(source.maps, [one.scan for one in scans])
     if others:
         print(f"passed over, since of no scan that is evaluated: {in_short(others)}")
-    table = _read_table(source.scores, [one.scan for one in scans])
-    made_from = _fingerprint(scans, maps, source.scores)
+    named = [one.scan for one in scans]
+    table = _read(read_scores, source.scores, named)
+    of_scans = _read(read_scan_scores, source.scan_scores, named)
+    made_from = _fingerprint(scans, maps, source)
     about = {
         "method": method,
         "postprocess": source.postprocess,
         "score": GIVEN if source.scores else MAXIMUM,
+        **({"scan_scores": GIVEN} if source.scan_scores else {}),
         **(of_heatmaps(config) if source.postprocess else {}),
         "data": {name: store.manifest["fingerprint"] for name, store in opened.items()},
     }
@@ -169,27 +183,44 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
         if not any(folder.parent.iterdir()):
             folder.parent.rmdir()
         raise
+    if of_scans is not None:
+        write_arrays(folder / SCAN_SCORES, _by_data_set(of_scans, named))
     write_manifest(folder, about, made_from)
     write_fingerprint(folder, blake2b(f"{made_from}{about}".encode(), digest_size=16).hexdigest())
     write_checksums(folder)
 
 
-def _read_table(path: Path | None, scans: Sequence[MappedScan]) -> ScoreTable | None:
+def _read(
+    reader: Callable[[Path, Sequence[MappedScan]], tuple[Table, list[str]]],
+    path: Path | None,
+    scans: Sequence[MappedScan],
+) -> Table | None:
+    """Read a table of scores, if there is one, and say which names in it are passed over."""
     if path is None:
         return None
-    table, others = read_scores(path, scans)
+    table, others = reader(path, scans)
     if others:
         print(f"{path}: passed over, since of no scan that is evaluated: {in_short(others)}")
     return table
 
 
-def _fingerprint(scans: Sequence[Evaluated], maps: Sequence[Path], scores: Path | None) -> str:
+def _by_data_set(
+    scores: Mapping[MappedScan, float], scans: Sequence[MappedScan]
+) -> dict[str, np.ndarray]:
+    """Return the scores of scans by their data set, in the order of `scans`."""
+    found: dict[str, list[float]] = {}
+    for scan in scans:
+        found.setdefault(scan.data_set, []).append(scores[scan])
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _fingerprint(scans: Sequence[Evaluated], maps: Sequence[Path], source: Source) -> str:
     """Return the fingerprint of the maps and scores, wherever they lie."""
     digest = blake2b(digest_size=16)
     for one, path in zip(scans, maps, strict=True):
         digest.update(f"{one.scan.data_set}\0{one.scan.name}\0{file_fingerprint(path)}\0".encode())
-    if scores is not None:
-        digest.update(file_fingerprint(scores).encode())
+    for path in filter(None, (source.scores, source.scan_scores)):
+        digest.update(file_fingerprint(path).encode())
     return digest.hexdigest()
 
 

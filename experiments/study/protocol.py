@@ -6,6 +6,7 @@ in the order of their numbers:
     scans                        [n] number of each slice's scan
     slice-<score>                [n] slice scores
     slice-<score>-share@<rate>   [S] share of the slices above a label-free threshold
+    scan-<score>                 [S] scores of the scans themselves, where a foreign method has them
     voxel-<heatmap>-ml@<rate>    [S] ml of the brain above a label-free threshold
     voxel-<heatmap>-thresholds, -counts, -marked
                                  see `lesions.Findings`; what is marked in ml
@@ -52,6 +53,8 @@ def measure_healthy(
                 for rate, threshold in label_free["slice"][name].items():
                     shares = [(values[scans == one] > threshold).mean() for one in np.unique(scans)]
                     arrays[f"slice-{name}-share@{rate}"] = np.array(shares)
+            for name, values in scores.of_scans(scorer, healthy, rows).items():
+                arrays[f"scan-{name}"] = values
             for name, file in files.named.items():
                 maps = scan_maps(file, healthy, rows)
                 measured = healthy_maps(maps, label_free["brain"][name], ml)
@@ -136,20 +139,35 @@ def of_heatmap(
 
 
 def of_scores(
-    test: MeasuredScans, name: str, values: np.ndarray, labels: np.ndarray
+    test: MeasuredScans,
+    name: str,
+    values: np.ndarray,
+    labels: np.ndarray,
+    of_scans: np.ndarray | None = None,
 ) -> Iterator[tuple[str, Measures]]:
-    """Yield level and measures of a slice score [n]: what tells anomalous scans from healthy ones.
+    """Yield level and measures of a slice score: what tells anomalous scans from healthy ones.
 
-    A scan with an anomalous slice (`labels` [n] bool) is anomalous, the others do not count.
-    Without healthy test scans there is nothing to yield.
+    A scan with an anomalous slice is anomalous, the others do not count. Without healthy test scans
+    there is nothing to yield.
+
+    Args:
+        test: the scans.
+        name: of the score.
+        values: [n] of the slices.
+        labels: [n] bool, whether they are anomalous.
+        of_scans: [S] scores of the scans themselves, if the method has them.
     """
     if not test.healthy:
         return
     anomalous = np.isin(np.arange(test.weights.shape[1]), test.scans[labels])
     normal = scan_level.scan_scores(test.healthy[f"slice-{name}"], test.healthy["scans"])
+    scored = scan_level.scan_scores(values, test.scans)
+    if of_scans is not None:
+        normal[scan_level.GIVEN] = test.healthy[f"scan-{name}"]
+        scored[scan_level.GIVEN] = of_scans
     weights = test.healthy_weights, test.weights[:, anomalous]
-    for quantity, of_scans in scan_level.scan_scores(values, test.scans).items():
-        found, draws = scan_level.separation(normal[quantity], of_scans[anomalous], *weights)
+    for quantity, own in scored.items():
+        found, draws = scan_level.separation(normal[quantity], own[anomalous], *weights)
         yield "scan", ({"prevalence": found.pop("prevalence")}, {})
         yield "scan", _named((found, draws), f"_{quantity}")
 

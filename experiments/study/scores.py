@@ -85,6 +85,16 @@ def score(
     return {name: np.concatenate(values) for name, values in scores.items()}
 
 
+def of_scans(scorer: runs.Source, store: SliceStore, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return scores [S] of the scans of the rows themselves, by the name of the slice score.
+
+    Only a foreign method may have them.
+    """
+    if isinstance(scorer, StoredMaps) and scorer.scan_scores:
+        return {scorer.score_name: scorer.scan_scores_of(store, rows)}
+    return {}
+
+
 def by_scan(batches: Iterable[Any], scans: np.ndarray) -> Iterator[Any]:
     """Yield the rows of each scan, in trees of arrays as `batches`; `scans` [n] names each row's.
 

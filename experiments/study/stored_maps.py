@@ -2,7 +2,8 @@
 
 `heatmaps/<data set>.npy`, [M, H, W] float32, finished (post-processed, or not, as was asked for),
 and `heatmaps/scores.npz`, [M] by data set, of the M slices of `evaluated_rows`. They take the place
-of a scorer's results.
+of a scorer's results. If they were given, `heatmaps/scan_scores.npz` has the scores of the scans of
+these slices, by data set, in the order of their numbers.
 """
 
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from cradl_jax.storage.reading import read_arrays
 FOLDER = "heatmaps"  # in the folder of a run
 MAP, MAXIMUM, GIVEN = "map", "maximum", "given"
 """Names of the heatmap, and of the slice score: the maximum of the heatmap, or from a table."""
-SCORES = "scores.npz"
+SCORES, SCAN_SCORES = "scores.npz", "scan_scores.npz"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,17 @@ class StoredMaps:
     score_name: str
     scores: dict[str, np.ndarray]
     """[M] by data set."""
+    scan_scores: dict[str, np.ndarray]
+    """By data set, of its scans; empty if none were given."""
 
     def scores_of(self, store: SliceStore, rows: np.ndarray) -> np.ndarray:
         """Return the scores [n] of the slices in `rows` [n] of a store."""
         return self.scores[store.path.name][_places(store, rows)]
+
+    def scan_scores_of(self, store: SliceStore, rows: np.ndarray) -> np.ndarray:
+        """Return the given scores [S] of the scans of `rows` [n], in the order of their numbers."""
+        evaluated, wanted = (np.unique(store.scans[of]) for of in (evaluated_rows(store), rows))
+        return self.scan_scores[store.path.name][np.searchsorted(evaluated, wanted)]
 
     def heatmaps_of(self, store: SliceStore, rows: np.ndarray) -> np.ndarray:
         """Return the heatmaps [n, H, W] of the slices in `rows` [n] of a store."""
@@ -79,7 +87,10 @@ def read(run: Path) -> StoredMaps:
     check(folder, "run python -m experiments.evaluate_maps again")
     remedy = f"remove {run} and run python -m experiments.evaluate_maps again"
     scores = read_arrays(folder / SCORES, "the slice scores of a foreign method", remedy)
-    return StoredMaps(folder, read_manifest(folder)["settings"]["score"], scores)
+    scan_scores, place = {}, folder / SCAN_SCORES
+    if place.exists():
+        scan_scores = read_arrays(place, "the scan scores of a foreign method", remedy)
+    return StoredMaps(folder, read_manifest(folder)["settings"]["score"], scores, scan_scores)
 
 
 def methods(workdir: Path, seeds: Iterable[int]) -> dict[str, list[int]]:
@@ -97,4 +108,5 @@ def in_words(run: Path) -> str:
     about = manifest["settings"]
     used = "post-processed as ours" if about["postprocess"] else "taken as they are"
     scores = "maximum of the map" if about["score"] == MAXIMUM else "given"
-    return f"{used}; slice scores: {scores}; fingerprint {manifest['made_from']}"
+    scans = "; scan scores: given" if "scan_scores" in about else ""
+    return f"{used}; slice scores: {scores}{scans}; fingerprint {manifest['made_from']}"

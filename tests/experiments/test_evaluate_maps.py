@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -12,7 +13,7 @@ import pytest
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.names import BASELINE
-from experiments.study import data_sets, foreign, stages, stored_maps
+from experiments.study import data_sets, foreign, preprocessing, stages, stored_maps
 from experiments.study.foreign import Source
 from tests.helpers.refusals import refusal
 from tests.helpers.tiny_study import tiny_config, write_scans
@@ -77,8 +78,10 @@ def thresholds_of(study, method):
     return json.loads((study / "seed0" / method / "thresholds" / "thresholds.json").read_text())
 
 
-def take_in(study, maps, name="numpy", scores=None, postprocess=True, neighbours=0):
-    source = Source(maps, scores, postprocess)
+def take_in(
+    study, maps, name="numpy", scores=None, postprocess=True, neighbours=0, scan_scores=None
+):
+    source = Source(maps, scores, scan_scores, postprocess)
     stages.evaluate_foreign(config(neighbours), study, name, source)
 
 
@@ -224,6 +227,33 @@ def test_a_table_that_lacks_slices_is_refused(study, maps):
         writer.writerows([*(row for row in rows if row is not lost), {**lost, "scan": "unknown"}])
     message = refusal(take_in, study, maps, "scored", path)
     assert f"lesion-test0 that shows brain, found none of {lost['index']} (1)" in message
+
+
+def test_scores_of_scans_stand_beside_those_that_slices_give(maps, tmp_path_factory):
+    """With a healthy test scan to compare with: the second of three validation scans."""
+    study = tmp_path_factory.mktemp("scans") / "study"
+    write_scans(study / "data")
+    listed = study / "data" / "healthy.csv"
+    listed.write_text(listed.read_text().replace("healthy-val1,val", "healthy-val1,test"))
+    preprocessing.preprocess(config(), study)
+    path = maps / "scans.csv"
+    scores = {"healthy-val1": 2, "lesion-test0": 3, "lesion-test1": 1}
+    lines = [f"{name},{scores.get(name, 0)}" for name in EVALUATED]
+    path.write_text("\n".join(["scan,score", *lines, "unknown,7"]) + "\n")
+    take_in(study, maps, scan_scores=path)
+    found = figures(study, "numpy", "maximum", "scan")
+    assert found["lesion", "test", "auroc_given"] == 0.5
+    assert found["lesion", "test", "auprc_given"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    evaluated = study / "seed0" / "numpy" / "evaluation"
+    draws = np.load(evaluated / "lesion_test_draws.npz")["scan-maximum-auroc_given"]
+    assert set(draws[np.isfinite(draws)]) <= {0, 0.5, 1} and len(draws) == 2000
+    assert np.load(evaluated / "healthy_test.npz")["scan-maximum"].tolist() == [2]
+    assert stored_maps.in_words(study / "seed0" / "numpy").count("scan scores: given") == 1
+    path.write_text(path.read_text().replace("lesion-test1,1", "lesion-test1,4"))
+    assert "choose another --name" in refusal(partial(take_in, scan_scores=path), study, maps)
+    path.write_text("scan,score\nlesion-test1,4\n")
+    message = refusal(partial(take_in, scan_scores=path), study, maps, "other")
+    assert "scans.csv: expected a score of each validation and test scan" in message
 
 
 def test_a_scan_that_is_gone_or_changed_is_named(study, maps):

@@ -9,7 +9,13 @@ from cradl_jax.data.scans.volumes import read_volume
 from cradl_jax.data.slices.preprocess import slice_volume
 from cradl_jax.errors import InputError
 from cradl_jax.prediction import foreign_maps
-from cradl_jax.prediction.foreign_maps import MappedScan, find_maps, read_on_slices, read_scores
+from cradl_jax.prediction.foreign_maps import (
+    MappedScan,
+    find_maps,
+    read_on_slices,
+    read_scan_scores,
+    read_scores,
+)
 from tests.helpers.refusals import in_time, refusal  # noqa: F401
 from tests.helpers.scans import brain, write
 
@@ -175,3 +181,29 @@ def test_bad_scores_are_named_by_line(rows, cause, tmp_path):
     assert re.search(cause, refusal(read_scores, path, [A, B]))
     path.write_text("scan,score\na,1\n")
     assert "index missing" in refusal(read_scores, path, [A, B])
+
+
+def test_scores_of_scans_are_read_by_scan(tmp_path):
+    path = tmp_path / "scans.csv"
+    path.write_text("score,scan,data_set\n1.5,a,lesion\n-2,b,\n1.5,a,lesion\n3,a,healthy\n0,c,\n")
+    assert read_scan_scores(path, [A, B, OTHER]) == ({A: 1.5, B: -2.0, OTHER: 3.0}, ["c"])
+    assert "add a column data_set" in refusal(read_scan_scores, table(path, "a,1\n"), [A, OTHER])
+
+
+def table(path, rows):
+    path.write_text(f"scan,score\n{rows}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause"),
+    [
+        ("a,nan\nb,1\n", "line 2: expected a finite number for score, found 'nan'; correct it"),
+        ("a,1\nb,high\n", "line 3: expected a finite number for score, found 'high'"),
+        ("a,1\nb,1\na,2\n", "line 4: expected one score of a, found a second; remove one"),
+        ("a,1\n", "expected a score of each validation and test scan, found none of b (1); add"),
+        ("", "found none of a, b (2)"),
+    ],
+)
+def test_bad_scores_of_scans_are_named_by_line(rows, cause, tmp_path):
+    assert cause in refusal(read_scan_scores, table(tmp_path / "scans.csv", rows), [A, B])

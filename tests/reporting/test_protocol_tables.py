@@ -33,6 +33,21 @@ def test_cells_hold_estimates_with_their_intervals():
     assert protocol_tables.protocol_tables([]) == []
 
 
+def test_scores_of_scans_themselves_have_columns_where_a_method_gives_them():
+    found = [
+        estimate("scan", "auroc_max", 0.75),
+        estimate("scan", "auroc_max", 0.5, method="mine"),
+        estimate("scan", "auroc_given", 0.9, method="mine"),
+    ]
+    table = protocol_tables.scan_table(protocol_tables.by_key(found))
+    assert table.header[6] == "AUROC, of its own" and table.header[10] == "AUPRC, of its own"
+    assert [row[3:7] for row in table.rows] == [
+        ("75.0", "–", "–", "–"),
+        ("50.0", "–", "–", "90.0"),
+    ]
+    assert "or one of its own" in table.caption
+
+
 def test_lesions_are_counted_by_size():
     found = []
     for suffix in ("", "_q1", "_q2", "_q3", "_q4"):

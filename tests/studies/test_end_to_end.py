@@ -295,7 +295,9 @@ def test_a_foreign_method_is_in_tables_comparisons_and_figures_and_verified(stud
     for scan in (workdir / "data").glob("*/sub-*/anat/*_T2w.nii.gz"):
         image = nib.load(scan)
         write(maps / scan.name, np.abs(image.get_fdata(dtype=np.float32)), image.affine)
-    stages.evaluate_foreign(config, workdir, "My method 2", Source(maps, None, postprocess=True))
+    stages.evaluate_foreign(
+        config, workdir, "My method 2", Source(maps, None, None, postprocess=True)
+    )
     page = report.write(config, workdir).read_text()
     tables = (workdir / "tables.md").read_text()
     assert "My method 2" not in (study / "tables.md").read_text()

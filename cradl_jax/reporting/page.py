@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
+LONG, FIRST = 16, 10
+"""Rows of a table that folds if it has more, and how many are seen if none is emphasized."""
 _MARKUP = re.compile(r"[\\`*_\[\]|~$#@]")
 _LINK = re.compile(r":(?=//)|\bwww(?=\.)", re.I)  # that GitHub would make of plain text
 
@@ -108,6 +110,8 @@ def html_page(title: str, sections: Sequence[Section]) -> str:
     """Return one page that needs no other file and no network; all text from data is escaped.
 
     Its policy forbids the browser to load anything, and to run scripts unless it has a `Frame`.
+    Long tables show a few rows until they are unfolded, which takes no script; in print they are
+    whole.
     """
     return _template().render(
         title=title,
@@ -115,6 +119,7 @@ def html_page(title: str, sections: Sequence[Section]) -> str:
         framed=any(isinstance(part, Frame) for section in sections for part in section.parts),
         kind=lambda part: type(part).__name__,
         numeric_columns=_numeric_columns,
+        folded_rows=_folded_rows,
         base64=lambda content: base64.b64encode(content).decode("ascii"),
     )
 
@@ -128,6 +133,14 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     ).get_template("page.html.j2")
+
+
+def _folded_rows(table: Table) -> frozenset[int]:
+    """Return the rows of a long table to fold away: all without emphasis, or but for the first."""
+    if len(table.rows) <= LONG:
+        return frozenset()
+    seen = {row for row, _ in table.bold} or set(range(FIRST))
+    return frozenset(range(len(table.rows))) - seen
 
 
 def _numeric_columns(table: Table) -> list[bool]:

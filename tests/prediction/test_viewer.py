@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import nibabel as nib
@@ -16,10 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from cradl_jax.prediction.findings import Finding
 from cradl_jax.prediction.viewer import Profile, profile_figure, scan_page
+from tests.helpers.browser import browse, needs_chromium
 from tests.helpers.scans import brain, volume
 
 HOSTILE = "</title></script><script>document.title='x'</script><img src=http://evil.example> $x_$"
-CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
@@ -254,34 +252,13 @@ def test_the_profile_shows_scores_threshold_and_healthy_range():
     ]
 
 
-def browse(page, folder):
-    """A screenshot [H, W, 3] in Chromium, its console's errors and what the page asked for."""
-    (folder / "page.html").write_text(page, encoding="utf-8")
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-        *("--enable-logging=stderr", "--window-size=1000,1300", "--virtual-time-budget=5000"),
-        *(f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}"),
-        *("--host-resolver-rules=MAP * ~NOTFOUND", f"--screenshot={folder / 'shown.png'}"),
-        (folder / "page.html").as_uri(),
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    errors = [
-        line for line in ran.stderr.splitlines() if re.search("Uncaught|Refused|violates", line)
-    ]
-    events = json.loads((folder / "net.json").read_text())["events"]
-    asked = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    urls = [a["url"] for a in asked if a["initiator"] != "not an origin" and "url" in a]
-    return imread(folder / "shown.png")[..., :3], errors, [u for u in urls if "://" in u]
-
-
 def colored(picture):
     """Pixels of the overlay's colors: neither gray nor the blue of the cross and links."""
     red, green, blue = np.moveaxis(picture, -1, 0)
     return np.count_nonzero((red > 0.6) & (blue < 0.5) & (red - blue > 0.3) & (green < 0.9 * red))
 
 
-@pytest.mark.chromium
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here")
+@needs_chromium
 def test_in_a_browser(tmp_path):
     scan, shots = head(), {}
     for name, top in (("marked", 1.0), ("empty", 0.0)):
@@ -297,8 +274,7 @@ def test_in_a_browser(tmp_path):
     assert colored(shots["marked"]) > 3000 + colored(shots["empty"])
 
 
-@pytest.mark.chromium
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here")
+@needs_chromium
 def test_a_button_that_is_pressed_moves_the_picture(tmp_path):
     scan = head()
     heat = blob(scan, (-85, -20, 15), 12)
@@ -317,8 +293,7 @@ def test_a_button_that_is_pressed_moves_the_picture(tmp_path):
     assert (first != second).any(-1).mean() > 0.02
 
 
-@pytest.mark.chromium
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here")
+@needs_chromium
 def test_the_browser_test_would_see_a_request(tmp_path):
     page = "<img src=http://evil.example/x.png><script>throw Error('seen')</script>"
     _, errors, urls = browse(page, tmp_path)

@@ -18,7 +18,17 @@ from cradl_jax.evaluation.results import (
     write_csv,
 )
 from cradl_jax.names import is_density
-from cradl_jax.reporting.page import Picture, Section, Table, Verbatim, html_page, markdown_table
+from cradl_jax.reporting.page import (
+    FIRST,
+    LONG,
+    Picture,
+    Section,
+    Table,
+    Verbatim,
+    html_page,
+    markdown_table,
+)
+from tests.helpers.browser import browse, needs_chromium
 
 HOSTILE = "<script>alert('1')</script> & \"sub|01\""
 
@@ -35,6 +45,10 @@ TABLE = Table(
     cited=frozenset({1}),
     notes=("First note.", "Second."),
 )
+
+
+def long_table(rows, **more):
+    return Table("Long", ("n", "x"), [(str(n), HOSTILE) for n in range(rows)], **more)
 
 
 class Page(HTMLParser):
@@ -245,3 +259,43 @@ def test_page_and_markdown_show_the_same_cells():
     lines = [line for line in markdown_table(TABLE).splitlines() if line[:1] == "|"]
     written = [line[2:-2].split(" | ") for line in lines if "---" not in line]
     assert [html.unescape(cell.strip("*")) for row in written for cell in row] == cells
+
+
+@pytest.mark.parametrize(
+    ("table", "seen", "summary"),
+    [
+        (long_table(LONG), None, None),
+        (long_table(LONG + 1), set(range(FIRST)), "All 17 rows; here the first ones"),
+        (
+            long_table(40, bold=frozenset({(3, 0), (39, 1)})),
+            {3, 39},
+            "All 40 rows; here those with bold figures",
+        ),
+    ],
+)
+def test_long_tables_fold_and_all_their_rows_are_in_the_page(table, seen, summary):
+    page = Page(html_page("t", [Section("s", [table])]))
+    assert page.cells == [cell for row in (table.header, *table.rows) for cell in row]
+    rows = [attrs.get("class") for tag, attrs in page.tags if tag == "tr"][1:]
+    folded = {row for row, name in enumerate(rows) if name == "folded"}
+    assert folded == (set(range(len(rows))) - seen if seen else set())
+    assert [tag for tag, _ in page.tags].count("details") == bool(seen)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert summary is None or summary in page.text
+
+
+def last_ink(page, folder):
+    """The lowest line of a page that something stands in, in pixels."""
+    folder.mkdir()
+    shot, errors, urls = browse(page, folder)
+    assert errors == [] and urls == []
+    return np.flatnonzero(np.ptp(shot.mean(-1), axis=1) > 0.3).max()
+
+
+@needs_chromium
+def test_a_table_unfolds_in_a_browser(tmp_path):
+    rows = [(str(n), "x") for n in range(20)]
+    page = html_page("t", [Section("s", [Table("c", ("n", "x"), rows)])])
+    folded = last_ink(page, tmp_path / "folded")
+    unfolded = last_ink(page.replace("<details>", "<details open>"), tmp_path / "unfolded")
+    assert unfolded - folded > 10 * 20, "ten more rows of a line each"

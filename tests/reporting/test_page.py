@@ -28,7 +28,7 @@ from cradl_jax.reporting.page import (
     html_page,
     markdown_table,
 )
-from tests.helpers.browser import browse, needs_chromium
+from tests.helpers.browser import browse, needs_chromium, printed_pages
 
 HOSTILE = "<script>alert('1')</script> & \"sub|01\""
 
@@ -299,3 +299,11 @@ def test_a_table_unfolds_in_a_browser(tmp_path):
     folded = last_ink(page, tmp_path / "folded")
     unfolded = last_ink(page.replace("<details>", "<details open>"), tmp_path / "unfolded")
     assert unfolded - folded > 10 * 20, "ten more rows of a line each"
+
+
+@needs_chromium
+def test_a_folded_table_is_whole_in_print(tmp_path):
+    def sheets(rows):
+        return printed_pages(html_page("t", [Section("s", [long_table(rows)])]), tmp_path)
+
+    assert sheets(LONG) == 1 and sheets(200) > 3

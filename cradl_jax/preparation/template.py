@@ -41,7 +41,10 @@ def load_template() -> Template:
     maps = (fluid, gray, white)
     brightness = sum(light * one for light, one in zip(BRIGHTNESS, maps, strict=True))
     brightness = (brightness * brain).astype(np.float32)
-    around = ndimage.distance_transform_edt(~brain) <= AROUND_MM  # voxels are of 1 mm
+    (box,) = ndimage.find_objects(brain.view(np.uint8))
+    near = tuple(slice(max(0, s.start - AROUND_MM), s.stop + AROUND_MM) for s in box)
+    around = np.zeros_like(brain)
+    around[near] = ndimage.distance_transform_edt(~brain[near]) <= AROUND_MM  # voxels are of 1 mm
     return Template(brightness, brain, around, affine, middle_of(brain, affine))
 
 

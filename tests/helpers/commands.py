@@ -16,7 +16,8 @@ import cradl_jax
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
 MODULES = [module.name for module in pkgutil.walk_packages(cradl_jax.__path__, "cradl_jax.")]
-CONTEXT.set_forkserver_preload([*MODULES, "experiments.study.training", "experiments.study.runs"])
+STUDY = ["experiments.study.training", "experiments.study.runs"]
+CONTEXT.set_forkserver_preload([*MODULES, *STUDY, "nilearn.datasets"])
 os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the server
 QUICKLY = "jax_disable_most_optimizations"
 

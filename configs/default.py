@@ -56,8 +56,19 @@ def get_config() -> ConfigDict:
     config.loss.beta = 1.0  # of the KL-divergence, equation 7
     config.loss.gamma = 1.0  # of ceVAE's restoration, equation 8
 
+    config.restoration = ConfigDict()  # beyond the paper
+    config.restoration.noise = 0.6  # standard deviation of a denoising autoencoder's coarse noise
+
     # What a method does differently. Section 4.4 names no crop and no schedule for the VAEs.
-    config.overrides = ConfigDict({"cradl": {}, "vae": autoencoder(), "cevae": autoencoder()})
+    config.overrides = ConfigDict(
+        {
+            "cradl": {},
+            "vae": autoencoder(),
+            "cevae": autoencoder(),
+            "dae": restorer(),
+            "disyre": restorer(),
+        }
+    )
 
     config.gmm = ConfigDict()
     config.gmm.components = (1, 2, 4, 8)
@@ -89,3 +100,8 @@ def autoencoder() -> dict:
         "augment": {"shift": 0.0},
         "train": {"warmup_epochs": 0, "annealing": False, "weight_decay": 0.0},
     }
+
+
+def restorer() -> dict:
+    """Return what a method that restores slices does differently: it sees them whole and clean."""
+    return {"augment": {"shift": 0.0, "noise": 0.0}}

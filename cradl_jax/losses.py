@@ -54,6 +54,11 @@ def reconstruction(x: Array, x_hat: Array) -> Array:
     return jnp.abs(x - x_hat).sum((1, 2))
 
 
+def squared_error(x: Array, x_hat: Array) -> Array:
+    """Compute the mean squared error over all pixels of a batch [N, H, W]."""
+    return ((x - x_hat) ** 2).mean()
+
+
 def kl_divergence(posterior: Posterior) -> Array:
     """Compute D_KL(q(z|x) || N(0, I)), summed over the dimensions: [N]."""
     mean, log_variance = posterior

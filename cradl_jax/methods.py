@@ -1,4 +1,4 @@
-"""CRADL, VAE and ceVAE: each a network, and its own scores beside those of densities."""
+"""Each method: a network, and its own scores beside those of densities."""
 
 import functools
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
 from cradl_jax.models.encoder import SOWN, Encoder
 from cradl_jax.models.simclr import SimCLR
+from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Decoder
-from cradl_jax.names import CRADL, METHODS
+from cradl_jax.names import CRADL, DAE, METHODS, RESTORERS
 from cradl_jax.objectives import Variables
 
 LEVELS = 2  # whose maps are modelled: deeper ones see too far to localize
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-Network = SimCLR | VAE
+Network = SimCLR | VAE | UNet
 
 
 def check(method: str) -> None:
@@ -31,13 +32,15 @@ def check(method: str) -> None:
 def network(
     method: str, *, size: int, features: int, latent: int, head: Sequence[int], dtype: str
 ) -> Network:
-    """Build the network of a method (Section 3.1, Table 10); its `encode` gives z = Enc(x).
+    """Build the network of a method (Section 3.1, Table 10).
+
+    Where the method has an encoder (`names.has_encoder`), `encode` of the network gives z = Enc(x).
 
     Args:
         method: one of `METHODS`; a ceVAE is a VAE with another training loss.
         size: height and width of the slices in pixels.
         features: nf of Table 10.
-        latent: nz of Table 10, length of z.
+        latent: nz of Table 10, length of z; a U-Net has none.
         head: widths of SimCLR's projection head.
         dtype: of the matrix products, one of `DTYPES`; "auto" is float32 on CPU, else bfloat16.
 
@@ -50,6 +53,8 @@ def network(
     kind = jnp.dtype(dtype)
     if method == CRADL:
         return SimCLR(Encoder(features, latent, kind, AXIS), tuple(head))
+    if method in RESTORERS:
+        return UNet(features, kind, AXIS, graded=method != DAE)
     return VAE(Encoder(features, 2 * latent, kind, AXIS), Decoder(size, features, kind, AXIS))
 
 
@@ -95,5 +100,10 @@ def features_of(model: Network) -> scoring.Encode:
 
 
 def own_scorer(model: Network, beta: float) -> scoring.Scorer | None:
-    """Return the scorer of a VAE's loss terms (Table 9), D_KL times `beta`; None for CRADL."""
+    """Return the scorer of `scoring.own_scores`; None for CRADL, which has none.
+
+    It scores by a VAE's loss terms (Table 9), D_KL times `beta`, or by what a U-Net restores.
+    """
+    if isinstance(model, UNet):
+        return scoring.restoration(model)
     return scoring.vae(model, beta) if isinstance(model, VAE) else None

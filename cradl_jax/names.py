@@ -6,13 +6,22 @@ from collections.abc import Sequence
 CRADL = "cradl"
 VAE = "vae"
 VAES = (VAE, "cevae")
-METHODS = (CRADL, *VAES)
+PAPER = (CRADL, *VAES)  # the methods of the paper
+DAE = "dae"
+RESTORERS = (DAE, "disyre")  # restore a slice; they have no encoder, and so no densities
+METHODS = (*PAPER, *RESTORERS)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
 OURS = (*METHODS, BASELINE)  # any other name is that of a foreign method, given by its maps
 PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
 DENSE = "dense"  # those of a network's features at each position
-LOCAL = frozenset({DENSE, *PATCHES})  # maps of each position by itself, beyond the paper
+REC, REC_SCAN = "rec", "rec_scan"  # what a reconstruction differs by, in a slice and over slices
+LOCAL = frozenset({DENSE, REC_SCAN, *PATCHES})  # maps averaged over slices, beyond the paper
 FLOW = "flow"  # a RealNVP
+
+
+def has_encoder(method: str) -> bool:
+    """Return whether one of `METHODS` has representations, which densities model."""
+    return method not in RESTORERS
 
 
 def density_names(components: Sequence[int]) -> list[str]:

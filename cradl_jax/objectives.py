@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
 
 from cradl_jax.augment import Transform, cut_out
-from cradl_jax.losses import elbo, nt_xent, reconstruction
+from cradl_jax.corruptions import coarse_noise, foreign_patches
+from cradl_jax.losses import elbo, nt_xent, reconstruction, squared_error
 from cradl_jax.models.simclr import SimCLR
+from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE
 
 Variables = Mapping[str, Any]
@@ -83,3 +86,51 @@ def cevae(model: VAE, view: Transform, beta: float, gamma: float) -> Objective:
         return loss + gamma * restore, (stats, {**terms, "restore": restore})
 
     return objective
+
+
+@functools.lru_cache
+def dae(model: UNet, view: Transform, noise: float) -> Objective:
+    """Restore a view from coarse noise of the deviation `noise` (Kascenas et al. 2022).
+
+    Views must leave the background 0, which tells the brain.
+    """
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        x = jax.vmap(view)(view_keys, images)
+        noisy = jax.vmap(functools.partial(coarse_noise, deviation=noise))(noise_keys, x)
+        x_hat, stats = _apply(model, variables, train, noisy)
+        return squared_error(x, x_hat), (stats, {})
+
+    return objective
+
+
+@functools.lru_cache
+def disyre(model: UNet, view: Transform, axis_name: str | None = None) -> Objective:
+    """Restore a view from patches of another slice and a smooth bias (Naval Marimont et al. 2024).
+
+    Each slice draws a degree in [0, 1), which the network is told. The other slice is that half a
+    batch further on, over all devices of the axis `axis_name`. Views as in `dae`.
+    """
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, degree_keys, patch_keys = jax.vmap(
+            lambda key: jax.random.split(key, 3), out_axes=1
+        )(keys)
+        x = jax.vmap(view)(view_keys, images)
+        degree = jax.vmap(jax.random.uniform)(degree_keys)
+        corrupted = jax.vmap(foreign_patches)(patch_keys, x, _others(x, axis_name), degree)
+        x_hat, stats = _apply(model, variables, train, corrupted, degree)
+        return squared_error(x, x_hat), (stats, {})
+
+    return objective
+
+
+def _others(x: Array, axis_name: str | None) -> Array:
+    """Return for each of a device's images [n, H, W] that half a batch further on."""
+    everyone, first = x, 0
+    if axis_name is not None:
+        everyone = lax.all_gather(x, axis_name, tiled=True)
+        first = lax.axis_index(axis_name) * len(x)
+    total = len(everyone)
+    return everyone[(first + jnp.arange(len(x)) + total // 2) % total]

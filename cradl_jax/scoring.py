@@ -20,8 +20,9 @@ from jax import Array
 from cradl_jax import densities
 from cradl_jax.densities import dense
 from cradl_jax.losses import kl_divergence, reconstruction
+from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
-from cradl_jax.names import DENSE, LOCAL, PATCHES
+from cradl_jax.names import DENSE, LOCAL, PATCHES, REC, REC_SCAN, RESTORERS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import median, over_neighbours, postprocess
 
@@ -56,10 +57,28 @@ class Scored(NamedTuple, Generic[Kind]):
 
 
 Scorer = Callable[[Any, Batch[Array]], Scored[Array]]
-OWN_SCORES, OWN_HEATMAPS = ("elbo", "kl", "rec"), ("rec", "kl_grad", "combi")
-"""Names of the scores and heatmaps of `vae`."""
+
+
+class OwnScores(NamedTuple):
+    """Names of the scores and heatmaps that a method has beside those of densities."""
+
+    scores: tuple[str, ...] = ()
+    heatmaps: tuple[str, ...] = ()
+
+
+_OWN = {
+    **dict.fromkeys(VAES, OwnScores(("elbo", "kl", REC), (REC, "kl_grad", "combi"))),
+    **dict.fromkeys(RESTORERS, OwnScores((REC, REC_SCAN), (REC, REC_SCAN))),
+}
+DEGREES = (0.25, 0.5, 0.75, 1.0)
+"""Of corruption, for which a graded network restores a slice."""
 BASELINE_HEATMAPS = ("intensity", "equalized", *PATCHES)
 """Names of the heatmaps of `baseline`."""
+
+
+def own_scores(method: str) -> OwnScores:
+    """Return the names of a method's own scores; CRADL has none, a baseline none here."""
+    return _OWN.get(method, OwnScores())
 
 
 def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
@@ -114,6 +133,28 @@ def vae(model: VAE, beta: float) -> Scorer:
             {"elbo": rec + beta * kl, "kl": kl, "rec": rec},
             {"rec": rec_map, "kl_grad": jnp.abs(kl_grad), "combi": jnp.abs(kl_grad) * rec_map},
         )
+
+    return scorer
+
+
+@functools.lru_cache
+def restoration(model: UNet) -> Scorer:
+    """Score by what a U-Net restores in a slice, |x - x_hat| inside the brain.
+
+    Params are the model's variables. A graded network restores at each of `DEGREES`, and the map is
+    the mean. The map stands for itself, and once more to be averaged over the slices of a scan.
+    """
+
+    def scorer(variables: Variables, batch: Batch[Array]) -> Scored:
+        images = batch.images
+        degrees = jnp.array(DEGREES if model.graded else (0.0,))
+
+        def residual_at(degree: Array) -> Array:
+            x_hat = model.apply(variables, images, jnp.full(len(images), degree))
+            return jnp.abs(images - cast(Array, x_hat))
+
+        residual = jnp.where(batch.brains, jax.lax.map(residual_at, degrees).mean(0), 0)
+        return Scored({REC: residual.sum((1, 2))}, {REC: residual, REC_SCAN: residual})
 
     return scorer
 

@@ -25,7 +25,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if not chosen:
         raise InputError(
             f"config.methods: expected {' or '.join(VAES)}, found {config.methods}; "
-            "add --config.methods=vae, or train CRADL with experiments.simclr"
+            "add --config.methods=vae, or train other methods with experiments.train"
         )
     from experiments.study import stages, training  # imports the library
 

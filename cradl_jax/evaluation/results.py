@@ -2,13 +2,13 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, DENSE, is_density
+from cradl_jax.names import CRADL, DENSE, METHODS, PAPER, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
@@ -42,7 +42,7 @@ class Choice(NamedTuple):
         level: "slice" or "voxel".
         comparison: "full" (Sections 5.1 and 5.2), "radl" (Section 5.3), or "beyond" the paper; see
             `is_candidate`.
-        method: "cradl", "vae", "cevae", "baseline", or a foreign one.
+        method: one of `names.METHODS`, "baseline", or a foreign one.
     """
 
     dataset: str
@@ -92,12 +92,24 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
 
     In the comparison "full", CRADL chooses among its densities and any other method among its own
     terms; in "radl" every method chooses among the densities on its representations. In "beyond",
-    every score is a candidate, also one that the paper does not have.
+    every score is a candidate, also one that the paper does not have, and a method of ours that the
+    paper does not have chooses there alone.
     """
     if comparison == "beyond":
         return True
+    if method in METHODS and method not in PAPER:
+        return False
     densities = comparison == "radl" or method == CRADL
     return score != DENSE and is_density(score) == densities
+
+
+def own_choice(chosen: Mapping[Choice, str], dataset: str, level: str, method: str) -> str:
+    """Return the score that a method chose, "" if none.
+
+    It is chosen as in the paper, and by a method that the paper does not have among all scores.
+    """
+    as_in_paper = chosen.get(Choice(dataset, level, "full", method))
+    return as_in_paper or chosen.get(Choice(dataset, level, "beyond", method), "")
 
 
 def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:

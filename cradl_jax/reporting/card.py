@@ -96,6 +96,13 @@ class Facts(NamedTuple):
     license: str = UNKNOWN
 
 
+_WHAT = {
+    True: "an encoder ({}), and densities of its features",
+    False: "a U-Net ({}), which restores corrupted slices, and scores by what it restores",
+}
+"""What a run consists of, by whether it has an encoder."""
+
+
 def model_card(run: RunContents, facts: Facts) -> str:
     """Return the card of a run; all text from data is escaped, in YAML and in Markdown."""
     settings, healthy = run.manifest["settings"], run.thresholds.slices[run.chosen["score"]]
@@ -104,7 +111,7 @@ def model_card(run: RunContents, facts: Facts) -> str:
     described = [_split_table(facts.splits), _source_table(facts.sources)]
     body = _template().render(
         title=title,
-        method=method,
+        what=_WHAT[run.dense is not None].format(method),
         contrast=settings["contrast"],
         version=run.manifest["versions"].get("cradl_jax", NOT_STATED),
         preparation=in_words(run.thresholds.preparation),

@@ -20,7 +20,11 @@ from cradl_jax.reporting import paper
 
 NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 DASHED = (0, (4, 3))
-COLORS = {"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f", "baseline": INK}  # in order
+COLORS = {
+    **{"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"},
+    **{"dae": "#a63d40", "disyre": "#6a4c93", "baseline": INK},
+}
+"""Of our methods, in order."""
 FOREIGN = ("#8e5ea2", "#7a9a01", "#c2477f", "#8c6d46", "#00838f", "#b0a000")
 """Colors of foreign methods, by turns."""
 KINDS = {
@@ -46,7 +50,7 @@ class Bar(NamedTuple):
     Attributes:
         level: "slice" or "voxel".
         dataset: whose group it belongs to.
-        method: "cradl", "cevae", "vae", "baseline", or a foreign one.
+        method: one of `names.METHODS`, "baseline", or a foreign one.
         kind: "density" (on representations), "kl" (KL divergence), "best" (own score), or "beyond"
             the paper (any score).
         value: its height.

@@ -22,7 +22,14 @@ from typing import NamedTuple
 from cradl_jax.errors import InputError
 from cradl_jax.names import components_of
 
-METHODS = {"cradl": "CRADL", "cevae": "ceVAE", "vae": "VAE", "baseline": "Baseline"}
+METHODS = {
+    "cradl": "CRADL",
+    "cevae": "ceVAE",
+    "vae": "VAE",
+    "dae": "DAE",
+    "disyre": "DISYRE",
+    "baseline": "Baseline",
+}
 SCORES = {
     "flow": "Norm. Flow",
     "elbo": "ELBO",
@@ -34,6 +41,7 @@ SCORES = {
     "area": "Brain area",
     "intensity": "|Intensity|",
     "dense": "Dense",
+    "rec_scan": "Rec. over slices",
     "equalized": "Equalized intensity",
     "pixel": "Gaussian of pixels",
     "patch": "Gaussian of 2 × 2 pixels",

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import DENSE, METHODS, VAES, components_of, is_density
+from cradl_jax.names import DENSE, PAPER, RESTORERS, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import (
     beyond_table,
@@ -127,10 +127,12 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     """Return Table 2 ("slice") or 3 ("voxel"): each method at the score that it chose, in %.
 
     The last rows are foreign methods, given by their maps, and the trivial baseline chosen in the
-    same way. Bold is the best of a column.
+    same way. Methods of ours that the paper lacks are in `beyond_table` alone. Bold is the best of
+    a column.
     """
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
-    methods = in_order((row.method for row in rows if row.level == level), "cradl cevae vae")
+    measured_ones = {row.method for row in rows if row.level == level}
+    methods = in_order(measured_ones - {*RESTORERS}, "cradl cevae vae")
     spreads, best = of_choices(rows, level), {}
     for (dataset, _, _, metric), (mean, _) in spreads.items():
         best[dataset, metric] = max(mean, best.get((dataset, metric), mean))
@@ -159,7 +161,7 @@ def selection_table(rows: Sequence[Result], names: Names = NAMELESS) -> Table:
         (dataset, method)
         for dataset in dict.fromkeys(row.dataset for row in rows)
         for method in in_order((r.method for r in rows if r.dataset == dataset), "cradl vae cevae")
-        if method in METHODS
+        if method in PAPER
     ]
     header = (
         f"{LEVELS[level].capitalize()}, {COMPARISONS[comparison]} ({section})"
@@ -304,6 +306,8 @@ def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:
 
 def _labels(level: str, method: str, score: str) -> tuple[str, str]:
     """Return generative model and score as Tables 5 to 8 name them."""
+    if method in RESTORERS:
+        return "U-Net", paper.score_name(score)
     if score == DENSE:
         return paper.score_name(score), "Distance"
     if is_density(score):

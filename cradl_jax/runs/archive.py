@@ -2,7 +2,8 @@
 
     network/<parameter>                the network, a tensor a parameter
     densities/<density>/<parameter>    the densities
-    dense/<parameter>                  the Gaussians at each position and height
+    dense/<parameter>                  the Gaussians at each position and height; like densities
+                                       only where the network has an encoder
     metadata, `run`                    JSON: format, manifest, thresholds, chosen scores, the kinds
                                        of the densities, fingerprint, the model card, and a
                                        checksum of it all
@@ -58,7 +59,9 @@ def write(path: Path, run: contents.RunContents) -> None:
         **({} if run.card is None else {"card": run.card}),
     }
     fitted = {name: densities.to_arrays(density) for name, density in run.densities.items()}
-    parts = {NETWORK: run.variables, DENSITIES: fitted, DENSE: dense_arrays(run.dense)}
+    parts = {NETWORK: run.variables, DENSITIES: fitted}
+    if run.dense is not None:
+        parts[DENSE] = dense_arrays(run.dense)
     flat = flatten_dict(jax.device_get(parts), sep="/")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     metadata = {ABOUT: json.dumps({**about, "checksum": checksum(about, tensors)})}
@@ -104,8 +107,9 @@ def checksum(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str
 def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.RunContents:
     """Return the run that a file's plain values and nested tensors describe."""
     manifest, kinds = about["manifest"], about["densities"]
-    fitted = tensors[DENSITIES]
-    if tensors.keys() != {NETWORK, DENSITIES, DENSE} or fitted.keys() != kinds.keys():
+    fitted = tensors.get(DENSITIES, {})
+    expected = {NETWORK, *([DENSITIES] if kinds else []), *tensors.keys() & {DENSE}}
+    if tensors.keys() != expected or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
     network = tensors[NETWORK]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), network)
@@ -113,7 +117,7 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
         raise ValueError("weights of another network")
     variables = jax.tree.map(jnp.asarray, network)
     fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
-    dense = joint_from(tensors[DENSE])
+    dense = joint_from(tensors[DENSE]) if DENSE in tensors else None
     own = contents.fingerprint_of(fingerprint(variables), fitted, dense)
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.masks import HealthyMap
 from cradl_jax.evaluation.thresholds import HealthyScores
-from cradl_jax.names import DENSE, METHODS, VAES
+from cradl_jax.names import DENSE, METHODS, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.prediction.input_qc import Reference
 from cradl_jax.storage.manifest import fingerprint
@@ -34,6 +35,8 @@ from cradl_jax.storage.schema import (
     one_of,
     parse,
 )
+
+NONE_FITTED: Mapping[str, Density] = MappingProxyType({})
 
 
 class NetworkShape(Record):
@@ -99,8 +102,8 @@ class RunContents(NamedTuple):
         manifest: settings (method, seed, size, model, ...), fingerprint of the training data,
             versions and commit of the training.
         variables: `params` and `batch_stats` of the network.
-        densities: by name, on the network's representations.
-        dense: Gaussians of the network's features at each position and height.
+        densities: by name, on the network's representations; none where it has no encoder.
+        dense: Gaussians of its features at each position and height; None where it has no encoder.
         thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
         fingerprint: of the network and its densities; the same scores have the same.
@@ -110,14 +113,16 @@ class RunContents(NamedTuple):
     manifest: Mapping[str, Any]
     variables: Variables
     densities: Mapping[str, Density]
-    dense: Joint
+    dense: Joint | None
     thresholds: Thresholds
     chosen: Mapping[str, str]
     fingerprint: str
     card: str | None = None
 
 
-def fingerprint_of(variables: str, densities: Mapping[str, Density], dense: Joint) -> str:
+def fingerprint_of(
+    variables: str, densities: Mapping[str, Density] = NONE_FITTED, dense: Joint | None = None
+) -> str:
     """Return the fingerprint of a network, given that of its variables, and of its densities."""
     fitted = {**densities, DENSE: dense}
     return hashlib.sha256(f"{variables} {fingerprint(fitted)}".encode()).hexdigest()
@@ -149,12 +154,14 @@ def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
 def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
     thresholds, settings = run.thresholds, run.manifest["settings"]
-    has_own = settings["method"] in VAES
-    for what, found, own in (
-        ("scores", thresholds.slices, scoring.OWN_SCORES),
-        ("heatmaps", thresholds.heatmaps, scoring.OWN_HEATMAPS),
+    if has_encoder(settings["method"]) != (run.dense is not None):
+        raise ValueError(f"Gaussians of features for the method {settings['method']}")
+    own = scoring.own_scores(settings["method"])
+    for what, found, of_method in (
+        ("scores", thresholds.slices, own.scores),
+        ("heatmaps", thresholds.heatmaps, own.heatmaps),
     ):
-        expected = {*run.densities, DENSE, *(own if has_own else ())}
+        expected = {*run.densities, *([] if run.dense is None else [DENSE]), *of_method}
         if found.keys() != expected:
             raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
     if thresholds.slicing["size"] != settings["size"]:
@@ -163,12 +170,18 @@ def check(run: RunContents) -> None:
     for name, density in run.densities.items():
         if density.mean.shape != (latent,):
             raise ValueError(f"the density {name} of {density.mean.shape} for {latent} dimensions")
+    if run.dense is not None:
+        _check_dense(run, run.dense)
+
+
+def _check_dense(run: RunContents, joint: Joint) -> None:
+    """Raise a ValueError unless Gaussians fit the features of a run's network."""
+    settings = run.manifest["settings"]
     size, model = settings["size"], network(settings)
     images = jax.ShapeDtypeStruct((1, size, size), float)
     features = jax.eval_shape(methods.features_of(model), run.variables, images).shape
-    joint, of_pixels = run.dense, (size, size, 1)
     found = (*joint.features.mean.shape[1:3], joint.projection.shape[0])
-    if found != features[1:] or joint.pixels.mean.shape[1:] != of_pixels:
+    if found != features[1:] or joint.pixels.mean.shape[1:] != (size, size, 1):
         raise ValueError(f"Gaussians of features {found} for {features[1:]}")
 
 
@@ -176,18 +189,22 @@ def scorers(
     settings: Mapping[str, Any],
     variables: Variables,
     densities: Mapping[str, Density],
-    dense: Joint,
+    dense: Joint | None,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
     """Return every scorer of a run with its parameters: densities, those at each position, its own.
+
+    A network without an encoder has its own alone.
 
     Raises:
         InputError: the settings are not those of a network.
     """
     built = network(settings)
-    with_params: list[tuple[scoring.Scorer, Any]] = [
-        (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
-        (scoring.local(methods.features_of(built)), (variables, dense)),
-    ]
+    with_params: list[tuple[scoring.Scorer, Any]] = []
+    if dense is not None:
+        with_params += [
+            (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
+            (scoring.local(methods.features_of(built)), (variables, dense)),
+        ]
     if own := methods.own_scorer(built, _checked(settings).loss.beta):
         with_params.append((own, variables))
     return with_params

@@ -2,7 +2,8 @@
 
 manifest.json          settings, fingerprint of the training data, versions
 checkpoints/           the latest and the best, by orbax, with the fingerprints of their weights
-densities/             one .npz a density; its manifest has the fingerprint of run and densities
+densities/             one .npz a density; its manifest has the fingerprint of run and densities;
+                       a network without an encoder has none
 thresholds/            thresholds.json, and a manifest of its own
 evaluation/            results.csv, from which the scores are chosen, and a manifest of its own
 
@@ -18,7 +19,7 @@ from cradl_jax import densities
 from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import DENSE, PATCHES, density_names
+from cradl_jax.names import DENSE, PATCHES, density_names, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import read_dense, read_density, read_joint
@@ -76,18 +77,30 @@ def read_fingerprint(folder: Path) -> str:
     Raises:
         InputError: the densities are missing or incomplete, or they are of another network.
     """
+    of_network = checkpoints.read_fingerprint(folder)
+    if not has_densities(folder):
+        return contents.fingerprint_of(of_network)
     place = folder / "densities"
     manifest = read_manifest(place)
-    check_manifest(place, manifest["settings"], checkpoints.read_fingerprint(folder))
+    check_manifest(place, manifest["settings"], of_network)
     return _of_all(place, manifest)
 
 
-def read_densities(folder: Path) -> tuple[dict[str, densities.Density], Joint]:
+def has_densities(folder: Path) -> bool:
+    """Return whether a run is of a method with an encoder, whose representations are modelled."""
+    return has_encoder(read_manifest(folder)["settings"]["method"])
+
+
+def read_densities(folder: Path) -> tuple[dict[str, densities.Density], Joint | None]:
     """Read the densities on a run's representations, by name, and those at each position.
+
+    A network without an encoder has neither.
 
     Raises:
         InputError: one is missing or damaged, or they are of another model.
     """
+    if not has_densities(folder):
+        return {}, None
     place, expected = folder / "densities", read_fingerprint(folder)
     manifest = read_manifest(place)
     names = density_names(manifest["settings"]["gmm"]["components"])

@@ -184,7 +184,8 @@ def _damaged(path: Path) -> bool:
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """Check a run: first all its files, then what is in them."""
     foreign = (place / MAPS[0]).is_dir()
-    trained, parts = place.name != BASELINE and not foreign, PARTS[1:] if foreign else PARTS
+    trained = place.name != BASELINE and not foreign
+    parts = PARTS[1:] if foreign or (trained and not _has_densities(place)) else PARTS
     sealed = [place / part for part in (*parts, *(p for p in MAPS if (place / p).is_dir()))]
     sealed = [place, *sealed] if trained else sealed  # the others have no network
     files = [_files(one, progress) for one in sealed]
@@ -193,17 +194,27 @@ def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
         yield from _until_fault(str(place), _content(place, trained, foreign))
 
 
+def _has_densities(place: Path) -> bool:
+    """Return whether a run should have densities; one whose manifest cannot be read should."""
+    try:
+        return folder.has_densities(place)
+    except (InputError, *DAMAGED):
+        return True
+
+
 def _content(place: Path, trained: bool, foreign: bool) -> Iterator[Check]:
     """Check that checkpoints, densities, thresholds and results of a run belong together.
 
-    A foreign method has neither checkpoints nor densities, but heatmaps.
+    A foreign method has neither checkpoints nor densities, but heatmaps; a network without an
+    encoder has no densities.
     """
     if trained:
         manifest = read_manifest(place)
         states = checkpoints.read_all(place, contents.template(manifest["settings"]))
         yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
-        fitted = folder.read_densities(place)
-        yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
+        if folder.has_densities(place):
+            fitted = folder.read_densities(place)
+            yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
         made_from, data = folder.read_fingerprint(place), manifest["made_from"]
     elif foreign:
         manifest = read_manifest(place / MAPS[0])

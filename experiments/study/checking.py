@@ -28,8 +28,8 @@ from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.devices.parallel import over_devices, replicate, share
 from cradl_jax.errors import InputError
 from cradl_jax.intensity import CLIP
-from cradl_jax.names import VAES, density_names
-from cradl_jax.scoring import BASELINE_HEATMAPS, OWN_HEATMAPS
+from cradl_jax.names import density_names
+from cradl_jax.scoring import BASELINE_HEATMAPS, own_scores
 from cradl_jax.storage.files import free_space, in_words, require_space
 from cradl_jax.storage.integrity import is_complete
 from cradl_jax.training.feeds import resident
@@ -230,8 +230,8 @@ def counted(counts: Counter[str]) -> str:
 def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, int]:
     """Return the bytes that slices which are not there yet, and heatmaps, take on the disk at most.
 
-    Heatmaps of one split and scorer lie there at a time: of all densities, of a VAE's loss terms,
-    or of the baselines.
+    Heatmaps of one split and scorer lie there at a time: of all densities, a method's own ones, or
+    those of the baselines.
     """
     size = config.data.size
     slices = sum(
@@ -240,8 +240,8 @@ def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, in
         if not is_complete(store_path(workdir, name))
     )
     scored = [count for (_, split), count in rows.items() if split in SPLITS]
-    own = OWN_HEATMAPS if set(config.methods) & {*VAES} else ()
-    maps = max(map(len, (density_names(config.gmm.components), own, BASELINE_HEATMAPS)))
+    own = (own_scores(method).heatmaps for method in config.methods)
+    maps = max(map(len, (density_names(config.gmm.components), *own, BASELINE_HEATMAPS)))
     pixels = max(scored, default=0) * size**2
     return slices, pixels * maps * np.dtype(np.float32).itemsize
 

@@ -110,6 +110,12 @@ class Loss(Record):
     gamma: NotNegative
 
 
+class Restoration(Record):
+    """How slices are corrupted for a method that restores them."""
+
+    noise: Positive
+
+
 class Parts(Record):
     """What a run depends on, and what a method may override."""
 
@@ -117,6 +123,7 @@ class Parts(Record):
     augment: Augment
     train: Train
     loss: Loss
+    restoration: Restoration
 
 
 class Mixtures(Record):

@@ -17,7 +17,7 @@ from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.data.synthetic.pose import moved
 from cradl_jax.evaluation import results
 from cradl_jax.evaluation.metrics import binary_metrics
-from cradl_jax.names import BASELINE, DENSE
+from cradl_jax.names import BASELINE, DENSE, METHODS, has_encoder
 from cradl_jax.prediction.files import write_table
 from cradl_jax.prediction.scan import ScoreSlices, slice_scorer
 from cradl_jax.reporting import paper
@@ -70,7 +70,7 @@ def measure(config: ConfigDict, workdir: Path) -> Path:
 def chosen_scorers(
     config: ConfigDict, workdir: Path, opened: Mapping[str, SliceStore]
 ) -> Iterator[tuple[tuple[str, str], ScoreSlices]]:
-    """Yield a scorer for each method at its own score and at the dense one, and for the baseline.
+    """Yield a scorer for each method at its own score and the dense one, and for the baseline.
 
     Own scores are those that were chosen on the first anomalous data set.
     """
@@ -79,8 +79,9 @@ def chosen_scorers(
         rows = evaluation.read_results(config, workdir, method, opened)
         chosen = results.select_scores(rows)
         scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
-        own = [chosen[results.Choice(first, level, "full", method)] for level in results.LEVELS]
-        pairs = {"own": own} if method == BASELINE else {"own": own, DENSE: [DENSE, DENSE]}
+        own = [results.own_choice(chosen, first, level, method) for level in results.LEVELS]
+        dense = method in METHODS and has_encoder(method)
+        pairs = {"own": own} | ({DENSE: [DENSE, DENSE]} if dense else {})
         for name, (score, heatmap) in pairs.items():
             how = config.score.batch_size, jax.local_devices(), config.score.neighbours
             yield (method, name), slice_scorer(scorers, score, heatmap, *how)

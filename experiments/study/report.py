@@ -15,7 +15,7 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE, DENSE, METHODS
+from cradl_jax.names import BASELINE, DENSE, PAPER, has_encoder
 from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
@@ -37,6 +37,12 @@ SUMMARY = (
     "score a slice by the negative log-likelihood of its representation and a voxel by the "
     "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
     "validation scans. The baselines need no network: any method must beat them."
+)
+BEYOND = (
+    "Beyond the paper, {} restore slices from corruptions and score by what they restore. They are "
+    "not among the methods of Tables 2 to 4, which are the paper's (CRADL, VAE and ceVAE). They "
+    "learned to undo coarse noise, or patches of other healthy slices and a smooth bias: other "
+    "corruptions than the anomalies that they are measured on, but made by a program as well."
 )
 NOTHING_MEASURED = (
     "The study has no anomalous data set: nothing could be measured, and no score chosen. Dense "
@@ -84,8 +90,9 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     )
     unlike = screening.table(opened[HEALTHY])
     drawn = Picture(bars, caption), Picture(further, beyond)
+    said = [SUMMARY, *restorers(config.methods)]
     sections = [
-        Section("Results", [SUMMARY, *drawn, *written] if anomalous else [NOTHING_MEASURED]),
+        Section("Results", [*said, *drawn, *written] if anomalous else [NOTHING_MEASURED]),
         Section("Anomalies", [anomalies(anomalous)] if anomalous else []),
         Section("Pixel scores", list(pixel_scores(config, workdir, rows, opened))),
         Section("Slice scores", list(curves(config, workdir, rows, anomalous))),
@@ -100,6 +107,12 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     write_text(place, page.html_page("CRADL: anomalies in brain MRI", sections))
     write_checksums(workdir, "results.csv", "tables.md", "figures", place.name)
     return place
+
+
+def restorers(methods: Iterable[str]) -> list[str]:
+    """Say which of the methods restore slices, if any."""
+    names = [paper.method_name(method) for method in methods if not has_encoder(method)]
+    return [BEYOND.format(" and ".join(names))] if names else []
 
 
 def sizes(anomalous: dict[str, SliceStore]) -> tables.Figures:
@@ -147,7 +160,7 @@ def differences(
     candidates = [
         e
         for e in estimated
-        if e.metric == "auprc" and (e.method in METHODS or e.comparison == "beyond")
+        if e.metric == "auprc" and (e.method in PAPER or e.comparison == "beyond")
     ]
     first = {e[:3]: place for place, e in reversed(list(enumerate(candidates)))}
     candidates.sort(key=lambda e: first[e[:3]])  # together, in the order of the data sets
@@ -194,8 +207,8 @@ def curves(
     for dataset in anomalous:
         pairs, methods = {}, []
         for method, seed in seeds.items():
-            score = chosen.get(Choice(dataset, "slice", "full", method))
-            if score is None:
+            score = results.own_choice(chosen, dataset, "slice", method)
+            if not score:
                 continue
             evaluation = runs.folder(workdir, seed, method) / "evaluation"
             written = paper.method_name(method)
@@ -243,8 +256,8 @@ def pixel_scores(
         maps = {}
         for method, own_sources in sources.items():
             mine = heatmaps(store, shown, own_sources, config.score.neighbours)
-            selected = chosen.get(Choice(dataset, "voxel", "full", method))
-            own = (selected,) if method == "cradl" else scoring.OWN_HEATMAPS
+            selected = results.own_choice(chosen, dataset, "voxel", method)
+            own = scoring.own_scores(method).heatmaps or (selected,)
             for name in (*own, DENSE, MAP):
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
@@ -314,7 +327,7 @@ def training(config: ConfigDict, workdir: Path) -> Iterator[Picture]:
 
 def diagnostics(config: ConfigDict, workdir: Path) -> Iterator[Picture | Table]:
     """Show effective rank of the representations and likelihoods of the densities, first seed."""
-    for method in config.methods:
+    for method in filter(has_encoder, config.methods):
         name = paper.method_name(method)
         fitted = runs.folder(workdir, config.seeds[0], method) / "densities"
         measured = json.loads((fitted / "diagnostics.json").read_text())

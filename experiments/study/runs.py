@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import batches, processes
-from cradl_jax.names import BASELINE, OURS
+from cradl_jax.names import BASELINE, OURS, has_encoder
 from cradl_jax.runs import contents
 from cradl_jax.runs import folder as run_folder
 from cradl_jax.storage.manifest import check_manifest
@@ -77,7 +77,8 @@ def sources(
 def _with_densities(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> Path:
     """Return the folder of a run as `check`, whose densities too are as the config says."""
     run = check(config, workdir, method, healthy)
-    check_manifest(run / "densities", settings.of_densities(config))
+    if has_encoder(method):
+        check_manifest(run / "densities", settings.of_densities(config))
     return run
 
 

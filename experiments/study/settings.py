@@ -8,9 +8,11 @@ from ml_collections import ConfigDict
 
 from cradl_jax import augment, methods, names, objectives
 from cradl_jax.devices.parallel import AXIS
+from cradl_jax.errors import InputError
 from experiments.study.config_schema import Parts
 
 PARTS = tuple(Parts.model_fields)  # of a config, that a run depends on
+RESTORATION = "restoration"  # on this one only runs that restore slices depend
 
 
 def of_method(config: ConfigDict, method: str) -> ConfigDict:
@@ -28,7 +30,8 @@ def of_method(config: ConfigDict, method: str) -> ConfigDict:
 def of_run(config: ConfigDict, method: str) -> dict:
     """Return what a trained run depends on, as plain values."""
     own = of_method(config, method)
-    parts = {name: own[name].to_dict() for name in PARTS}
+    depends = [name for name in PARTS if name != RESTORATION or method in names.RESTORERS]
+    parts = {name: own[name].to_dict() for name in depends}
     slices = {"size": config.data.size, "contrast": config.data.contrast}
     return {"method": method, "seed": config.seed, **slices, **parts}
 
@@ -55,9 +58,18 @@ def network(config: ConfigDict, method: str) -> methods.Network:
 
 
 def objective(config: ConfigDict, method: str, model: methods.Network) -> objectives.Objective:
-    """Build what training minimizes: NT-Xent (Section 3.1), or equation 7 or 8."""
+    """Build what training minimizes: NT-Xent (Section 3.1), equation 7 or 8, or a restoration's.
+
+    Raises:
+        InputError: the views of a method that restores slices have noise.
+    """
     own = of_method(config, method)
     loss, transforms = own.loss, own.augment
+    if method in names.RESTORERS and transforms.noise:
+        raise InputError(
+            f"config.overrides.{method}.augment.noise: expected 0, since noise would hide where "
+            f"the brain ends, found {transforms.noise}; leave it 0"
+        )
     view = augment.views(
         mirroring=transforms.mirror,
         shift=transforms.shift,
@@ -67,6 +79,10 @@ def objective(config: ConfigDict, method: str, model: methods.Network) -> object
     )
     if method == names.CRADL:
         return objectives.simclr(model, view, loss.temperature, AXIS)
+    if method == names.DAE:
+        return objectives.dae(model, view, own.restoration.noise)
+    if method in names.RESTORERS:
+        return objectives.disyre(model, view, AXIS)
     if method == names.VAE:
         return objectives.vae(model, view, loss.beta)
     return objectives.cevae(model, view, loss.beta, loss.gamma)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cradl_jax.devices.processes import broadcast_from_first, is_first
-from cradl_jax.names import BASELINE
+from cradl_jax.names import BASELINE, has_encoder
 from cradl_jax.storage.integrity import is_complete
 from experiments.study import (
     data_sets,
@@ -60,11 +60,13 @@ def train(config: ConfigDict, workdir: Path, method: str) -> None:
 
 
 def fit_densities(config: ConfigDict, workdir: Path, method: str) -> None:
-    """Fit the densities of a method, or of the baselines."""
+    """Fit the densities of a method, or of the baselines; one without an encoder has none."""
     if method == BASELINE:
         require_slices(config, workdir)
     else:
         train(config, workdir, method)
+    if not has_encoder(method):
+        return
     with stage(f"densities of {method}, seed {config.seed}"):
         if method == BASELINE:
             fitting.fit_baselines(config, workdir)

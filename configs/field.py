@@ -1,0 +1,21 @@
+"""The methods of the paper beside the strongest of the field, on the embedded phantom.
+
+    python -m experiments.reproduce --config=configs/field.py --workdir=runs/field
+
+As configs/phantom.py, with two methods beyond the paper: a denoising autoencoder with coarse noise
+(dae; Kascenas et al. 2022) and the restoration of graded synthetic corruptions (disyre; Naval
+Marimont et al. 2024). `--config.methods=dae,disyre` runs these alone, `--config.smoke=True` the
+whole path on a handful of scans; its figures mean nothing.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import phantom
+from cradl_jax.names import METHODS
+
+
+def get_config() -> ConfigDict:
+    """Return the settings."""
+    config = phantom.get_config()
+    config.methods = METHODS
+    return config

@@ -1,4 +1,4 @@
-"""The three methods as a config builds them."""
+"""The methods as a config builds them."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ from PIL import Image
 from configs import cevae, default, phantom, vae
 from cradl_jax import methods
 from cradl_jax.errors import InputError
-from cradl_jax.names import METHODS
+from cradl_jax.names import METHODS, PAPER, RESTORERS
+from cradl_jax.scoring import own_scores
 from experiments.study import settings
 
 
@@ -20,13 +21,14 @@ def small(method):
     return config, settings.network(config, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER)
 def test_representations_of_every_method_have_the_configured_length(method):
     _, model = small(method)
     encode, images = methods.encoder_of(model), jnp.zeros((3, 16, 16))
     z = jax.eval_shape(lambda: encode(methods.initial_variables(model, 0, 16), images))
     assert z.shape == (3, 6)
     assert (methods.own_scorer(model, 1.0) is None) == (method == "cradl")
+    assert (own_scores(method) == ((), ())) == (method == "cradl")
 
 
 def test_cevae_is_a_vae_with_another_loss():
@@ -70,9 +72,10 @@ def test_all_seeds_share_the_functions_of_a_method_which_compile_once(method):
     assert model is not equal
     objective = settings.objective(config, method, model)
     assert objective is settings.objective(other, method, equal)
-    assert methods.encoder_of(model) is methods.encoder_of(equal)
+    if method in PAPER:
+        assert methods.encoder_of(model) is methods.encoder_of(equal)
     assert methods.own_scorer(model, 0.5) is methods.own_scorer(equal, 0.5)
-    other.augment.noise = 0.2
+    other.augment.rotation = 0.2
     assert objective is not settings.objective(other, method, equal)
 
 
@@ -95,11 +98,27 @@ def test_default_follows_the_paper():
 
 
 def test_unknown_method_is_named():
-    with pytest.raises(InputError, match=r"expected one of cradl, vae, cevae, found 'gan'"):
+    with pytest.raises(InputError, match=r"one of cradl, vae, cevae, dae, disyre, found 'gan'"):
         settings.network(default.get_config(), "gan")
 
 
 def test_runs_of_two_methods_never_share_settings():
     found = [settings.of_run(default.get_config(), method) for method in METHODS]
-    assert len({run["method"] for run in found}) == 3
+    assert len({run["method"] for run in found}) == len(METHODS)
     np.testing.assert_equal(found[1] | {"method": "cevae"}, found[2])
+
+
+def test_only_runs_that_restore_depend_on_how_slices_are_corrupted():
+    config, other = default.get_config(), default.get_config()
+    other.restoration.noise = 0.3
+    for method in METHODS:
+        same = settings.of_run(config, method) == settings.of_run(other, method)
+        assert same == (method in PAPER)
+
+
+@pytest.mark.parametrize("method", RESTORERS)
+def test_noisy_views_would_hide_the_brain(method):
+    config, model = small(method)
+    config.overrides[method].augment.noise = 0.1
+    with pytest.raises(InputError, match=rf"{method}\.augment\.noise: expected 0, .* 0\.1"):
+        settings.objective(config, method, model)

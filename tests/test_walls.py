@@ -14,6 +14,7 @@ MODULES = {
 }
 METHOD = (
     *("augment", "losses", "objectives", "methods", "scoring", "postprocess"),
+    "corruptions",
     *("models", "densities", "training", "ops"),
 )
 DRAWING = ("matplotlib", "cradl_jax.reporting", "cradl_jax.prediction.viewer")

@@ -8,15 +8,19 @@ from cradl_jax import augment, methods, objectives
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.devices.parallel import AXIS, across_processes, any_process, local
 from cradl_jax.evaluation import metrics
+from cradl_jax.names import has_encoder
 from cradl_jax.training.loop import train
 from cradl_jax.training.steps import adam, create_state
 
 SIZE, STEPS = 16, 20
 VIEW = augment.views(mirroring=0.5, shift=0.1, scale=(0.9, 1.2), rotation=0.1, noise=0.05)
+CLEAN = augment.views(mirroring=0.5, shift=0, scale=(0.9, 1.2), rotation=0.1, noise=0)
 OBJECTIVES = {
     "cradl": lambda model: objectives.simclr(model, VIEW, 0.5, AXIS),
     "vae": lambda model: objectives.vae(model, VIEW, 1.0),
     "cevae": lambda model: objectives.cevae(model, VIEW, 1.0, 1.0),
+    "dae": lambda model: objectives.dae(model, CLEAN, 0.6),
+    "disyre": lambda model: objectives.disyre(model, CLEAN, AXIS),
 }
 
 
@@ -26,7 +30,11 @@ def slices():
     return np.clip(np.kron(noise, np.ones((4, 4), np.float32)), -1.5, 1.5)
 
 
-@pytest.mark.slow  # nine compilations; test_loop.py has CRADL on one and four
+def restored(model):
+    return lambda variables, images: model.apply(variables, images).reshape(len(images), -1)
+
+
+@pytest.mark.slow  # fifteen compilations; test_loop.py has CRADL on one and four
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_devices_train_and_score_as_one(slices, method):
     shape = {"size": SIZE, "features": 4, "latent": 8, "head": (16, 8), "dtype": "float32"}
@@ -40,7 +48,8 @@ def test_devices_train_and_score_as_one(slices, method):
         settings = {"epochs": 5, "batch_size": 8, "seed": 3, "devices": devices}
         *_, last = train(state, objective, optimizer, slices[:32], slices[32:], **settings)
         assert int(last.state.step) == STEPS
-        variables, encode = jax.device_get(last.state.variables), methods.encoder_of(model)
+        variables = jax.device_get(last.state.variables)
+        encode = methods.encoder_of(model) if has_encoder(method) else restored(model)
         z = in_batches(encode, variables, slices, np.arange(44), 16, devices)
         z = np.concatenate(list(z))
         return variables, last.train, last.val, z, metrics.binary_metrics(z[:, 0], labels)

@@ -146,33 +146,29 @@ def test_scans_are_told_as_scikit_learn_says(study):
                 assert rows[key] == pytest.approx(expected)
 
 
-def test_false_positives_are_grouped_by_what_the_participants_table_says(study):
-    config, table = tiny_config(), study / "data" / "healthy" / "participants.tsv"
+def test_false_positives_are_grouped_by_what_the_participants_table_says(study, tmp_path):
+    config, study = tiny_config(), shutil.copytree(study, tmp_path / "study", symlinks=True)
+    table = study / "data" / "healthy" / "participants.tsv"
     healthy = data_sets.stores(config, study)["healthy"]
-    text = table.read_text()
     found, (note,) = protocol_report.groups(config, study, healthy)
     assert list(found) == ["all"] and note.endswith("test scans: site, scanner, age, sex.")
     ends = {"healthy007": "\tGuys\t23.5", "healthy008": "\t<b>\tn/a"}
-    lines = text.splitlines()
-    added = [line + ends.get(line.split("\t")[0][4:], "\t\t") for line in lines[1:]]
-    try:
-        table.write_text("\n".join([lines[0] + "\tSite\tage", *added]) + "\n")
-        found, (note,) = protocol_report.groups(config, study, healthy)
-        found = {name: scans.tolist() for name, scans in found.items()}
-        assert found == {
-            **{"all": [0, 1], "site <b>": [1], "site Guys": [0]},
-            **{"age 20 to 39": [0], "age not stated": [1]},
-        }
-        assert note.endswith("test scans: scanner, sex.")
-        report.write(config, study)
-        page = (study / "report.html").read_text()
-        assert "age 20 to 39" in page and "site &lt;b&gt;" in page and "<b>" not in page
-        table.unlink()
-        found, (note,) = protocol_report.groups(config, study, healthy)
-        assert list(found) == ["all"] and "are left out" in note and "participants.tsv" in note
-    finally:
-        table.write_text(text)
-        report.write(config, study)
+    header, *lines = table.read_text().splitlines()
+    added = [line + ends.get(line.split("\t")[0][4:], "\t\t") for line in lines]
+    table.write_text("\n".join([header + "\tSite\tage", *added]) + "\n")
+    found, (note,) = protocol_report.groups(config, study, healthy)
+    found = {name: scans.tolist() for name, scans in found.items()}
+    assert found == {
+        **{"all": [0, 1], "site <b>": [1], "site Guys": [0]},
+        **{"age 20 to 39": [0], "age not stated": [1]},
+    }
+    assert note.endswith("test scans: scanner, sex.")
+    report.write(config, study)
+    page = (study / "report.html").read_text()
+    assert "age 20 to 39" in page and "site &lt;b&gt;" in page and "<b>" not in page
+    table.unlink()
+    found, (note,) = protocol_report.groups(config, study, healthy)
+    assert list(found) == ["all"] and "are left out" in note and "participants.tsv" in note
 
 
 def test_a_ball_is_seen_better_the_brighter_it_is(study, monkeypatch):
@@ -274,19 +270,17 @@ def test_golden_figures_have_not_changed(study):
     assert golden.differences(GOLDEN, {k: v for k, v in found.items() if k != name})
 
 
-def test_the_study_verifies_and_other_results_than_its_runs_are_named(study):
+def test_the_study_verifies_and_other_results_than_its_runs_are_named(study, tmp_path):
+    study = shutil.copytree(study, tmp_path / "study", symlinks=True)
     found = list(verification.checks(study))
     assert len(found) > 30 and not [check for check in found if check.faults]
-    text = (study / "results.csv").read_text()
-    try:
-        (study / "results.csv").write_text(text.replace("synth", "sinth", 1))
-        faults = [fault for check in verification.checks(study) for fault in check.faults]
-        assert len(faults) == 1 and faults[0].startswith(f"{study / 'results.csv'}: found another")
-        integrity.write_checksums(study, "results.csv")
-        faults = [fault for check in verification.checks(study) for fault in check.faults]
-        assert len(faults) == 1 and f"{study / 'results.csv'}: expected the results" in faults[0]
-    finally:
-        report.write(tiny_config(), study)
+    results = study / "results.csv"
+    results.write_text(results.read_text().replace("synth", "sinth", 1))
+    faults = [fault for check in verification.checks(study) for fault in check.faults]
+    assert len(faults) == 1 and faults[0].startswith(f"{results}: found another")
+    integrity.write_checksums(study, "results.csv")
+    faults = [fault for check in verification.checks(study) for fault in check.faults]
+    assert len(faults) == 1 and f"{results}: expected the results" in faults[0]
 
 
 def test_a_foreign_method_is_in_tables_comparisons_and_figures_and_verified(study, tmp_path):

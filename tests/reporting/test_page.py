@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import (
+    COMPARISONS,
     Choice,
     Result,
     is_candidate,
@@ -162,6 +163,7 @@ def test_the_papers_comparisons_never_choose_dense_densities(method):
     assert not any(is_candidate(comparison, method, "dense") for comparison in ("full", "radl"))
     assert is_candidate("beyond", method, "dense") and is_candidate("beyond", method, "gmm1")
     assert is_candidate("beyond", "baseline", "pixel")
+    assert [is_candidate(one, "dae", "rec") for one in COMPARISONS] == [False, False, True]
 
 
 def test_candidates_of_each_comparison():

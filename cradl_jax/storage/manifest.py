@@ -95,7 +95,7 @@ def check_manifest(folder: Path, settings: dict, made_from: str | None = None) -
     if differing:
         raise InputError(
             f"{folder}: was made with different settings ({'; '.join(differing)}); "
-            "go back to those, choose another folder (--workdir), or remove this one"
+            "go back to those, or choose another folder (--workdir)"
         )
 
 

@@ -17,14 +17,21 @@ class _Conv(nn.Module):
     A transposed convolution's kernel is that of the convolution whose adjoint it is.
     A convolution that batch normalization follows needs no bias: its gradient is exactly zero,
     and Adam would turn the rounding noise into a random walk.
+
+    Attributes:
+        features: channels of the result.
+        dtype: precision of the product.
+        use_bias: whether one is added.
+        scale: of the initial weights; at 1 the result varies as much as the input.
     """
 
     features: int
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
+    scale: float = 1.0
 
     def kernel(self, before: int, after: int, fan_in: int, side: int = 4) -> Array:
-        init = nn.initializers.normal(fan_in**-0.5)
+        init = nn.initializers.normal(self.scale * fan_in**-0.5)
         return self.param("kernel", init, (side, side, before, after)).astype(self.dtype)
 
     def biased(self, y: Array) -> Array:

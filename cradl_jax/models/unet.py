@@ -10,6 +10,7 @@ from cradl_jax.models.layers import Down, NormReLU, Up
 from cradl_jax.models.sizes import levels
 
 FREQUENCIES = 4  # of the embedding of a degree
+FAINT = 0.01  # scale of the last layer's initial weights
 
 
 class Modulation(nn.Module):
@@ -29,7 +30,8 @@ class UNet(nn.Module):
     4x4 convolutions of stride 2 lead to a map of 4x4 pixels, or of 5x5 to 7x7 (see `sizes`), and
     transposed ones back; each level of the way back sees the map of its size on the way there. The
     largest maps have half the image's side: a pixel of theirs has features enough for the four
-    pixels that it stands for.
+    pixels that it stands for. At first the correction is faint, so that training starts from the
+    slice as it is.
 
     Attributes:
         features: channels of the first convolution; they double at each.
@@ -68,7 +70,7 @@ class UNet(nn.Module):
         for level in reversed(range(len(skips))):
             h = block(Up(self.features << level, self.dtype, use_bias=False), h)
             h = jnp.concatenate([h, skips[level]], axis=-1)
-        return x + Up(1, self.dtype)(h)[..., 0].astype(jnp.float32)
+        return x + Up(1, self.dtype, scale=FAINT)(h)[..., 0].astype(jnp.float32)
 
     def _embedding(self, degree: Array) -> Array:
         """Embed degrees [N] by waves and a hidden layer, [N, 4 nf]."""

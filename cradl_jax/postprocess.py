@@ -35,8 +35,10 @@ def over_neighbours(heatmaps: np.ndarray, neighbours: int = NEIGHBOURS) -> np.nd
     """Average heatmaps [N, H, W] of a scan's slices, in their order, with those on either side.
 
     A slice `k` away counts `neighbours` + 1 - k times. Beyond the first and the last slice there is
-    nothing to count.
+    nothing to count. Without neighbours heatmaps stay as they are.
     """
+    if not neighbours:
+        return heatmaps
     away = np.abs(np.arange(-neighbours, neighbours + 1))
     counted = (neighbours + 1 - away).astype(np.float32)
     weights = correlate1d(np.ones(len(heatmaps), np.float32), counted, mode="constant")

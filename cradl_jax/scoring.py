@@ -24,7 +24,7 @@ from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.names import DENSE, LOCAL, PATCHES, REC, REC_SCAN, RESTORERS, VAES
 from cradl_jax.objectives import Variables
-from cradl_jax.postprocess import median, over_neighbours, postprocess
+from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess
 
 Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
@@ -240,11 +240,9 @@ def over_scan(scored: Scored[np.ndarray], neighbours: int = 0) -> Scored[np.ndar
     highest value. All others are averaged over as many `neighbours` on either side as are asked
     for; the paper has none.
     """
-    local = {
-        name: over_neighbours(heatmap) for name, heatmap in scored.heatmaps.items() if name in LOCAL
+    heatmaps = {
+        name: over_neighbours(heatmap, NEIGHBOURS if name in LOCAL else neighbours)
+        for name, heatmap in scored.heatmaps.items()
     }
-    highest = {name: heatmap.max((1, 2)) for name, heatmap in local.items()}
-    others = {name: heatmap for name, heatmap in scored.heatmaps.items() if name not in LOCAL}
-    if neighbours:
-        others = {name: over_neighbours(heatmap, neighbours) for name, heatmap in others.items()}
-    return Scored(scored.scores | highest, scored.heatmaps | local | others)
+    highest = {name: heatmap.max((1, 2)) for name, heatmap in heatmaps.items() if name in LOCAL}
+    return Scored(scored.scores | highest, heatmaps)

@@ -19,10 +19,9 @@ RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train CRADL's encoder."""
-    from experiments.study import stages, training  # imports the library
+    from experiments.study import stages  # imports the library
 
-    stages.require_slices(config, workdir)
-    training.fit(config, workdir, "cradl", RESUME.value)
+    stages.train_all(config, workdir, ("cradl",), RESUME.value)
 
 
 if __name__ == "__main__":

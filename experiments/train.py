@@ -20,11 +20,9 @@ RESUME = flags.DEFINE_bool("resume", False, "Continue from the latest checkpoint
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Train every method of the config."""
-    from experiments.study import stages, training  # imports the library
+    from experiments.study import stages  # imports the library
 
-    stages.require_slices(config, workdir)
-    for method in config.methods:
-        training.fit(config, workdir, method, RESUME.value)
+    stages.train_all(config, workdir, config.methods, RESUME.value)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
             f"config.methods: expected {' or '.join(VAES)}, found {config.methods}; "
             "add --config.methods=vae, or train other methods with experiments.train"
         )
-    from experiments.study import stages, training  # imports the library
+    from experiments.study import stages  # imports the library
 
-    stages.require_slices(config, workdir)
-    for method in chosen:
-        training.fit(config, workdir, method, RESUME.value)
+    stages.train_all(config, workdir, chosen, RESUME.value)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,8 @@ def nll_scoring(
     scorer = scoring.post_processed(scoring.nll(encode))
     arrays: Any = scoring.Batch._make((images, brains, np.zeros(len(images), np.float32)))
 
-    def score() -> Iterator[Scored]:
-        params, rows = (variables, {"gmm": density}), np.arange(len(images))
-        devices = jax.local_devices()[:1]
-        return in_batches(scorer, params, arrays, rows, batch, devices)
-
-    return variables, density, score
+    params = variables, {"gmm": density}
+    return variables, density, lambda: scored_in_batches(scorer, params, arrays, batch)
 
 
 def dense_maps(
@@ -99,20 +95,25 @@ def dense_maps(
     scorer = scoring.post_processed(scoring.local(features))
     arrays: Any = scoring.Batch._make((images, brains, positions))
 
-    def maps() -> Iterator[Scored]:
-        rows, devices = np.arange(slices), jax.local_devices()[:1]
-        return in_batches(scorer, (variables, joint), arrays, rows, batch, devices)
-
+    params = variables, joint
     return compare(
         "dense",
         f"{slices:,} slices of {network.size}x{network.size}, nf {network.features}, batch {batch}",
         "scoring.local, post_processed, in_batches",
-        lambda: exhaust(maps()),
+        lambda: exhaust(scored_in_batches(scorer, params, arrays, batch)),
         {f"scoring.nll under a GMM {components}, the same way": lambda: exhaust(gradients())},
         work="Two kinds of our maps, both copied to the host and dropped there.",
         units=slices,
         repetitions=repetitions,
     )
+
+
+def scored_in_batches(
+    scorer: scoring.Scorer, params: Any, arrays: scoring.Batch, batch: int
+) -> Iterator[Scored]:
+    """Yield scores and heatmaps of all slices, batch by batch on the first device."""
+    rows, devices = np.arange(len(arrays.images)), jax.local_devices()[:1]
+    return in_batches(scorer, params, arrays, rows, batch, devices)
 
 
 def gaussians(features: jax.Array, images: np.ndarray) -> dense.Joint:

@@ -155,10 +155,10 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
     folder = runs.folder(workdir, config.seed, method) / FOLDER
     opened = data_sets.stores(config, workdir)
     scans = evaluated_scans(opened)
-    maps, others = find_maps(source.maps, [one.scan for one in scans])
+    named = [one.scan for one in scans]
+    maps, others = find_maps(source.maps, named)
     if others:
         print(f"passed over, since of no scan that is evaluated: {in_short(others)}")
-    named = [one.scan for one in scans]
     table = _read(read_scores, source.scores, named)
     of_scans = _read(read_scan_scores, source.scan_scores, named)
     made_from = _fingerprint(scans, maps, source)
@@ -300,4 +300,4 @@ def finish(heatmaps: np.ndarray, brains: np.ndarray, neighbours: int) -> np.ndar
     heatmaps, brains = np.pad(heatmaps, more), np.pad(brains, more)
     parts = [postprocess(*(x[at : at + AT_ONCE] for x in (heatmaps, brains))) for at in starts]
     finished = np.concatenate(parts)[: len(heatmaps) - more[0][1]]
-    return over_neighbours(finished, neighbours) if neighbours else finished
+    return over_neighbours(finished, neighbours)

@@ -1,7 +1,7 @@
 """The stages of a study in their order. Each first does what it needs and what is not done yet."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,6 +57,13 @@ def train(config: ConfigDict, workdir: Path, method: str) -> None:
     if not broadcast_from_first(lambda: is_complete(run)):
         with stage(f"train {method}, seed {config.seed}"):
             training.fit(config, workdir, method, resume=True)
+
+
+def train_all(config: ConfigDict, workdir: Path, methods: Iterable[str], resume: bool) -> None:
+    """Train some methods; with `resume` continue, see `training.fit`."""
+    require_slices(config, workdir)
+    for method in methods:
+        training.fit(config, workdir, method, resume)
 
 
 def fit_densities(config: ConfigDict, workdir: Path, method: str) -> None:

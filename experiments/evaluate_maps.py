@@ -36,6 +36,10 @@ SCAN_SCORES = flags.DEFINE_string(
 POSTPROCESS = flags.DEFINE_bool(
     "postprocess", True, "Post-process the maps as ours: 5x5 median, then a Gaussian, on slices."
 )
+for path in (MAPS, SCORES, SCAN_SCORES):  # an unset variable of a shell is empty
+    flags.register_validator(
+        path, lambda value: value != "", "expected a path, found none; add it or leave this out"
+    )
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
@@ -43,7 +47,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     from experiments.study import foreign, stages  # imports the library
 
     scores, scan_scores = (
-        Path(table.value).expanduser() if table.value else None for table in (SCORES, SCAN_SCORES)
+        None if table.value is None else Path(table.value).expanduser()
+        for table in (SCORES, SCAN_SCORES)
     )
     maps = Path(MAPS.value).expanduser()
     source = foreign.Source(maps, scores, scan_scores, POSTPROCESS.value)

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from cradl_jax.names import CRADL
 from experiments.cli import distributed
 from experiments.study import app
 
@@ -21,7 +22,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Train CRADL's encoder."""
     from experiments.study import stages  # imports the library
 
-    stages.train_all(config, workdir, ("cradl",), RESUME.value)
+    stages.train_all(config, workdir, (CRADL,), RESUME.value)
 
 
 if __name__ == "__main__":

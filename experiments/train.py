@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from cradl_jax.names import METHODS
 from experiments.cli import distributed
 from experiments.study import app
 
@@ -22,7 +23,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     """Train every method of the config."""
     from experiments.study import stages  # imports the library
 
-    stages.train_all(config, workdir, config.methods, RESUME.value)
+    stages.train_all(config, workdir, METHODS, RESUME.value)
 
 
 if __name__ == "__main__":

@@ -183,8 +183,8 @@ def read_scores(path: Path, scans: Sequence[MappedScan]) -> tuple[ScoreTable, li
         The scores, and the names in the table that are of none of the scans.
 
     Raises:
-        InputError: it is no such table, a cell is no number, or a slice has two scores. All are
-            named.
+        InputError: it is no such table, a cell is no number, or a slice has two scores that differ.
+            All are named.
     """
     table: dict[MappedScan, dict[int, float]] = {scan: {} for scan in scans}
     rows, others, faults = _rows_of(path, scans, COLUMNS)
@@ -213,8 +213,8 @@ def read_scan_scores(
         The scores, and the names in the table that are of none of the scans.
 
     Raises:
-        InputError: it is no such table, a cell is no number, or a scan has no score, or two. All
-            are named.
+        InputError: it is no such table, a cell is no number, or a scan has no score, or two that
+            differ. All are named.
     """
     table: dict[MappedScan, float] = {}
     rows, others, faults = _rows_of(path, scans, SCAN_COLUMNS)
@@ -231,6 +231,7 @@ def read_scan_scores(
         faults.append(
             f"{path}: expected a score of each validation and test scan, found none of "
             f"{in_short(missing)}; add them"
+            + (f", or correct names that are of no such scan: {in_short(others)}" if others else "")
         )
     raise_faults(faults)
     return table, others

@@ -102,8 +102,12 @@ def check_manifest(folder: Path, settings: dict, made_from: str | None = None) -
 def differences(found: dict, expected: dict) -> list[str]:
     """Return where nested settings differ, in words."""
     found, expected = flat(found), flat(json.loads(json.dumps(expected)))
+
+    def said(settings: dict, name: str) -> str:
+        return repr(settings[name]) if name in settings else "no such setting"
+
     return [
-        f"{name}: expected {expected.get(name)!r}, found {found.get(name)!r}"
+        f"{name}: expected {said(expected, name)}, found {said(found, name)}"
         for name in sorted(found.keys() | expected.keys())
         if found.get(name) != expected.get(name)
     ]

@@ -64,7 +64,6 @@ def write(config: ConfigDict, workdir: Path) -> Path:
             ConfigDict({**config, "seed": seed}), workdir, method, opened
         )
     ]
-    results.write_csv(workdir / "results.csv", rows)
     anomalous = {name: store for name, store in opened.items() if name != HEALTHY}
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
     names = {name: theirs for name, theirs in names.items() if theirs}
@@ -73,7 +72,6 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
     written += protocol_report.tables(config, workdir, rows, opened)
     text = "\n".join(map(page.markdown_table, written)) if anomalous else f"{NOTHING_MEASURED}\n"
-    write_text(workdir / "tables.md", text)
     bars = figures.comparison_bars(
         summary.bars(rows, chosen, names), summary.prevalences(rows), "95 % interval over scans"
     )
@@ -102,6 +100,8 @@ def write(config: ConfigDict, workdir: Path) -> Path:
         Section("Study", [provenance(config, workdir, opened), Verbatim(str(config))]),
     ]
     sections = [section for section in sections if section.parts]
+    results.write_csv(workdir / "results.csv", rows)
+    write_text(workdir / "tables.md", text)
     save_figures(workdir / "figures", sections)
     place = workdir / "report.html"
     write_text(place, page.html_page("CRADL: anomalies in brain MRI", sections))

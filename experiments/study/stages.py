@@ -1,13 +1,14 @@
 """The stages of a study in their order. Each first does what it needs and what is not done yet."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from cradl_jax.devices.processes import broadcast_from_first, is_first
+from cradl_jax.errors import InputError
 from cradl_jax.names import BASELINE, has_encoder
 from cradl_jax.storage.integrity import is_complete
 from experiments.study import (
@@ -59,10 +60,20 @@ def train(config: ConfigDict, workdir: Path, method: str) -> None:
             training.fit(config, workdir, method, resume=True)
 
 
-def train_all(config: ConfigDict, workdir: Path, methods: Iterable[str], resume: bool) -> None:
-    """Train some methods; with `resume` continue, see `training.fit`."""
+def train_all(config: ConfigDict, workdir: Path, among: Sequence[str], resume: bool) -> None:
+    """Train the config's methods that are `among` some; with `resume` continue, see `training.fit`.
+
+    Raises:
+        InputError: it has none of them.
+    """
+    chosen = [method for method in config.methods if method in among]
+    if not chosen:
+        raise InputError(
+            f"config.methods: expected {' or '.join(among)}, found {', '.join(config.methods)}; "
+            f"add --config.methods={among[0]}, or train other methods with experiments.train"
+        )
     require_slices(config, workdir)
-    for method in methods:
+    for method in chosen:
         training.fit(config, workdir, method, resume)
 
 

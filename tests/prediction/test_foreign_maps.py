@@ -203,6 +203,10 @@ def table(path, rows):
         ("a,1\nb,1\na,2\n", "line 4: expected one score of a, found a second; remove one"),
         ("a,1\n", "expected a score of each validation and test scan, found none of b (1); add"),
         ("", "found none of a, b (2)"),
+        (
+            "a,1\nb_T2,2\n",
+            "of b (1); add them, or correct names that are of no such scan: b_T2 (1)",
+        ),
     ],
 )
 def test_bad_scores_of_scans_are_named_by_line(rows, cause, tmp_path):

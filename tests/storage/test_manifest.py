@@ -16,6 +16,8 @@ def test_manifest_accepts_the_same_run_and_names_what_differs(tmp_path):
     assert (tmp_path / "manifest.json").read_text() == written
     with pytest.raises(InputError, match=r"train\.epochs: expected 4, found 3"):
         write_manifest(tmp_path, {**SETTINGS, "train": {"epochs": 4}}, "abc")
+    with pytest.raises(InputError, match=r"beta: expected 1, found no such setting"):
+        write_manifest(tmp_path, {**SETTINGS, "beta": 1}, "abc")
     with pytest.raises(InputError, match="data or weights"):
         write_manifest(tmp_path, SETTINGS, "xyz")
 

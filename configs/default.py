@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
     config.score = ConfigDict()
     config.score.batch_size = 256  # slices scored at once, over all devices
     config.score.neighbours = 0  # slices on either side that heatmaps are averaged over
+    config.score.restoration_steps = 0  # of a VAE's restoration by its ELBO; 0: no such score
     return config
 
 

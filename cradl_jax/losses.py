@@ -6,6 +6,8 @@ from jax import Array, lax
 
 from cradl_jax.models.vae import Posterior
 
+SMOOTH = 1e-6  # squared units of the image, far below noise
+
 
 def nt_xent(
     u: Array, v: Array, temperature: float = 0.5, axis_name: str | None = None
@@ -57,6 +59,15 @@ def reconstruction(x: Array, x_hat: Array) -> Array:
 def squared_error(x: Array, x_hat: Array) -> Array:
     """Compute the mean squared error over all pixels of a batch [N, H, W]."""
     return ((x - x_hat) ** 2).mean()
+
+
+def total_variation(x: Array) -> Array:
+    """Compute the total variation of each image [N, H, W], the sum of its gradient's length: [N].
+
+    Differences are those to the next pixel, and lengths smooth at 0.
+    """
+    down, right = jnp.diff(x, axis=1)[:, :, :-1], jnp.diff(x, axis=2)[:, :-1]
+    return jnp.sqrt(down**2 + right**2 + SMOOTH).sum((1, 2))
 
 
 def kl_divergence(posterior: Posterior) -> Array:

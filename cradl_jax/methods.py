@@ -99,11 +99,17 @@ def features_of(model: Network) -> scoring.Encode:
     return features
 
 
-def own_scorer(model: Network, beta: float) -> scoring.Scorer | None:
-    """Return the scorer of `scoring.own_scores`; None for CRADL, which has none.
+def own_scorers(
+    model: Network, beta: float, restoration_steps: int = 0
+) -> Sequence[scoring.Scorer]:
+    """Return the scorers of `scoring.own_scores`; CRADL has none.
 
-    It scores by a VAE's loss terms (Table 9), D_KL times `beta`, or by what a U-Net restores.
+    They score by a VAE's loss terms (Table 9), D_KL times `beta`, and by what it restores in
+    `restoration_steps`, or by what a U-Net restores.
     """
     if isinstance(model, UNet):
-        return scoring.restoration(model)
-    return scoring.vae(model, beta) if isinstance(model, VAE) else None
+        return [scoring.restoration(model)]
+    if not isinstance(model, VAE):
+        return []
+    restored = scoring.restored(model, beta, restoration_steps) if restoration_steps else None
+    return [scoring.vae(model, beta), *filter(None, [restored])]

@@ -15,7 +15,10 @@ OURS = (*METHODS, BASELINE)  # any other name is that of a foreign method, given
 PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
 DENSE = "dense"  # those of a network's features at each position
 REC, REC_SCAN = "rec", "rec_scan"  # what a reconstruction differs by, in a slice and over slices
-LOCAL = frozenset({DENSE, REC_SCAN, *PATCHES})  # maps averaged over slices, beyond the paper
+RESTORED = "restored"  # what an iterative restoration changed, by a VAE's ELBO as a prior
+LOCAL = frozenset(
+    {DENSE, REC_SCAN, RESTORED, *PATCHES}
+)  # maps averaged over slices, beyond the paper
 FLOW = "flow"  # a RealNVP
 
 

@@ -19,10 +19,11 @@ from jax import Array
 
 from cradl_jax import densities
 from cradl_jax.densities import dense
-from cradl_jax.losses import kl_divergence, reconstruction
+from cradl_jax.intensity import CLIP
+from cradl_jax.losses import kl_divergence, reconstruction, total_variation
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
-from cradl_jax.names import DENSE, LOCAL, PATCHES, REC, REC_SCAN, RESTORERS, VAES
+from cradl_jax.names import DENSE, LOCAL, PATCHES, REC, REC_SCAN, RESTORED, RESTORERS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess
 
@@ -72,13 +73,23 @@ _OWN = {
 }
 DEGREES = (0.25, 0.5, 0.75, 1.0)
 """Of corruption, for which a graded network restores a slice."""
+FIDELITY = 1.0
+"""Weight of the total variation of what a restoration changes, beside the ELBO."""
+RATE = 0.02
+"""Of the first step of a restoration: what an intensity changes by at a gradient of 1."""
 BASELINE_HEATMAPS = ("intensity", "equalized", *PATCHES)
 """Names of the heatmaps of `baseline`."""
 
 
-def own_scores(method: str) -> OwnScores:
-    """Return the names of a method's own scores; CRADL has none, a baseline none here."""
-    return _OWN.get(method, OwnScores())
+def own_scores(method: str, restoration_steps: int = 0) -> OwnScores:
+    """Return the names of a method's own scores; CRADL has none, a baseline none here.
+
+    A VAE has that of `restored` if there are `restoration_steps`.
+    """
+    own = _OWN.get(method, OwnScores())
+    if method in VAES and restoration_steps:
+        return OwnScores((*own.scores, RESTORED), (*own.heatmaps, RESTORED))
+    return own
 
 
 def with_gradient(score: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
@@ -135,6 +146,39 @@ def vae(model: VAE, beta: float) -> Scorer:
         )
 
     return scorer
+
+
+@functools.lru_cache
+def restored(model: VAE, beta: float, steps: int) -> Scorer:
+    """Map what restoring a slice changes, see `restore`. Params are the model's variables."""
+
+    def scorer(variables: Variables, batch: Batch[Array]) -> Scored:
+        def negative_elbo(x: Array) -> Array:
+            x_hat, posterior = cast(Any, model.apply(variables, x, method="reconstruct"))
+            return reconstruction(x, x_hat) + beta * kl_divergence(posterior)
+
+        x = restore(negative_elbo, batch.images, batch.brains, steps)
+        return Scored({}, {RESTORED: jnp.abs(batch.images - x)})
+
+    return scorer
+
+
+def restore(prior: Callable[[Array], Array], y: Array, brains: Array, steps: int) -> Array:
+    """Restore slices y [N, H, W] to their likeliest x inside the brain (Chen et al. 2020).
+
+    x minimizes `prior`(x) [N], the negative log-likelihood of normal slices, plus the total
+    variation of x - y, by `steps` of gradient descent from y at a rate that falls to 0.
+    """
+
+    def energy(x: Array) -> Array:
+        return prior(x) + FIDELITY * total_variation(x - y)
+
+    def step(x: Array, rate: Array) -> tuple[Array, None]:
+        _, gradient = with_gradient(energy, x)
+        return jnp.where(brains, jnp.clip(x - rate * gradient, -CLIP, CLIP), y), None
+
+    x, _ = jax.lax.scan(step, y, RATE * (1 - jnp.arange(steps) / steps))
+    return x
 
 
 @functools.lru_cache

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from cradl_jax.devices.parallel import AXIS, over_devices
-from cradl_jax.losses import nt_xent
+from cradl_jax.losses import nt_xent, total_variation
 
 
 def projections(seed, n, width=8):
@@ -59,3 +59,12 @@ def test_many_devices_contrast_the_whole_batch(count):
     np.testing.assert_allclose(loss, np.full(count, expected), rtol=1e-5)
     # The devices' losses add up to `count` times the mean over the whole batch.
     np.testing.assert_allclose(gradient.reshape(8, -1) / count, expected_gradient, atol=1e-6)
+
+
+def test_total_variation_is_the_length_of_each_gradient():
+    images = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
+    down, right = np.diff(images, axis=1)[:, :, :-1], np.diff(images, axis=2)[:, :-1]
+    expected = np.hypot(down, right).sum((1, 2))
+    np.testing.assert_allclose(total_variation(images), expected, rtol=1e-4)
+    flat = jax.grad(lambda x: total_variation(x).sum())(jnp.ones((1, 4, 4)))
+    np.testing.assert_array_equal(flat, np.zeros((1, 4, 4)))

@@ -27,7 +27,7 @@ def test_representations_of_every_method_have_the_configured_length(method):
     encode, images = methods.encoder_of(model), jnp.zeros((3, 16, 16))
     z = jax.eval_shape(lambda: encode(methods.initial_variables(model, 0, 16), images))
     assert z.shape == (3, 6)
-    assert (methods.own_scorer(model, 1.0) is None) == (method == "cradl")
+    assert bool(methods.own_scorers(model, 1.0)) == (method != "cradl")
     assert (own_scores(method) == ((), ())) == (method == "cradl")
 
 
@@ -74,7 +74,7 @@ def test_all_seeds_share_the_functions_of_a_method_which_compile_once(method):
     assert objective is settings.objective(other, method, equal)
     if method in PAPER:
         assert methods.encoder_of(model) is methods.encoder_of(equal)
-    assert methods.own_scorer(model, 0.5) is methods.own_scorer(equal, 0.5)
+    assert methods.own_scorers(model, 0.5, 2) == methods.own_scorers(equal, 0.5, 2)
     other.augment.rotation = 0.2
     assert objective is not settings.objective(other, method, equal)
 

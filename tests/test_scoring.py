@@ -76,6 +76,35 @@ def test_vae_scores_follow_table_9(batch, vae):
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
 
 
+def test_a_slice_is_restored_to_what_is_likelier_inside_the_brain(batch):
+    """A prior with its minimum at 0 draws each pixel there, unless it is held to its neighbours."""
+    y, brains = jnp.asarray(batch.images), batch.brains
+    x = scoring.restore(lambda x: 10 * (x**2).sum((1, 2)), y, brains, 60)
+    np.testing.assert_array_equal(x[~brains], y[~brains])
+    assert np.abs(x[brains]).max() < 0.2
+    alone = scoring.restore(lambda x: 10 * (x**2).sum((1, 2)), y[3:4], brains[3:4], 60)
+    np.testing.assert_allclose(x[3:4], alone, atol=1e-6)
+    held = scoring.restore(lambda x: 0.5 * (x**2).sum((1, 2)), y, brains, 60)
+    free = y * np.prod(1 - scoring.RATE * (1 - np.arange(60) / 60))
+    assert np.abs(held - y)[brains].mean() < 0.2 * np.abs(free - y)[brains].mean()
+
+
+def test_the_first_step_of_a_restoration_descends_the_negative_elbo(batch, vae):
+    """The total variation of what changes is flat where nothing has changed."""
+    model, variables = vae
+    changed = scoring.restored(model, 0.5, 1)(variables, batch).heatmaps["restored"]
+
+    @jax.jit
+    def negative_elbo(x):
+        ones = jnp.ones(x.shape, bool), jnp.zeros(len(x))
+        return scoring.vae(model, 0.5)(variables, scoring.Batch(x, *ones)).scores["elbo"]
+
+    inside = [(row, column) for row, column in np.argwhere(batch.brains[1])[::40]]
+    expected = central_differences(negative_elbo, jnp.asarray(batch.images[1]), inside, 2e-3)
+    found = [changed[1][pixel] for pixel in inside]
+    np.testing.assert_allclose(found, scoring.RATE * np.abs(expected), rtol=0.05, atol=1e-4)
+
+
 def test_baselines(batch):
     fitted = {
         name: dense.fit(np.float32([0, 1]), [(dense.patches(batch.images, side), batch.position)])

@@ -41,6 +41,7 @@ SCORES = {
     "area": "Brain area",
     "intensity": "|Intensity|",
     "dense": "Dense",
+    "restored": "Restoration",
     "rec_scan": "Rec. over slices",
     "equalized": "Equalized intensity",
     "pixel": "Gaussian of pixels",

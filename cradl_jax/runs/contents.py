@@ -85,6 +85,7 @@ class Thresholds(Record):
         training: what the training scans look like.
         preparation: how `experiments.prepare` made them; None if it did not, or not all alike.
         neighbours: slices on either side that heatmaps are averaged over, see `scoring.over_scan`.
+        restoration_steps: of a VAE, see `scoring.restored`; 0 without that score.
     """
 
     slicing: Slicing
@@ -93,6 +94,7 @@ class Thresholds(Record):
     training: Reference
     preparation: Preparation | None
     neighbours: Neighbours = 0
+    restoration_steps: Whole = 0
 
 
 class RunContents(NamedTuple):
@@ -156,7 +158,7 @@ def check(run: RunContents) -> None:
     thresholds, settings = run.thresholds, run.manifest["settings"]
     if has_encoder(settings["method"]) != (run.dense is not None):
         raise ValueError(f"Gaussians of features for the method {settings['method']}")
-    own = scoring.own_scores(settings["method"])
+    own = scoring.own_scores(settings["method"], thresholds.restoration_steps)
     for what, found, of_method in (
         ("scores", thresholds.slices, own.scores),
         ("heatmaps", thresholds.heatmaps, own.heatmaps),
@@ -190,10 +192,11 @@ def scorers(
     variables: Variables,
     densities: Mapping[str, Density],
     dense: Joint | None,
+    restoration_steps: int,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
     """Return every scorer of a run with its parameters: densities, those at each position, its own.
 
-    A network without an encoder has its own alone.
+    A network without an encoder has its own alone. For `restoration_steps` see `scoring.restored`.
 
     Raises:
         InputError: the settings are not those of a network.
@@ -205,6 +208,5 @@ def scorers(
             (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
             (scoring.local(methods.features_of(built)), (variables, dense)),
         ]
-    if own := methods.own_scorer(built, _checked(settings).loss.beta):
-        with_params.append((own, variables))
-    return with_params
+    own = methods.own_scorers(built, _checked(settings).loss.beta, restoration_steps)
+    return [*with_params, *((scorer, variables) for scorer in own)]

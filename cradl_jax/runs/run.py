@@ -223,7 +223,9 @@ class Run:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.contents, jax.local_devices()
         settings = run.manifest["settings"]
-        scorers = contents.scorers(settings, run.variables, run.densities, run.dense)
+        scorers = contents.scorers(
+            settings, run.variables, run.densities, run.dense, run.thresholds.restoration_steps
+        )
         names, neighbours = (self.score_name, self.heatmap_name), run.thresholds.neighbours
         return slice_scorer(scorers, *names, SLICES_AT_ONCE, devices, neighbours)
 

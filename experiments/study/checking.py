@@ -240,7 +240,7 @@ def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, in
         if not is_complete(store_path(workdir, name))
     )
     scored = [count for (_, split), count in rows.items() if split in SPLITS]
-    own = (own_scores(method).heatmaps for method in config.methods)
+    own = (own_scores(method, config.score.restoration_steps).heatmaps for method in config.methods)
     maps = max(map(len, (density_names(config.gmm.components), *own, BASELINE_HEATMAPS)))
     pixels = max(scored, default=0) * size**2
     return slices, pixels * maps * np.dtype(np.float32).itemsize

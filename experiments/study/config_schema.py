@@ -155,6 +155,7 @@ class Score(Record):
 
     batch_size: Count
     neighbours: Neighbours
+    restoration_steps: Whole
 
 
 class Phantom(Record):

@@ -109,7 +109,7 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
 def settings(config: ConfigDict, opened: Mapping[str, SliceStore], method: str) -> dict:
     """Return what the evaluation of a method depends on, as plain values."""
     data = {name: store.manifest["fingerprint"] for name, store in opened.items()}
-    return {"method": method, "data": data, "protocol": PROTOCOL, **of_heatmaps(config)}
+    return {"method": method, "data": data, "protocol": PROTOCOL, **of_heatmaps(config, method)}
 
 
 def read_results(

@@ -167,7 +167,7 @@ def take_in(config: ConfigDict, workdir: Path, method: str, source: Source) -> N
         "postprocess": source.postprocess,
         "score": GIVEN if source.scores else MAXIMUM,
         **({"scan_scores": GIVEN} if source.scan_scores else {}),
-        **(of_heatmaps(config) if source.postprocess else {}),
+        **(of_heatmaps(config, method) if source.postprocess else {}),
         "data": {name: store.manifest["fingerprint"] for name, store in opened.items()},
     }
     if is_complete(folder):

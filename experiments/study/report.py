@@ -257,7 +257,8 @@ def pixel_scores(
         for method, own_sources in sources.items():
             mine = heatmaps(store, shown, own_sources, config.score.neighbours)
             selected = results.own_choice(chosen, dataset, "voxel", method)
-            own = scoring.own_scores(method).heatmaps or (selected,)
+            steps = config.score.restoration_steps
+            own = scoring.own_scores(method, steps).heatmaps or (selected,)
             for name in (*own, DENSE, MAP):
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]

@@ -62,7 +62,8 @@ def scorers(
         return [(scoring.baseline, baselines)]
     run = _with_densities(config, workdir, method, healthy)
     variables, fitted = run_folder.read_variables(run), run_folder.read_densities(run)
-    return contents.scorers(settings.of_run(config, method), variables, *fitted)
+    steps = config.score.restoration_steps
+    return contents.scorers(settings.of_run(config, method), variables, *fitted, steps)
 
 
 def sources(

@@ -41,10 +41,10 @@ def of_densities(config: ConfigDict) -> dict:
     return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
 
 
-def of_heatmaps(config: ConfigDict) -> dict:
+def of_heatmaps(config: ConfigDict, method: str) -> dict:
     """Return what heatmaps depend on beyond the paper, as plain values; none where that is off."""
-    neighbours = config.score.neighbours
-    return {"neighbours": neighbours} if neighbours else {}
+    depends = ["neighbours", *(["restoration_steps"] if method in names.VAES else [])]
+    return {name: config.score[name] for name in depends if config.score[name]}
 
 
 def of_baselines(config: ConfigDict) -> dict:

@@ -46,7 +46,7 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
             heatmaps=heatmaps,
             training=training,
             preparation=screening.preparation(healthy),
-            neighbours=config.score.neighbours,
+            **of_heatmaps(config, method),
         )
         write_json(folder / THRESHOLDS, values.model_dump())
         write_checksums(folder, "manifest.json", THRESHOLDS)
@@ -61,7 +61,7 @@ def settings(config: ConfigDict, healthy: SliceStore, method: str) -> dict:
     slicing = data_sets.slicing(config, like)
     if slicing.pop("span") == "volume":  # whose ends, in a new scan, are anywhere
         slicing["offset"] = 0
-    data, maps = healthy.manifest["fingerprint"], of_heatmaps(config)
+    data, maps = healthy.manifest["fingerprint"], of_heatmaps(config, method)
     return {"method": method, "data": data, "slicing": slicing, **maps}
 
 

@@ -65,6 +65,8 @@ def get_config() -> ConfigDict:
             "cradl": {},
             "vae": autoencoder(),
             "cevae": autoencoder(),
+            "cutpaste": without_noise(),
+            "mae": without_noise(),
             "dae": restorer(),
             "disyre": restorer(),
         }
@@ -101,6 +103,11 @@ def autoencoder() -> dict:
         "augment": {"shift": 0.0},
         "train": {"warmup_epochs": 0, "annealing": False, "weight_decay": 0.0},
     }
+
+
+def without_noise() -> dict:
+    """Return what a pretext beyond the paper does differently: it sees slices without noise."""
+    return {"augment": {"noise": 0.0}}
 
 
 def restorer() -> dict:

@@ -56,9 +56,9 @@ def reconstruction(x: Array, x_hat: Array) -> Array:
     return jnp.abs(x - x_hat).sum((1, 2))
 
 
-def squared_error(x: Array, x_hat: Array) -> Array:
-    """Compute the mean squared error over all pixels of a batch [N, H, W]."""
-    return ((x - x_hat) ** 2).mean()
+def squared_error(x: Array, x_hat: Array, where: Array | None = None) -> Array:
+    """Compute the mean squared error over all pixels of a batch [N, H, W], or those of a mask."""
+    return ((x - x_hat) ** 2).mean(where=where)
 
 
 def total_variation(x: Array) -> Array:

@@ -11,16 +11,17 @@ from cradl_jax import scoring
 from cradl_jax.densities import dense
 from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
+from cradl_jax.models.autoencoder import Autoencoder
 from cradl_jax.models.encoder import SOWN, Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Decoder
-from cradl_jax.names import CRADL, DAE, METHODS, RESTORERS
-from cradl_jax.objectives import Variables
+from cradl_jax.names import CRADL, CUTPASTE, DAE, MAE, METHODS, RESTORERS
+from cradl_jax.objectives import CLASSES, Variables
 
 LEVELS = 2  # whose maps are modelled: deeper ones see too far to localize
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-Network = SimCLR | VAE | UNet
+Network = SimCLR | VAE | Autoencoder | UNet
 
 
 def check(method: str) -> None:
@@ -41,7 +42,7 @@ def network(
         size: height and width of the slices in pixels.
         features: nf of Table 10.
         latent: nz of Table 10, length of z; a U-Net has none.
-        head: widths of SimCLR's projection head.
+        head: widths of SimCLR's projection head; the last one of CutPaste's is its classes.
         dtype: of the matrix products, one of `DTYPES`; "auto" is float32 on CPU, else bfloat16.
 
     Raises:
@@ -51,11 +52,17 @@ def network(
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     kind = jnp.dtype(dtype)
-    if method == CRADL:
-        return SimCLR(Encoder(features, latent, kind, AXIS), tuple(head))
     if method in RESTORERS:
         return UNet(features, kind, AXIS, graded=method != DAE)
-    return VAE(Encoder(features, 2 * latent, kind, AXIS), Decoder(size, features, kind, AXIS))
+    encoder = Encoder(features, latent, kind, AXIS)
+    if method == CRADL:
+        return SimCLR(encoder, tuple(head))
+    if method == CUTPASTE:
+        return SimCLR(encoder, (*head[:-1], CLASSES))
+    decoder = Decoder(size, features, kind, AXIS)
+    if method == MAE:
+        return Autoencoder(encoder, decoder)
+    return VAE(encoder.copy(latent=2 * latent), decoder)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -102,7 +109,7 @@ def features_of(model: Network) -> scoring.Encode:
 def own_scorers(
     model: Network, beta: float, restoration_steps: int = 0
 ) -> Sequence[scoring.Scorer]:
-    """Return the scorers of `scoring.own_scores`; CRADL has none.
+    """Return the scorers of `scoring.own_scores`; none where densities alone score.
 
     They score by a VAE's loss terms (Table 9), D_KL times `beta`, and by what it restores in
     `restoration_steps`, or by what a U-Net restores.

@@ -12,16 +12,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from jax import Array, lax
 
 from cradl_jax.augment import Transform, cut_out
-from cradl_jax.corruptions import coarse_noise, foreign_patches
+from cradl_jax.corruptions import (
+    coarse_noise,
+    cut_paste,
+    cut_paste_scar,
+    foreign_patches,
+    hidden_blocks,
+)
 from cradl_jax.losses import elbo, nt_xent, reconstruction, squared_error
+from cradl_jax.models.autoencoder import Autoencoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE
 
+CLASSES = 3  # that CutPaste tells apart: a view, with a pasted box, with a pasted scar
 Variables = Mapping[str, Any]
 Objective = Callable[[Variables, Array, Array, bool], tuple[Array, tuple[Any, dict[str, Array]]]]
 
@@ -84,6 +93,45 @@ def cevae(model: VAE, view: Transform, beta: float, gamma: float) -> Objective:
         loss, terms = elbo(x, x_hat, posterior, beta)
         restore = reconstruction(x, x_restore).mean()
         return loss + gamma * restore, (stats, {**terms, "restore": restore})
+
+    return objective
+
+
+@functools.lru_cache
+def cutpaste(model: SimCLR, view: Transform) -> Objective:
+    """Tell a view, its CutPaste and its CutPaste-Scar apart (Li et al. 2021, arXiv:2104.04015).
+
+    All pass at once: batch statistics of one class alone would tell it, and differ from the running
+    ones. Views must leave the background 0, which tells the brain.
+    """
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, box_keys, scar_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(
+            keys
+        )
+        x = jax.vmap(view)(view_keys, images)
+        boxes, scars = jax.vmap(cut_paste)(box_keys, x), jax.vmap(cut_paste_scar)(scar_keys, x)
+        logits, stats = _apply(model, variables, train, jnp.concatenate([x, boxes, scars]))
+        classes = jnp.arange(CLASSES).repeat(len(x))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
+        return loss, (stats, {"accuracy": (logits.argmax(-1) == classes).mean()})
+
+    return objective
+
+
+@functools.lru_cache
+def mae(model: Autoencoder, view: Transform) -> Objective:
+    """Restore the hidden blocks of a view from the others (He et al. 2022, arXiv:2111.06377).
+
+    What is hidden is 0, as the background; no other pixel is in the loss.
+    """
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        view_keys, mask_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        x = jax.vmap(view)(view_keys, images)
+        hidden = jax.vmap(functools.partial(hidden_blocks, size=x.shape[1]))(mask_keys)
+        x_hat, stats = _apply(model, variables, train, jnp.where(hidden, 0, x))
+        return squared_error(x, x_hat, hidden), (stats, {})
 
     return objective
 

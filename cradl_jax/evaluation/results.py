@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, DENSE, RESTORED, RESTORERS, is_density
+from cradl_jax.names import CRADL, DENSE, PRETEXTS, RESTORED, RESTORERS, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
@@ -93,11 +93,11 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
     In the comparison "full", CRADL chooses among its densities and any other method among its own
     terms; in "radl" every method chooses among the densities on its representations. In "beyond",
     every score is a candidate, also one that the paper does not have, and a method of ours that the
-    paper does not have chooses there alone.
+    paper does not have chooses there, and in "radl" if it has an encoder.
     """
     if comparison == "beyond":
         return True
-    if method in RESTORERS:
+    if method in RESTORERS or (method in PRETEXTS and comparison == "full"):
         return False
     densities = comparison == "radl" or method == CRADL
     return score not in (DENSE, RESTORED) and is_density(score) == densities
@@ -106,10 +106,26 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
 def own_choice(chosen: Mapping[Choice, str], dataset: str, level: str, method: str) -> str:
     """Return the score that a method chose, "" if none.
 
-    It is chosen as in the paper, and by a method that the paper does not have among all scores.
+    It is chosen as in the paper. A method that the paper does not have chooses among its densities,
+    or among all scores if it has no encoder.
     """
-    as_in_paper = chosen.get(Choice(dataset, level, "full", method))
-    return as_in_paper or chosen.get(Choice(dataset, level, "beyond", method), "")
+    choices = (Choice(dataset, level, comparison, method) for comparison in COMPARISONS)
+    return next((chosen[choice] for choice in choices if choice in chosen), "")
+
+
+def of_encoders(chosen: Mapping[Choice, str]) -> dict[Choice, str]:
+    """Return by which densities encoders are compared where a study has one of `names.PRETEXTS`.
+
+    They are the one that each method chose in "radl", and as a comparison "dense" the dense one.
+    """
+    densities = {choice: score for choice, score in chosen.items() if choice.comparison == "radl"}
+    if not any(choice.method in PRETEXTS for choice in densities):
+        return {}
+    return {
+        choice._replace(comparison=comparison): name
+        for choice, score in densities.items()
+        for comparison, name in (("radl", score), (DENSE, DENSE))
+    }
 
 
 def select_scores(rows: Iterable[Result]) -> dict[Choice, str]:

@@ -22,6 +22,7 @@ NORMAL, ANOMALOUS, INK, FAINT = "#3b6ea8", "#d1495b", "#2b2d33", "#9a9da6"
 DASHED = (0, (4, 3))
 COLORS = {
     **{"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"},
+    **{"cutpaste": "#c06c84", "mae": "#7b8794"},
     **{"dae": "#a63d40", "disyre": "#6a4c93", "baseline": INK},
 }
 """Of our methods, in order."""

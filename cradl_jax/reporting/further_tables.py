@@ -13,6 +13,7 @@ from cradl_jax.evaluation.results import (
     select_scores,
 )
 from cradl_jax.evaluation.thresholds import RATES
+from cradl_jax.names import DENSE
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.page import Table
 from cradl_jax.reporting.summary import (
@@ -29,6 +30,14 @@ from cradl_jax.reporting.summary import (
 )
 
 AT_RATE = {"dice": "Dice", "sensitivity": "Sensitivity", "fpr": "False positives"}
+LEARNS = {
+    "cradl": "contrast views",
+    "vae": "reconstruct",
+    "cevae": "reconstruct, and restore from masks",
+    "cutpaste": "tell what is pasted",
+    "mae": "restore hidden blocks",
+}
+"""What each pretext has an encoder learn to do."""
 
 
 def threshold_table(rows: Sequence[Result], level: str) -> Table:
@@ -93,6 +102,35 @@ def _of_all(rows: Sequence[Result], level: str, metrics: Sequence[str]) -> list[
         figures = [percent(*spreads.get(key, UNDEFINED)) for key in keys]
         table.append((dataset, paper.method_name(method), paper.score_name(score), *figures))
     return table
+
+
+def pretext_table(estimates: Iterable[Estimate]) -> Table:
+    """Return the test AUPRC of densities on each method's encoder, of `results.of_encoders`.
+
+    Bold is the best of a data set.
+    """
+    found = {(e.dataset, e.comparison, e.level, e.method): e for e in estimates}
+    columns = list(product(("radl", DENSE), LEVELS))
+    datasets, methods = (list(dict.fromkeys(key[at] for key in found)) for at in (0, 3))
+    rows, bold, best = [], set(), {}
+    for (dataset, *column, _), one in found.items():
+        best[dataset, *column] = max(one.mean, best.get((dataset, *column), one.mean))
+    for dataset, method in product(datasets, methods):
+        cells = [dataset, paper.method_name(method), LEARNS[method]]
+        for column in columns:
+            one = found.get((dataset, *column, method))
+            if one and one.mean == best[dataset, *column]:
+                bold.add((len(rows), len(cells)))
+            cells.append("{} ({})".format(*_interval(one.mean, one.low, one.high)) if one else DASH)
+        rows.append(tuple(cells))
+    caption = (
+        "Beyond the paper: pretexts for the same encoder, AUPRC on test in % with patient-level "
+        "bootstrap 95 % intervals. Densities of one vector a slice are those that each method "
+        "chose on validation among GMMs and flow; Dense is that of the features at each position. "
+        "Bold: the best of a data set."
+    )
+    header = ("Data set", "Method", "Learns to", "Slices", "Voxels")
+    return Table(caption, (*header, "Dense, slices", "Dense, voxels"), rows, frozenset(bold))
 
 
 def interval_table(estimates: Iterable[Estimate]) -> Table:

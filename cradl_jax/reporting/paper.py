@@ -26,6 +26,8 @@ METHODS = {
     "cradl": "CRADL",
     "cevae": "ceVAE",
     "vae": "VAE",
+    "cutpaste": "CutPaste",
+    "mae": "MAE",
     "dae": "DAE",
     "disyre": "DISYRE",
     "baseline": "Baseline",

@@ -11,12 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import DENSE, PAPER, RESTORERS, VAES, components_of, is_density
+from cradl_jax.names import DENSE, PAPER, PRETEXTS, RESTORERS, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import (
     beyond_table,
     difference_table,
     interval_table,
+    pretext_table,
     threshold_table,
 )
 from cradl_jax.reporting.page import Table
@@ -69,6 +70,7 @@ def result_tables(
     names: Names = NAMELESS,
     estimates: Sequence[Estimate] = (),
     comparisons: Sequence[Comparison] = (),
+    encoders: Sequence[Estimate] = (),
 ) -> list[Table]:
     """Return all that can be made: Tables 1 to 4, `further_tables`, every score, further metrics.
 
@@ -82,6 +84,7 @@ def result_tables(
         *(comparison_table(rows, level, names) for level in levels),
         selection_table(rows, names),
         *(beyond_table(rows, level, HEADLINE) for level in levels),
+        *([pretext_table(encoders)] if encoders else []),
         *(threshold_table(rows, level) for level in levels),
         *([interval_table(estimates)] if estimates else []),
         *([difference_table(comparisons)] if comparisons else []),
@@ -132,7 +135,7 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     """
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
     measured_ones = {row.method for row in rows if row.level == level}
-    methods = in_order(measured_ones - {*RESTORERS}, "cradl cevae vae")
+    methods = in_order(measured_ones - {*PRETEXTS, *RESTORERS}, "cradl cevae vae")
     spreads, best = of_choices(rows, level), {}
     for (dataset, _, _, metric), (mean, _) in spreads.items():
         best[dataset, metric] = max(mean, best.get((dataset, metric), mean))

@@ -1,7 +1,7 @@
 """Gather the results of a study in tables, figures and one page."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE, DENSE, PAPER, has_encoder
+from cradl_jax.names import BASELINE, DENSE, PAPER, PRETEXTS, RESTORERS, has_encoder
 from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
@@ -38,11 +38,15 @@ SUMMARY = (
     "gradient of that; the VAE and the ceVAE by the terms of their loss. Scores are chosen on "
     "validation scans. The baselines need no network: any method must beat them."
 )
-BEYOND = (
+RESTORATION = (
     "Beyond the paper, {} restore slices from corruptions and score by what they restore. They are "
     "not among the methods of Tables 2 to 4, which are the paper's (CRADL, VAE and ceVAE). They "
     "learned to undo coarse noise, or patches of other healthy slices and a smooth bias: other "
     "corruptions than the anomalies that they are measured on, but made by a program as well."
+)
+ENCODERS = (
+    "Beyond the paper, {} train the encoder by other pretexts; densities of its representations "
+    "score as those of CRADL. They are not among the methods of Tables 2 to 4."
 )
 NOTHING_MEASURED = (
     "The study has no anomalous data set: nothing could be measured, and no score chosen. Dense "
@@ -67,9 +71,11 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     anomalous = {name: store for name, store in opened.items() if name != HEALTHY}
     names = {name: config.data.sets[name].get("paper") for name in anomalous}
     names = {name: theirs for name, theirs in names.items() if theirs}
-    chosen = list(estimates(config, workdir, rows))
+    scores = results.select_scores(rows)
+    chosen = list(estimates(config, workdir, rows, scores))
     compared = list(differences(config, workdir, chosen))
-    written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared)
+    encoders = list(estimates(config, workdir, rows, results.of_encoders(scores), ("auprc",)))
+    written = tables.result_tables(rows, sizes(anomalous), names, chosen, compared, encoders)
     written += protocol_report.tables(config, workdir, rows, opened)
     text = "\n".join(map(page.markdown_table, written)) if anomalous else f"{NOTHING_MEASURED}\n"
     bars = figures.comparison_bars(
@@ -88,7 +94,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     )
     unlike = screening.table(opened[HEALTHY])
     drawn = Picture(bars, caption), Picture(further, beyond)
-    said = [SUMMARY, *restorers(config.methods)]
+    said = [SUMMARY, *beyond_paper(config.methods)]
     sections = [
         Section("Results", [*said, *drawn, *written] if anomalous else [NOTHING_MEASURED]),
         Section("Anomalies", [anomalies(anomalous)] if anomalous else []),
@@ -109,10 +115,11 @@ def write(config: ConfigDict, workdir: Path) -> Path:
     return place
 
 
-def restorers(methods: Iterable[str]) -> list[str]:
-    """Say which of the methods restore slices, if any."""
-    names = [paper.method_name(method) for method in methods if not has_encoder(method)]
-    return [BEYOND.format(" and ".join(names))] if names else []
+def beyond_paper(methods: Sequence[str]) -> list[str]:
+    """Say what those methods do, if any, that the paper does not have."""
+    kinds = (ENCODERS, PRETEXTS), (RESTORATION, RESTORERS)
+    named = [(said, [m for m in methods if m in kind]) for said, kind in kinds]
+    return [said.format(" and ".join(map(paper.method_name, ms))) for said, ms in named if ms]
 
 
 def sizes(anomalous: dict[str, SliceStore]) -> tables.Figures:
@@ -138,12 +145,16 @@ def mean_draws(config: ConfigDict, workdir: Path, choice: Choice, name: str) -> 
 
 
 def estimates(
-    config: ConfigDict, workdir: Path, rows: list[results.Result]
+    config: ConfigDict,
+    workdir: Path,
+    rows: list[results.Result],
+    chosen: Mapping[Choice, str],
+    metrics: Sequence[str] = tables.HEADLINE,
 ) -> Iterator[summary.Estimate]:
-    """Yield AUPRC and AUROC of every chosen score on test, with their intervals."""
+    """Yield metrics of every chosen score on test, with their intervals."""
     spreads = {level: summary.measured(rows, level, "test") for level in results.LEVELS}
-    for choice, score in results.select_scores(rows).items():
-        for metric in tables.HEADLINE:
+    for choice, score in chosen.items():
+        for metric in metrics:
             key = choice.dataset, choice.method, score, metric
             mean, _ = spreads[choice.level].get(key, summary.UNDEFINED)
             draws = mean_draws(config, workdir, choice, f"{score}-{metric}")

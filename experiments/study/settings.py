@@ -58,14 +58,14 @@ def network(config: ConfigDict, method: str) -> methods.Network:
 
 
 def objective(config: ConfigDict, method: str, model: methods.Network) -> objectives.Objective:
-    """Build what training minimizes: NT-Xent (Section 3.1), equation 7 or 8, or a restoration's.
+    """Build what training minimizes: NT-Xent (Section 3.1), equation 7 or 8, or beyond the paper.
 
     Raises:
-        InputError: the views of a method that restores slices have noise.
+        InputError: the views of a method that changes slices inside the brain alone have noise.
     """
     own = of_method(config, method)
     loss, transforms = own.loss, own.augment
-    if method in names.RESTORERS and transforms.noise:
+    if method in (names.CUTPASTE, *names.RESTORERS) and transforms.noise:
         raise InputError(
             f"config.overrides.{method}.augment.noise: expected 0, since noise would hide where "
             f"the brain ends, found {transforms.noise}; leave it 0"
@@ -79,6 +79,10 @@ def objective(config: ConfigDict, method: str, model: methods.Network) -> object
     )
     if method == names.CRADL:
         return objectives.simclr(model, view, loss.temperature, AXIS)
+    if method == names.CUTPASTE:
+        return objectives.cutpaste(model, view)
+    if method == names.MAE:
+        return objectives.mae(model, view)
     if method == names.DAE:
         return objectives.dae(model, view, own.restoration.noise)
     if method in names.RESTORERS:

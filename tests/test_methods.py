@@ -9,7 +9,7 @@ from PIL import Image
 from configs import cevae, default, phantom, vae
 from cradl_jax import methods
 from cradl_jax.errors import InputError
-from cradl_jax.names import METHODS, PAPER, RESTORERS
+from cradl_jax.names import CUTPASTE, METHODS, RESTORERS, VAES, has_encoder
 from cradl_jax.scoring import own_scores
 from experiments.study import settings
 
@@ -21,14 +21,14 @@ def small(method):
     return config, settings.network(config, method)
 
 
-@pytest.mark.parametrize("method", PAPER)
+@pytest.mark.parametrize("method", filter(has_encoder, METHODS))
 def test_representations_of_every_method_have_the_configured_length(method):
     _, model = small(method)
     encode, images = methods.encoder_of(model), jnp.zeros((3, 16, 16))
     z = jax.eval_shape(lambda: encode(methods.initial_variables(model, 0, 16), images))
     assert z.shape == (3, 6)
-    assert bool(methods.own_scorers(model, 1.0)) == (method != "cradl")
-    assert (own_scores(method) == ((), ())) == (method == "cradl")
+    assert bool(methods.own_scorers(model, 1.0)) == (method in VAES)
+    assert (own_scores(method) != ((), ())) == (method in VAES)
 
 
 def test_cevae_is_a_vae_with_another_loss():
@@ -72,7 +72,7 @@ def test_all_seeds_share_the_functions_of_a_method_which_compile_once(method):
     assert model is not equal
     objective = settings.objective(config, method, model)
     assert objective is settings.objective(other, method, equal)
-    if method in PAPER:
+    if has_encoder(method):
         assert methods.encoder_of(model) is methods.encoder_of(equal)
     assert methods.own_scorers(model, 0.5, 2) == methods.own_scorers(equal, 0.5, 2)
     other.augment.rotation = 0.2
@@ -98,7 +98,9 @@ def test_default_follows_the_paper():
 
 
 def test_unknown_method_is_named():
-    with pytest.raises(InputError, match=r"one of cradl, vae, cevae, dae, disyre, found 'gan'"):
+    with pytest.raises(
+        InputError, match=r"one of cradl, vae, cevae, cutpaste, mae, dae, disyre, found 'gan'"
+    ):
         settings.network(default.get_config(), "gan")
 
 
@@ -113,10 +115,10 @@ def test_only_runs_that_restore_depend_on_how_slices_are_corrupted():
     other.restoration.noise = 0.3
     for method in METHODS:
         same = settings.of_run(config, method) == settings.of_run(other, method)
-        assert same == (method in PAPER)
+        assert same == (method not in RESTORERS)
 
 
-@pytest.mark.parametrize("method", RESTORERS)
+@pytest.mark.parametrize("method", [CUTPASTE, *RESTORERS])
 def test_noisy_views_would_hide_the_brain(method):
     config, model = small(method)
     config.overrides[method].augment.noise = 0.1

@@ -19,6 +19,8 @@ OBJECTIVES = {
     "cradl": lambda model: objectives.simclr(model, VIEW, 0.5, AXIS),
     "vae": lambda model: objectives.vae(model, VIEW, 1.0),
     "cevae": lambda model: objectives.cevae(model, VIEW, 1.0, 1.0),
+    "cutpaste": lambda model: objectives.cutpaste(model, CLEAN),
+    "mae": lambda model: objectives.mae(model, CLEAN),
     "dae": lambda model: objectives.dae(model, CLEAN, 0.6),
     "disyre": lambda model: objectives.disyre(model, CLEAN, AXIS),
 }
@@ -34,7 +36,7 @@ def restored(model):
     return lambda variables, images: model.apply(variables, images).reshape(len(images), -1)
 
 
-@pytest.mark.slow  # fifteen compilations; test_loop.py has CRADL on one and four
+@pytest.mark.slow  # 21 compilations; test_loop.py has CRADL on one and four
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_devices_train_and_score_as_one(slices, method):
     shape = {"size": SIZE, "features": 4, "latent": 8, "head": (16, 8), "dtype": "float32"}

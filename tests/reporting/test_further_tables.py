@@ -1,7 +1,8 @@
 """Tables of what lies above the thresholds of healthy scans: cells worked by hand."""
 
-from cradl_jax.evaluation.results import Result
-from cradl_jax.reporting.further_tables import threshold_table
+from cradl_jax.evaluation.results import Choice, Result, of_encoders
+from cradl_jax.reporting.further_tables import pretext_table, threshold_table
+from cradl_jax.reporting.summary import Estimate
 
 NAN = float("nan")
 METRICS = (
@@ -78,3 +79,39 @@ def test_notes_say_why_a_cell_is_empty():
     assert threshold_table(study(share=0.0), "slice").notes == (
         "synth: no Dice is defined on test, since none of its test slices is anomalous.",
     )
+
+
+def test_encoders_are_compared_by_the_density_that_each_chose_and_by_the_dense_one():
+    papers = {
+        Choice("synth", "slice", "radl", "vae"): "gmm2",
+        Choice("synth", "slice", "full", "vae"): "kl",
+    }
+    assert of_encoders(papers) == {}, "a study of the paper's methods"
+    assert of_encoders({**papers, Choice("synth", "slice", "radl", "mae"): "flow"}) == {
+        Choice("synth", "slice", "radl", "vae"): "gmm2",
+        Choice("synth", "slice", "dense", "vae"): "dense",
+        Choice("synth", "slice", "radl", "mae"): "flow",
+        Choice("synth", "slice", "dense", "mae"): "dense",
+    }
+
+
+def test_table_of_pretexts_has_a_row_a_method_and_marks_the_best():
+    def estimate(dataset, level, comparison, method, mean):
+        known = (mean - 0.1, mean + 0.1)
+        return Estimate(dataset, level, comparison, method, "gmm1", "auprc", mean, *known)
+
+    means = {("cradl", "radl"): 0.5, ("mae", "radl"): 0.4, ("cradl", "dense"): 0.6}
+    found = [
+        *(estimate("synth", "slice", which, method, m) for (method, which), m in means.items()),
+        estimate("synth", "voxel", "dense", "mae", 0.7),
+        estimate("lesion", "slice", "radl", "mae", NAN),
+    ]
+    table = pretext_table(found)
+    contrast, hidden = ("CRADL", "contrast views"), ("MAE", "restore hidden blocks")
+    assert table.rows == [
+        ("synth", *contrast, "50.0 (40.0 to 60.0)", "–", "60.0 (50.0 to 70.0)", "–"),
+        ("synth", *hidden, "40.0 (30.0 to 50.0)", "–", "–", "70.0 (60.0 to 80.0)"),
+        ("lesion", *contrast, "–", "–", "–", "–"),
+        ("lesion", *hidden, "– (–)", "–", "–", "–"),
+    ]
+    assert table.bold == {(0, 3), (0, 5), (1, 6)}

@@ -164,6 +164,8 @@ def test_the_papers_comparisons_never_choose_dense_densities(method):
     assert is_candidate("beyond", method, "dense") and is_candidate("beyond", method, "gmm1")
     assert is_candidate("beyond", "baseline", "pixel")
     assert [is_candidate(one, "dae", "rec") for one in COMPARISONS] == [False, False, True]
+    assert [is_candidate(one, "mae", "flow") for one in COMPARISONS] == [False, True, True]
+    assert [is_candidate(one, "mae", "dense") for one in COMPARISONS] == [False, False, True]
 
 
 def test_candidates_of_each_comparison():

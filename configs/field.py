@@ -2,10 +2,12 @@
 
     python -m experiments.reproduce --config=configs/field.py --workdir=runs/field
 
-As configs/phantom.py, with two methods beyond the paper: a denoising autoencoder with coarse noise
-(dae; Kascenas et al. 2022) and the restoration of graded synthetic corruptions (disyre; Naval
-Marimont et al. 2024). `--config.methods=dae,disyre` runs these alone, `--config.smoke=True` the
-whole path on a handful of scans; its figures mean nothing.
+As configs/phantom.py, with four methods beyond the paper. Two are other pretexts for the encoder:
+to tell what was cut and pasted (cutpaste; Li et al. 2021), and masked autoencoding (mae; He et al.
+2022). Two restore slices: a denoising autoencoder with coarse noise (dae; Kascenas et al. 2022) and
+the restoration of graded synthetic corruptions (disyre; Naval Marimont et al. 2024).
+`--config.methods=cutpaste,mae` runs these alone, `--config.smoke=True` the whole path on a handful
+of scans; its figures mean nothing.
 """
 
 from ml_collections import ConfigDict

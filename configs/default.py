@@ -90,6 +90,9 @@ def get_config() -> ConfigDict:
     config.flow.noise = 1e-3
     config.flow.clip = 5.0
 
+    config.memory = ConfigDict()  # beyond the paper
+    config.memory.size = 0  # patches that the memory of an encoder's features keeps; 0: no memory
+
     config.score = ConfigDict()
     config.score.batch_size = 256  # slices scored at once, over all devices
     config.score.neighbours = 0  # slices on either side that heatmaps are averaged over

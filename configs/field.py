@@ -20,4 +20,6 @@ def get_config() -> ConfigDict:
     """Return the settings."""
     config = phantom.get_config()
     config.methods = METHODS
+    config.memory.size = 10_000
+    config.smoke_settings.memory = {"size": 500}
     return config

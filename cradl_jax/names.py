@@ -15,12 +15,12 @@ METHODS = (*PAPER, *PRETEXTS, *RESTORERS)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
 OURS = (*METHODS, BASELINE)  # any other name is that of a foreign method, given by its maps
 PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
-DENSE = "dense"  # those of a network's features at each position
+DENSE, MEMORY = "dense", "memory"
+OF_FEATURES = (DENSE, MEMORY)  # what models a network's features at each position
 REC, REC_SCAN = "rec", "rec_scan"  # what a reconstruction differs by, in a slice and over slices
 RESTORED = "restored"  # what an iterative restoration changed, by a VAE's ELBO as a prior
-LOCAL = frozenset(
-    {DENSE, REC_SCAN, RESTORED, *PATCHES}
-)  # maps averaged over slices, beyond the paper
+LOCAL = frozenset({*OF_FEATURES, REC_SCAN, RESTORED, *PATCHES})
+"""Maps averaged over slices, beyond the paper."""
 FLOW = "flow"  # a RealNVP
 
 

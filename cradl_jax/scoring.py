@@ -9,7 +9,7 @@ there: then `over_scan` averages each map with its neighbours', and its maximum 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
@@ -18,17 +18,19 @@ import numpy as np
 from jax import Array
 
 from cradl_jax import densities
-from cradl_jax.densities import dense
+from cradl_jax.densities import dense, memory
 from cradl_jax.intensity import CLIP
 from cradl_jax.losses import kl_divergence, reconstruction, total_variation
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
-from cradl_jax.names import DENSE, LOCAL, PATCHES, REC, REC_SCAN, RESTORED, RESTORERS, VAES
+from cradl_jax.names import LOCAL, PATCHES, REC, REC_SCAN, RESTORED, RESTORERS, VAES
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess
 
 Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
+OfFeatures = dense.Joint | memory.Memory
+"""What models a network's features at each position, see `names.OF_FEATURES`."""
 
 
 class Batch(NamedTuple, Generic[Kind]):
@@ -207,15 +209,19 @@ def restoration(model: UNet) -> Scorer:
 def local(features_of: Encode) -> Scorer:
     """Map how far the network's features and the pixels at each position are from normal.
 
-    Params are (variables, the Gaussians).
+    Params are (variables, what models them by name). The encoder runs once for all of them.
     """
 
-    def scorer(params: tuple[Variables, dense.Joint], batch: Batch[Array]) -> Scored:
-        variables, joint = params
+    def scorer(params: tuple[Variables, Mapping[str, OfFeatures]], batch: Batch[Array]) -> Scored:
+        variables, fitted = params
         features = features_of(variables, batch.images)
-        return Scored(
-            {}, {DENSE: dense.joint_distance(joint, features, batch.images, batch.position)}
-        )
+
+        def far(one: OfFeatures) -> Array:
+            if isinstance(one, memory.Memory):
+                return memory.distance(one, features, batch.images)
+            return dense.joint_distance(one, features, batch.images, batch.position)
+
+        return Scored({}, {name: far(one) for name, one in fitted.items()})
 
     return scorer
 

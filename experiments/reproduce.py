@@ -21,8 +21,9 @@ from experiments.study import app
 def main(config: ConfigDict, workdir: Path) -> None:
     """Run every stage of the study; what is done is kept."""
     from cradl_jax.devices.processes import broadcast_from_first  # imports the library
-    from experiments.study import report, settings, stages
+    from experiments.study import fitting, report, settings, stages
 
+    broadcast_from_first(lambda: fitting.require_device_room(config))
     for method in config.methods:
         settings.network(config, method)
     stages.slice_scans(config, workdir)

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, DENSE, PRETEXTS, RESTORED, RESTORERS, is_density
+from cradl_jax.names import CRADL, OF_FEATURES, PRETEXTS, RESTORED, RESTORERS, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
@@ -100,7 +100,7 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
     if method in RESTORERS or (method in PRETEXTS and comparison == "full"):
         return False
     densities = comparison == "radl" or method == CRADL
-    return score not in (DENSE, RESTORED) and is_density(score) == densities
+    return score not in (*OF_FEATURES, RESTORED) and is_density(score) == densities
 
 
 def own_choice(chosen: Mapping[Choice, str], dataset: str, level: str, method: str) -> str:

@@ -111,7 +111,7 @@ def model_card(run: RunContents, facts: Facts) -> str:
     described = [_split_table(facts.splits), _source_table(facts.sources)]
     body = _template().render(
         title=title,
-        what=_WHAT[run.dense is not None].format(method),
+        what=_WHAT[bool(run.of_features)].format(method),
         contrast=settings["contrast"],
         version=run.manifest["versions"].get("cradl_jax", NOT_STATED),
         preparation=in_words(run.thresholds.preparation),

@@ -43,6 +43,7 @@ SCORES = {
     "area": "Brain area",
     "intensity": "|Intensity|",
     "dense": "Dense",
+    "memory": "Memory of patches",
     "restored": "Restoration",
     "rec_scan": "Rec. over slices",
     "equalized": "Equalized intensity",

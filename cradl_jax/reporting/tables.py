@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import DENSE, PAPER, PRETEXTS, RESTORERS, VAES, components_of, is_density
+from cradl_jax.names import OF_FEATURES, PAPER, PRETEXTS, RESTORERS, VAES, components_of, is_density
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import (
     beyond_table,
@@ -311,7 +311,7 @@ def _labels(level: str, method: str, score: str) -> tuple[str, str]:
     """Return generative model and score as Tables 5 to 8 name them."""
     if method in RESTORERS:
         return "U-Net", paper.score_name(score)
-    if score == DENSE:
+    if score in OF_FEATURES:
         return paper.score_name(score), "Distance"
     if is_density(score):
         return paper.score_name(score), "NLL" if level == "slice" else "NLL-grad"

@@ -4,6 +4,7 @@
     densities/<density>/<parameter>    the densities
     dense/<parameter>                  the Gaussians at each position and height; like densities
                                        only where the network has an encoder
+    memory/<parameter>                 the memory of patches, where the run has one
     metadata, `run`                    JSON: format, manifest, thresholds, chosen scores, the kinds
                                        of the densities, fingerprint, the model card, and a
                                        checksum of it all
@@ -27,9 +28,9 @@ from safetensors.numpy import save_file
 
 from cradl_jax import densities
 from cradl_jax.errors import InputError, cause
-from cradl_jax.names import DENSE
+from cradl_jax.names import OF_FEATURES
 from cradl_jax.runs import contents
-from cradl_jax.runs.densities import dense_arrays, joint_from
+from cradl_jax.runs.densities import local_arrays, of_features_from
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.manifest import FORMAT, check_format, fingerprint
 from cradl_jax.storage.schema import parse
@@ -59,9 +60,8 @@ def write(path: Path, run: contents.RunContents) -> None:
         **({} if run.card is None else {"card": run.card}),
     }
     fitted = {name: densities.to_arrays(density) for name, density in run.densities.items()}
-    parts = {NETWORK: run.variables, DENSITIES: fitted}
-    if run.dense is not None:
-        parts[DENSE] = dense_arrays(run.dense)
+    of_features = {name: local_arrays(one) for name, one in run.of_features.items()}
+    parts = {NETWORK: run.variables, DENSITIES: fitted, **of_features}
     flat = flatten_dict(jax.device_get(parts), sep="/")
     tensors = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     metadata = {ABOUT: json.dumps({**about, "checksum": checksum(about, tensors)})}
@@ -108,7 +108,8 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     """Return the run that a file's plain values and nested tensors describe."""
     manifest, kinds = about["manifest"], about["densities"]
     fitted = tensors.get(DENSITIES, {})
-    expected = {NETWORK, *([DENSITIES] if kinds else []), *tensors.keys() & {DENSE}}
+    modelled = tensors.keys() & set(OF_FEATURES)
+    expected = {NETWORK, *([DENSITIES] if kinds else []), *modelled}
     if tensors.keys() != expected or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
     network = tensors[NETWORK]
@@ -117,12 +118,14 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
         raise ValueError("weights of another network")
     variables = jax.tree.map(jnp.asarray, network)
     fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
-    dense = joint_from(tensors[DENSE]) if DENSE in tensors else None
-    own = contents.fingerprint_of(fingerprint(variables), fitted, dense)
+    of_features = {name: of_features_from(name, tensors[name]) for name in modelled}
+    own = contents.fingerprint_of(fingerprint(variables), fitted, of_features)
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")
     thresholds = parse(contents.Thresholds, about["thresholds"])
     chosen, card = about["chosen"], about.get("card")
     if not isinstance(card, str | None):
         raise ValueError("a model card that is no text")
-    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, own, card)
+    return contents.RunContents(
+        manifest, variables, fitted, of_features, thresholds, chosen, own, card
+    )

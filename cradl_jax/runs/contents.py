@@ -17,9 +17,10 @@ from cradl_jax.densities.dense import Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.masks import HealthyMap
 from cradl_jax.evaluation.thresholds import HealthyScores
-from cradl_jax.names import DENSE, METHODS, has_encoder
+from cradl_jax.names import METHODS, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.prediction.input_qc import Reference
+from cradl_jax.scoring import OfFeatures
 from cradl_jax.storage.manifest import fingerprint
 from cradl_jax.storage.schema import (
     ImageSize,
@@ -36,7 +37,7 @@ from cradl_jax.storage.schema import (
     parse,
 )
 
-NONE_FITTED: Mapping[str, Density] = MappingProxyType({})
+NONE_FITTED: Mapping[str, Any] = MappingProxyType({})
 
 
 class NetworkShape(Record):
@@ -105,7 +106,7 @@ class RunContents(NamedTuple):
             versions and commit of the training.
         variables: `params` and `batch_stats` of the network.
         densities: by name, on the network's representations; none where it has no encoder.
-        dense: Gaussians of its features at each position and height; None where it has no encoder.
+        of_features: by name, what models its features at each position; none like densities.
         thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
         fingerprint: of the network and its densities; the same scores have the same.
@@ -115,7 +116,7 @@ class RunContents(NamedTuple):
     manifest: Mapping[str, Any]
     variables: Variables
     densities: Mapping[str, Density]
-    dense: Joint | None
+    of_features: Mapping[str, OfFeatures]
     thresholds: Thresholds
     chosen: Mapping[str, str]
     fingerprint: str
@@ -123,10 +124,12 @@ class RunContents(NamedTuple):
 
 
 def fingerprint_of(
-    variables: str, densities: Mapping[str, Density] = NONE_FITTED, dense: Joint | None = None
+    variables: str,
+    densities: Mapping[str, Density] = NONE_FITTED,
+    of_features: Mapping[str, OfFeatures] = NONE_FITTED,
 ) -> str:
     """Return the fingerprint of a network, given that of its variables, and of its densities."""
-    fitted = {**densities, DENSE: dense}
+    fitted = {**densities, **of_features}
     return hashlib.sha256(f"{variables} {fingerprint(fitted)}".encode()).hexdigest()
 
 
@@ -156,14 +159,16 @@ def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
 def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
     thresholds, settings = run.thresholds, run.manifest["settings"]
-    if has_encoder(settings["method"]) != (run.dense is not None):
-        raise ValueError(f"Gaussians of features for the method {settings['method']}")
+    if has_encoder(settings["method"]) != bool(run.of_features):
+        raise ValueError(
+            f"{len(run.of_features)} models of features for the method {settings['method']}"
+        )
     own = scoring.own_scores(settings["method"], thresholds.restoration_steps)
     for what, found, of_method in (
         ("scores", thresholds.slices, own.scores),
         ("heatmaps", thresholds.heatmaps, own.heatmaps),
     ):
-        expected = {*run.densities, *([] if run.dense is None else [DENSE]), *of_method}
+        expected = {*run.densities, *run.of_features, *of_method}
         if found.keys() != expected:
             raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
     if thresholds.slicing["size"] != settings["size"]:
@@ -172,29 +177,33 @@ def check(run: RunContents) -> None:
     for name, density in run.densities.items():
         if density.mean.shape != (latent,):
             raise ValueError(f"the density {name} of {density.mean.shape} for {latent} dimensions")
-    if run.dense is not None:
-        _check_dense(run, run.dense)
+    if run.of_features:
+        _check_features(run)
 
 
-def _check_dense(run: RunContents, joint: Joint) -> None:
-    """Raise a ValueError unless Gaussians fit the features of a run's network."""
+def _check_features(run: RunContents) -> None:
+    """Raise a ValueError unless what models features fits those of a run's network."""
     settings = run.manifest["settings"]
     size, model = settings["size"], network(settings)
     images = jax.ShapeDtypeStruct((1, size, size), float)
-    features = jax.eval_shape(methods.features_of(model), run.variables, images).shape
-    found = (*joint.features.mean.shape[1:3], joint.projection.shape[0])
-    if found != features[1:] or joint.pixels.mean.shape[1:] != (size, size, 1):
-        raise ValueError(f"Gaussians of features {found} for {features[1:]}")
+    _, *grid, count = jax.eval_shape(methods.features_of(model), run.variables, images).shape
+    for name, one in run.of_features.items():
+        found = [*grid, one.projection.shape[0]]
+        pixels = (size, size, 1)
+        if isinstance(one, Joint):
+            found[:2], pixels = one.features.mean.shape[1:3], one.pixels.mean.shape[1:]
+        if found != [*grid, count] or pixels != (size, size, 1):
+            raise ValueError(f"{name} of features {found} for {[*grid, count]}")
 
 
 def scorers(
     settings: Mapping[str, Any],
     variables: Variables,
     densities: Mapping[str, Density],
-    dense: Joint | None,
+    of_features: Mapping[str, OfFeatures],
     restoration_steps: int,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Return every scorer of a run with its parameters: densities, those at each position, its own.
+    """Return every scorer of a run with its parameters: densities, those of features, its own.
 
     A network without an encoder has its own alone. For `restoration_steps` see `scoring.restored`.
 
@@ -203,10 +212,10 @@ def scorers(
     """
     built = network(settings)
     with_params: list[tuple[scoring.Scorer, Any]] = []
-    if dense is not None:
+    if of_features:
         with_params += [
             (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
-            (scoring.local(methods.features_of(built)), (variables, dense)),
+            (scoring.local(methods.features_of(built)), (variables, dict(of_features))),
         ]
     own = methods.own_scorers(built, _checked(settings).loss.beta, restoration_steps)
     return [*with_params, *((scorer, variables) for scorer in own)]

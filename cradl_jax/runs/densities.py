@@ -1,6 +1,7 @@
 """The file of a density: an .npz of plain arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,10 @@ from jax.typing import ArrayLike
 
 from cradl_jax.densities import Density, dense, from_arrays, realnvp, to_arrays
 from cradl_jax.densities.dense import Dense, Joint
+from cradl_jax.densities.memory import Memory
 from cradl_jax.errors import InputError, cause
+from cradl_jax.names import DENSE, MEMORY, OF_FEATURES
+from cradl_jax.scoring import OfFeatures
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
 
@@ -38,13 +42,13 @@ def read_density(path: Path) -> Density:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
 
 
-def write_dense(path: Path, fitted: Dense | Joint) -> None:
-    """Write the arrays of Gaussians at each position and height."""
-    write_arrays(path, dense_arrays(fitted))
+def write_local(path: Path, fitted: Dense | OfFeatures) -> None:
+    """Write the arrays of what models features or patches at each position."""
+    write_arrays(path, local_arrays(fitted))
 
 
 def read_dense(path: Path) -> Dense:
-    """Read the Gaussians of patches that `write_dense` wrote.
+    """Read the Gaussians of patches that `write_local` wrote.
 
     Raises:
         InputError: the file is missing, damaged, or does not hold such Gaussians.
@@ -52,24 +56,32 @@ def read_dense(path: Path) -> Dense:
     return _read(path, dense_from)
 
 
-def read_joint(path: Path) -> Joint:
-    """Read the Gaussians of features and pixels that `write_dense` wrote; else as `read_dense`."""
-    return _read(path, joint_from)
+def read_of_features(path: Path, name: str) -> OfFeatures:
+    """Read what models features and is called `name`, as `write_local` wrote it.
+
+    Otherwise as `read_dense`.
+    """
+    return _read(path, partial(of_features_from, name))
 
 
-def dense_arrays(fitted: Dense | Joint) -> dict[str, np.ndarray]:
-    """Return the arrays of Gaussians by name, those of a part as "part.name"."""
+def names_of_features(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of what models features, by the settings of a run's densities."""
+    return [name for name in OF_FEATURES if name == DENSE or name in settings]
+
+
+def local_arrays(fitted: Dense | OfFeatures) -> dict[str, np.ndarray]:
+    """Return the arrays by name, those of a part as "part.name"."""
     arrays = {}
     for name, part in fitted._asdict().items():
         if isinstance(part, Dense):
-            arrays |= {f"{name}.{inner}": array for inner, array in dense_arrays(part).items()}
+            arrays |= {f"{name}.{inner}": array for inner, array in local_arrays(part).items()}
         else:
             arrays[name] = np.asarray(part)
     return arrays
 
 
 def dense_from(arrays: Mapping[str, ArrayLike]) -> Dense:
-    """Return the Gaussians of which `dense_arrays` returned these.
+    """Return the Gaussians of which `local_arrays` returned these.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -83,7 +95,7 @@ def dense_from(arrays: Mapping[str, ArrayLike]) -> Dense:
 
 
 def joint_from(arrays: Mapping[str, ArrayLike]) -> Joint:
-    """Return the Gaussians of which `dense_arrays` returned these; raises as `dense_from`."""
+    """Return the Gaussians of which `local_arrays` returned these; raises as `dense_from`."""
     parts: dict[str, dict[str, ArrayLike]] = {}
     for name, array in arrays.items():
         part, _, inner = name.partition(".")
@@ -98,6 +110,20 @@ def joint_from(arrays: Mapping[str, ArrayLike]) -> Joint:
     return joint
 
 
+def memory_from(arrays: Mapping[str, ArrayLike]) -> Memory:
+    """Return the memory of which `local_arrays` returned these; raises as `dense_from`."""
+    kept = Memory(**{name: jnp.asarray(array) for name, array in arrays.items()})
+    (_, count), (size, dimensions) = kept.projection.shape, kept.vectors.shape
+    if dimensions != count or not size:
+        raise ValueError(f"arrays of shapes {[array.shape for array in kept]}")
+    return kept
+
+
+def of_features_from(name: str, arrays: Mapping[str, ArrayLike]) -> OfFeatures:
+    """Return what is called `name`, of which `local_arrays` returned these; as `dense_from`."""
+    return memory_from(arrays) if name == MEMORY else joint_from(arrays)
+
+
 def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree:
     arrays = read_arrays(path, EXPECTED, REMEDY)
     try:
@@ -106,14 +132,22 @@ def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
 
 
-def byte_size(size: int, *, components: Sequence[int], blocks: int, hidden: int, image: int) -> int:
+def byte_size(
+    size: int,
+    *,
+    components: Sequence[int],
+    blocks: int,
+    hidden: int,
+    image: int,
+    memory: int = 0,
+) -> int:
     """Return what mixtures of K `components` and a flow of representations [N, size] take on disk.
 
-    With them, at most, the Gaussians at each position of slices of `image` x `image` pixels.
-    For `blocks` and `hidden` see `realnvp.init`.
+    With them, at most, the Gaussians at each position of slices of `image` x `image` pixels, and
+    so many vectors of a `memory`. For `blocks` and `hidden` see `realnvp.init`.
     """
     grid = image // dense.patch_side(image)
-    factors = dense.HEIGHTS * (grid * dense.COMPONENTS) ** 2
+    factors = dense.HEIGHTS * (grid * dense.COMPONENTS) ** 2 + memory * dense.COMPONENTS
     at_positions = (factors + 2 * dense.HEIGHTS * image**2) * np.dtype(np.float32).itemsize
     mixtures = sum(components) * (1 + size + size**2) * np.dtype(np.float32).itemsize
     shapes = jax.eval_shape(

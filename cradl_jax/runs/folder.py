@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cradl_jax import densities
-from cradl_jax.densities.dense import Dense, Joint
+from cradl_jax.densities.dense import Dense
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
 from cradl_jax.names import DENSE, PATCHES, density_names, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import read_dense, read_density, read_joint
+from cradl_jax.runs.densities import names_of_features, read_dense, read_density, read_of_features
+from cradl_jax.scoring import OfFeatures
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, fingerprint, read_manifest
 from cradl_jax.storage.reading import read_json
@@ -48,7 +49,7 @@ def read(folder: Path) -> contents.RunContents:
         )
     manifest = read_manifest(folder)
     variables = read_variables(folder)
-    fitted, dense = read_densities(folder)
+    fitted = read_densities(folder)
     fingerprint = read_fingerprint(folder)
     thresholds = read_thresholds(folder, fingerprint, manifest["made_from"])
     rows = []
@@ -59,7 +60,7 @@ def read(folder: Path) -> contents.RunContents:
         "score": chosen_score(rows, method, "slice", list(thresholds.slices)),
         "heatmap": chosen_score(rows, method, "voxel", list(thresholds.heatmaps)),
     }
-    return contents.RunContents(manifest, variables, fitted, dense, thresholds, chosen, fingerprint)
+    return contents.RunContents(manifest, variables, *fitted, thresholds, chosen, fingerprint)
 
 
 def read_variables(folder: Path) -> Variables:
@@ -91,8 +92,8 @@ def has_densities(folder: Path) -> bool:
     return has_encoder(read_manifest(folder)["settings"]["method"])
 
 
-def read_densities(folder: Path) -> tuple[dict[str, densities.Density], Joint | None]:
-    """Read the densities on a run's representations, by name, and those at each position.
+def read_densities(folder: Path) -> tuple[dict[str, densities.Density], dict[str, OfFeatures]]:
+    """Read the densities on a run's representations, by name, and those of its features.
 
     A network without an encoder has neither.
 
@@ -100,19 +101,22 @@ def read_densities(folder: Path) -> tuple[dict[str, densities.Density], Joint | 
         InputError: one is missing or damaged, or they are of another model.
     """
     if not has_densities(folder):
-        return {}, None
+        return {}, {}
     place, expected = folder / "densities", read_fingerprint(folder)
     manifest = read_manifest(place)
     names = density_names(manifest["settings"]["gmm"]["components"])
     fitted = {name: read_density(place / f"{name}.npz") for name in names}
-    dense = read_joint(place / f"{DENSE}.npz")
+    of_features = {
+        name: read_of_features(place / f"{name}.npz", name)
+        for name in names_of_features(manifest["settings"])
+    }
     check(place, AGAIN.format("density"))
-    if contents.fingerprint_of(manifest["made_from"], fitted, dense) != expected:
+    if contents.fingerprint_of(manifest["made_from"], fitted, of_features) != expected:
         raise InputError(
             f"{place}: expected densities of the fingerprint {expected}, found others; remove that "
             f"folder and {AGAIN.format('density')}"
         )
-    return fitted, dense
+    return fitted, of_features
 
 
 def read_baselines(folder: Path) -> dict[str, Dense]:

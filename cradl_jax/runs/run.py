@@ -223,9 +223,8 @@ class Run:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.contents, jax.local_devices()
         settings = run.manifest["settings"]
-        scorers = contents.scorers(
-            settings, run.variables, run.densities, run.dense, run.thresholds.restoration_steps
-        )
+        steps = run.thresholds.restoration_steps
+        scorers = contents.scorers(settings, run.variables, run.densities, run.of_features, steps)
         names, neighbours = (self.score_name, self.heatmap_name), run.thresholds.neighbours
         return slice_scorer(scorers, *names, SLICES_AT_ONCE, devices, neighbours)
 

@@ -231,7 +231,7 @@ def _content(place: Path, trained: bool, foreign: bool) -> Iterator[Check]:
 
 def _exported(path: Path) -> Iterator[Check]:
     run = archive.read(path)
-    weights = [run.variables, run.densities, run.dense]
+    weights = [run.variables, run.densities, run.of_features]
     yield _finite(f"{path}: unchanged since export", path, weights)
 
 

@@ -150,6 +150,12 @@ class Flow(Record):
     clip: Positive
 
 
+class Memory(Record):
+    """How many normal patches are kept, beyond the paper."""
+
+    size: Whole
+
+
 class Score(Record):
     """How slices are scored."""
 
@@ -178,6 +184,7 @@ class Study(Parts):
     data: Data
     gmm: Mixtures
     flow: Flow
+    memory: Memory
     score: Score
     overrides: dict[Method, dict[str, Any]] = Field({})
     phantom: Phantom | None = None

@@ -16,22 +16,24 @@ from tqdm import tqdm
 
 from cradl_jax import densities, methods
 from cradl_jax.data.slices.store import SliceStore
-from cradl_jax.densities import dense
+from cradl_jax.densities import dense, memory
 from cradl_jax.devices import processes
+from cradl_jax.errors import InputError
 from cradl_jax.evaluation import metrics
-from cradl_jax.names import BASELINE, DENSE, PATCHES, components_of, density_names
+from cradl_jax.names import BASELINE, DENSE, MEMORY, PATCHES, components_of, density_names
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import (
     byte_size,
+    names_of_features,
     read_density,
-    read_joint,
-    write_dense,
+    read_of_features,
     write_density,
+    write_local,
 )
 from cradl_jax.runs.folder import read_variables
 from cradl_jax.scoring import Encode
-from cradl_jax.storage.files import require_space, write_json
+from cradl_jax.storage.files import in_words, require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import (
     fingerprint,
@@ -39,10 +41,12 @@ from cradl_jax.storage.manifest import (
     write_fingerprint,
     write_manifest,
 )
+from cradl_jax.training.feeds import room
 from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 
 SAMPLE = 2048  # slices whose features give the principal components, at most
+PATCHES_EACH = 10  # of which a memory keeps one
 
 
 @exclusive_stage("densities of {}, seed {seed}")
@@ -63,6 +67,8 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
     fit_dense(config, folder, features_of, variables, healthy)
+    if config.memory.size:
+        fit_memory(config, folder, features_of, variables, healthy)
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
 
@@ -91,7 +97,61 @@ def fit_dense(
         dense.fit(heights, with_positions(features, healthy, rows)),
         fit_patches(config, healthy, rows, side=1),
     )
-    processes.broadcast_from_first(lambda: write_dense(path, joint))
+    processes.broadcast_from_first(lambda: write_local(path, joint))
+
+
+def fit_memory(
+    config: ConfigDict, folder: Path, features_of: Encode, variables: Variables, healthy: SliceStore
+) -> None:
+    """Choose the patches to keep, and write them unless they are there.
+
+    They are chosen among ten times as many with brain, the same number of each training slice: in
+    PatchCore a tenth stays as well. All processes compute features; the first one chooses.
+
+    Raises:
+        InputError: there are not so many patches.
+    """
+    path, size = folder / f"{MEMORY}.npz", config.memory.size
+    if processes.broadcast_from_first(path.exists):
+        return
+    projection = read_of_features(folder / f"{DENSE}.npz", DENSE).projection
+    rows = by_height(healthy, config.score.batch_size)
+    batches = runs.in_batches(
+        config, of_patches(features_of), (variables, projection), healthy.images, rows, "patches"
+    )
+    each = -(-PATCHES_EACH * size // len(rows))
+    vectors = drawn(np.random.default_rng(config.seed), batches, healthy, rows, each)
+    if size > len(vectors):
+        raise InputError(
+            f"config.memory.size: expected at most {len(vectors)}, the patches of the training "
+            f"slices, found {size}; choose a smaller one, or train on more scans"
+        )
+
+    def choose() -> None:
+        sample = jnp.asarray(vectors)
+        kept = memory.coreset(jax.random.key(config.seed), sample, size)
+        write_local(path, memory.Memory(projection, sample[kept]))
+
+    processes.broadcast_from_first(choose)
+
+
+def drawn(
+    rng: np.random.Generator,
+    batches: Iterable[np.ndarray],
+    healthy: SliceStore,
+    rows: np.ndarray,
+    each: int,
+) -> np.ndarray:
+    """Draw patches with brain, up to `each` of every slice, from their components [N, G, G, C]."""
+    vectors, first = [], 0
+    for batch in batches:
+        brains = healthy.brains[rows[first : first + len(batch)]]
+        inside = dense.patches(jnp.asarray(brains), brains.shape[1] // batch.shape[1]).any(-1)
+        for components, brain in zip(batch, np.asarray(inside), strict=True):
+            vectors.append(rng.permutation(components[brain])[:each])
+        first += len(batch)
+        healthy.release()
+    return np.concatenate(vectors)
 
 
 @functools.lru_cache
@@ -101,6 +161,17 @@ def projected(features_of: Encode) -> Callable[[Any, jax.Array], jax.Array]:
     def components(params: tuple[Variables, jax.Array], images: jax.Array) -> jax.Array:
         variables, projection = params
         return features_of(variables, images) @ projection
+
+    return components
+
+
+@functools.lru_cache
+def of_patches(features_of: Encode) -> Callable[[Any, jax.Array], jax.Array]:
+    """Return what a memory keeps, `(variables, projection), images -> [N, G, G, C]`."""
+
+    def components(params: tuple[Variables, jax.Array], images: jax.Array) -> jax.Array:
+        variables, projection = params
+        return memory.of_patches(projection, features_of(variables, images))
 
     return components
 
@@ -134,7 +205,7 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
             for name, side in tqdm(PATCHES.items(), "fit baselines", unit="density")
         }
         for name, gaussians in fitted.items():
-            write_dense(folder / f"{name}.npz", gaussians)
+            write_local(folder / f"{name}.npz", gaussians)
         write_fingerprint(folder, fingerprint(fitted))
         write_checksums(folder)
 
@@ -176,8 +247,21 @@ def require_room(config: ConfigDict, folder: Path, method: str) -> None:
         blocks=config.flow.blocks,
         hidden=config.flow.hidden,
         image=config.data.size,
+        memory=config.memory.size,
     )
     require_space(folder, needed, "the densities")
+
+
+def require_device_room(config: ConfigDict) -> None:
+    """Raise an `InputError` unless a device has room for the patches that a memory is chosen of."""
+    free, size = room(jax.devices()), config.memory.size
+    each = PATCHES_EACH * dense.COMPONENTS * np.dtype(np.float32).itemsize
+    if size * each > free:
+        raise InputError(
+            f"config.memory.size: expected at most {free // each}, as many as half of a device's "
+            f"free memory has room for when they are chosen ({in_words(free)}), found {size} "
+            f"({in_words(size * each)}); choose a smaller one"
+        )
 
 
 def representations(
@@ -212,9 +296,12 @@ def fit_all(
     }
     write_json(folder / "diagnostics.json", diagnostics)
     fitted = {name: read_density(folder / f"{name}.npz") for name in names}
-    joint = read_joint(folder / f"{DENSE}.npz")
+    of_features = {
+        name: read_of_features(folder / f"{name}.npz", name)
+        for name in names_of_features(settings.of_densities(config))
+    }
     made_from = read_manifest(folder)["made_from"]
-    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted, joint))
+    write_fingerprint(folder, contents.fingerprint_of(made_from, fitted, of_features))
     write_checksums(folder)
 
 

@@ -17,15 +17,16 @@ from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.data.synthetic.pose import moved
 from cradl_jax.evaluation import results
 from cradl_jax.evaluation.metrics import binary_metrics
-from cradl_jax.names import BASELINE, DENSE, METHODS, has_encoder
+from cradl_jax.names import BASELINE, METHODS, has_encoder
 from cradl_jax.prediction.files import write_table
 from cradl_jax.prediction.scan import ScoreSlices, slice_scorer
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.figures import pose_curves
+from cradl_jax.runs.densities import names_of_features
 from cradl_jax.scoring import Batch
 from cradl_jax.storage.files import replacing
 from experiments.cli.locking import exclusive_stage
-from experiments.study import data_sets, evaluation, runs
+from experiments.study import data_sets, evaluation, runs, settings
 from experiments.study.data_sets import HEALTHY
 
 POSES = ((0, 0), (5, 0), (10, 0), (20, 0), (0, 5), (0, 10), (0, 20))  # degrees, millimeters
@@ -70,7 +71,7 @@ def measure(config: ConfigDict, workdir: Path) -> Path:
 def chosen_scorers(
     config: ConfigDict, workdir: Path, opened: Mapping[str, SliceStore]
 ) -> Iterator[tuple[tuple[str, str], ScoreSlices]]:
-    """Yield a scorer for each method at its own score and the dense one, and for the baseline.
+    """Yield a scorer for each method at its own score and those of features, and for the baseline.
 
     Own scores are those that were chosen on the first anomalous data set.
     """
@@ -80,8 +81,10 @@ def chosen_scorers(
         chosen = results.select_scores(rows)
         scorers = runs.scorers(config, workdir, method, opened[HEALTHY])
         own = [results.own_choice(chosen, first, level, method) for level in results.LEVELS]
-        dense = method in METHODS and has_encoder(method)
-        pairs = {"own": own} | ({DENSE: [DENSE, DENSE]} if dense else {})
+        pairs = {"own": own}
+        if method in METHODS and has_encoder(method):
+            names = names_of_features(settings.of_densities(config))
+            pairs |= {name: [name, name] for name in names}
         for name, (score, heatmap) in pairs.items():
             how = config.score.batch_size, jax.local_devices(), config.score.neighbours
             yield (method, name), slice_scorer(scorers, score, heatmap, *how)

@@ -15,7 +15,7 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE, DENSE, PAPER, PRETEXTS, RESTORERS, has_encoder
+from cradl_jax.names import BASELINE, OF_FEATURES, PAPER, PRETEXTS, RESTORERS, has_encoder
 from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
@@ -270,7 +270,7 @@ def pixel_scores(
             selected = results.own_choice(chosen, dataset, "voxel", method)
             steps = config.score.restoration_steps
             own = scoring.own_scores(method, steps).heatmaps or (selected,)
-            for name in (*own, DENSE, MAP):
+            for name in (*own, *OF_FEATURES, MAP):
                 if name in mine:
                     maps[f"{paper.method_name(method)}\n{paper.score_name(name)}"] = mine[name]
         images, masks = store.images[shown], store.masks[shown]

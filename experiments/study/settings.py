@@ -37,8 +37,9 @@ def of_run(config: ConfigDict, method: str) -> dict:
 
 
 def of_densities(config: ConfigDict) -> dict:
-    """Return what the densities of a run depend on, as plain values."""
-    return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict()}
+    """Return what the densities of a run depend on, as plain values; no memory where it is off."""
+    memory = {names.MEMORY: config.memory.to_dict()} if config.memory.size else {}
+    return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict(), **memory}
 
 
 def of_heatmaps(config: ConfigDict, method: str) -> dict:

@@ -78,7 +78,12 @@ def train_all(config: ConfigDict, workdir: Path, among: Sequence[str], resume: b
 
 
 def fit_densities(config: ConfigDict, workdir: Path, method: str) -> None:
-    """Fit the densities of a method, or of the baselines; one without an encoder has none."""
+    """Fit the densities of a method, or of the baselines; one without an encoder has none.
+
+    Raises:
+        InputError: a device has no room for the memory of patches.
+    """
+    broadcast_from_first(lambda: fitting.require_device_room(config))
     if method == BASELINE:
         require_slices(config, workdir)
     else:

@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 
 from cradl_jax import densities
-from cradl_jax.densities import dense
+from cradl_jax.densities import dense, memory
 from cradl_jax.errors import InputError
 from cradl_jax.runs.densities import (
     byte_size,
     read_dense,
     read_density,
-    read_joint,
-    write_dense,
+    read_of_features,
     write_density,
+    write_local,
 )
 
 
@@ -64,7 +64,7 @@ def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
 def test_gaussians_of_positions_come_back_and_others_are_named(fitted, tmp_path):
     features = np.random.default_rng(0).normal(size=(50, 2, 2, 4)).astype(np.float32)
     gaussians = dense.fit(np.float32([0, 1]), [(features, np.linspace(0, 1, 50))])
-    write_dense(tmp_path / "whole.npz", gaussians)
+    write_local(tmp_path / "whole.npz", gaussians)
     for ours, theirs in zip(read_dense(tmp_path / "whole.npz"), gaussians, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     arrays = gaussians._asdict()
@@ -89,10 +89,12 @@ def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):
         tmp_path / "flow.npz", densities.fit_realnvp(key, z, z[:50], **shape, epochs=1)[0]
     )
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    write_dense(tmp_path / "dense.npz", joint(heights=24, grid=8, components=32, size=16))
+    write_local(tmp_path / "dense.npz", joint(heights=24, grid=8, components=32, size=16))
     dense_size = (tmp_path / "dense.npz").stat().st_size
     whole = byte_size(32, components=(2, 3), **shape, image=16)
     assert whole == pytest.approx(size + dense_size, rel=0.1)
+    kept = byte_size(32, components=(2, 3), **shape, image=16, memory=1000)
+    assert kept - whole == 1000 * dense.COMPONENTS * 4
     fewer = byte_size(32, components=(2,), **shape, image=16)
     third = (tmp_path / "gmm3.npz").stat().st_size
     assert whole - fewer == pytest.approx(third, rel=0.15)  # headers weigh more
@@ -112,8 +114,8 @@ def joint(heights, grid, components, size):
 
 def test_gaussians_of_features_come_back_and_others_are_named(tmp_path):
     written = joint(heights=2, grid=2, components=3, size=4)
-    write_dense(tmp_path / "whole.npz", written)
-    again = read_joint(tmp_path / "whole.npz")
+    write_local(tmp_path / "whole.npz", written)
+    again = read_of_features(tmp_path / "whole.npz", "dense")
     assert jax.tree.structure(again) == jax.tree.structure(written)
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(written), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -124,4 +126,22 @@ def test_gaussians_of_features_come_back_and_others_are_named(tmp_path):
     np.savez(tmp_path / "one.npz", **written.pixels._asdict())
     for name in ("projection.npz", "array.npz", "mean.npz", "one.npz", "missing.npz"):
         with pytest.raises(InputError, match=name):
-            read_joint(tmp_path / name)
+            read_of_features(tmp_path / name, "dense")
+
+
+def test_a_memory_comes_back_and_another_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    projection, vectors = (rng.normal(size=(n, 3)).astype(np.float32) for n in (6, 20))
+    write_local(tmp_path / "whole.npz", memory.Memory(projection, vectors))
+    again = read_of_features(tmp_path / "whole.npz", "memory")
+    assert isinstance(again, memory.Memory)
+    np.testing.assert_array_equal(again.projection, projection)
+    np.testing.assert_array_equal(again.vectors, vectors)
+    np.savez(tmp_path / "empty.npz", projection=projection, vectors=vectors[:0])
+    np.savez(tmp_path / "projection.npz", projection=projection[:, :2], vectors=vectors)
+    np.savez(tmp_path / "array.npz", projection=projection, vectors=vectors[0])
+    np.savez(tmp_path / "names.npz", projection=projection, patches=vectors)
+    write_local(tmp_path / "joint.npz", joint(heights=2, grid=2, components=3, size=4))
+    for name in ("empty.npz", "projection.npz", "array.npz", "names.npz", "joint.npz"):
+        with pytest.raises(InputError, match=name):
+            read_of_features(tmp_path / name, "memory")

@@ -125,7 +125,7 @@ def test_exported_run_says_the_same_to_the_bit(folder, exported, scan):
 def test_export_is_small_and_the_same_every_time(folder, exported, tmp_path):
     about, tensors = unpacked(exported)
     run = cradl_jax.load_run(folder).contents
-    parts = run.variables, run.densities, run.dense
+    parts = run.variables, run.densities, run.of_features
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
     assert sum(array.nbytes for array in tensors.values()) == weights
     stored = exported.stat().st_size - len(json.dumps(json.dumps(about)))

@@ -33,7 +33,7 @@ def test_scores_are_what_the_network_restores(config, workdir):
     store = data_sets.stores(config, workdir)["lesion"]
     for method in RESTORERS:
         run = cradl_jax.load_run(workdir / "seed0" / method).using("rec", "rec")
-        assert run.scores == run.heatmaps == ["rec", "rec_scan"] and run.contents.dense is None
+        assert run.scores == run.heatmaps == ["rec", "rec_scan"] and not run.contents.of_features
         scores, _ = run.score(store.images[:20], store.brains[:20])
         model = settings.network(config, method)
         variables = read_variables(workdir / "seed0" / method)

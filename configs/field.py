@@ -2,10 +2,12 @@
 
     python -m experiments.reproduce --config=configs/field.py --workdir=runs/field
 
-As configs/phantom.py, with four methods beyond the paper. Two are other pretexts for the encoder:
-to tell what was cut and pasted (cutpaste; Li et al. 2021), and masked autoencoding (mae; He et al.
-2022). Two restore slices: a denoising autoencoder with coarse noise (dae; Kascenas et al. 2022) and
-the restoration of graded synthetic corruptions (disyre; Naval Marimont et al. 2024).
+As configs/phantom.py, with what the field has beyond the paper. Two methods are other pretexts for
+the encoder: to tell what was cut and pasted (cutpaste; Li et al. 2021), and masked autoencoding
+(mae; He et al. 2022). Two restore slices: a denoising autoencoder with coarse noise (dae; Kascenas
+et al. 2022), and the restoration of graded synthetic corruptions (disyre; Naval Marimont et al.
+2024). Every encoder has a memory of normal patches beside its dense densities (memory; Roth et al.
+2022), and every VAE restores slices step by step (restored; Chen et al. 2020).
 `--config.methods=cutpaste,mae` runs these alone, `--config.smoke=True` the whole path on a handful
 of scans; its figures mean nothing.
 """
@@ -20,6 +22,8 @@ def get_config() -> ConfigDict:
     """Return the settings."""
     config = phantom.get_config()
     config.methods = METHODS
-    config.memory.size = 10_000
-    config.smoke_settings.memory = {"size": 500}
+    config.memory.size = 5_000
+    config.score.restoration_steps = 60
+    config.smoke_settings.memory = {"size": 100}
+    config.smoke_settings.score = {"restoration_steps": 4}
     return config

@@ -16,10 +16,10 @@ from cradl_jax.models.encoder import SOWN, Encoder
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Decoder
-from cradl_jax.names import CRADL, CUTPASTE, DAE, MAE, METHODS, RESTORERS
+from cradl_jax.names import CRADL, CUTPASTE, DAE, DENSE, MAE, MEMORY, METHODS, RESTORERS
 from cradl_jax.objectives import CLASSES, Variables
 
-LEVELS = 2  # whose maps are modelled: deeper ones see too far to localize
+LEVELS = {DENSE: 2, MEMORY: 3}  # whose maps are modelled: deeper ones see too far to localize
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Network = SimCLR | VAE | Autoencoder | UNet
 
@@ -85,12 +85,13 @@ def encoder_of(model: Network) -> scoring.Encode:
 
 
 @functools.lru_cache
-def features_of(model: Network) -> scoring.Encode:
-    """Return the features at each position, as a function `(variables, images) -> features`.
+def features_of(model: Network, name: str = DENSE) -> scoring.Encode:
+    """Return what `name` models at each position, as a function `(variables, images) -> features`.
 
-    Features [N, G, G, F] of images [N, H, W] are the maps of the encoder's first two levels and the
-    pixels of the patch, on the grid of the patches, see `dense.patch_side`. Equal networks give the
-    same function.
+    Features [N, G, G, F] of images [N, H, W] are the maps of the encoder's first levels and the
+    pixels of the patch, on the grid of the patches, see `dense.patch_side`. Two levels are enough
+    for Gaussians, which know the position; a memory has three. Equal networks give the same
+    function.
     """
 
     def features(variables: Variables, images: jax.Array) -> jax.Array:
@@ -99,7 +100,7 @@ def features_of(model: Network) -> scoring.Encode:
         pixels = dense.patches(images, side)
         on_grid = [
             jax.image.resize(one.astype(jnp.float32), (*pixels.shape[:3], one.shape[-1]), "linear")
-            for one in state[SOWN]["encoder"]["maps"][:LEVELS]
+            for one in state[SOWN]["encoder"]["maps"][: LEVELS[name]]
         ]
         return jnp.concatenate([*on_grid, pixels], axis=-1)
 

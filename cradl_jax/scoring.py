@@ -9,7 +9,7 @@ there: then `over_scan` averages each map with its neighbours', and its maximum 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
@@ -23,7 +23,17 @@ from cradl_jax.intensity import CLIP
 from cradl_jax.losses import kl_divergence, reconstruction, total_variation
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
-from cradl_jax.names import LOCAL, PATCHES, REC, REC_SCAN, RESTORED, RESTORERS, VAES
+from cradl_jax.names import (
+    DENSE,
+    LOCAL,
+    MEMORY,
+    PATCHES,
+    REC,
+    REC_SCAN,
+    RESTORED,
+    RESTORERS,
+    VAES,
+)
 from cradl_jax.objectives import Variables
 from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess
 
@@ -209,19 +219,16 @@ def restoration(model: UNet) -> Scorer:
 def local(features_of: Encode) -> Scorer:
     """Map how far the network's features and the pixels at each position are from normal.
 
-    Params are (variables, what models them by name). The encoder runs once for all of them.
+    Params are (variables, what models the features).
     """
 
-    def scorer(params: tuple[Variables, Mapping[str, OfFeatures]], batch: Batch[Array]) -> Scored:
+    def scorer(params: tuple[Variables, OfFeatures], batch: Batch[Array]) -> Scored:
         variables, fitted = params
         features = features_of(variables, batch.images)
-
-        def far(one: OfFeatures) -> Array:
-            if isinstance(one, memory.Memory):
-                return memory.distance(one, features, batch.images)
-            return dense.joint_distance(one, features, batch.images, batch.position)
-
-        return Scored({}, {name: far(one) for name, one in fitted.items()})
+        if isinstance(fitted, memory.Memory):
+            return Scored({}, {MEMORY: memory.distance(fitted, features, batch.images)})
+        far = dense.joint_distance(fitted, features, batch.images, batch.position)
+        return Scored({}, {DENSE: far})
 
     return scorer
 

@@ -5,7 +5,8 @@
 Slices and trains first, unless that is done. On the representations of a VAE or ceVAE the densities
 are the paper's RADL (Section 5.3). Writes WORKDIR/seed<seed>/<method>/densities: one .npz a
 density, with its negative log-likelihoods beside it, and diagnostics.json; dense.npz holds
-Gaussians of the encoder's features and of pixels at each position. Those of pixels and patches,
+Gaussians of the encoder's features and of pixels at each position, and memory.npz patches of
+healthy slices, if `config.memory.size` is not 0. Those of pixels and patches,
 which need no network, go to WORKDIR/seed<seed>/baseline/densities.
 """
 

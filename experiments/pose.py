@@ -4,7 +4,7 @@
 
 Needs an evaluated study. Turns the validation scans by 5, 10 and 20 degrees and shifts them by 5,
 10 and 20 mm, and writes WORKDIR/pose/pose.csv and pose.png: AUPRC of slices and voxels of each
-method at its own score, of its dense densities, and of the baseline.
+method at its own score, of what models its features, and of the baseline.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@
 Needs an evaluated study whose healthy data set has test scans. Paints a ball into each of them, as
 bright as tissue or not, flat or striped (Meissen et al. 2022, arXiv:2202.03826: residuals are blind
 where an anomaly is as bright as tissue), and writes WORKDIR/sweep/sweep.csv and sweep.png: AUPRC of
-slices and voxels of each method at its own score, of its dense densities, and of the baseline.
+slices and voxels of each method at its own score, of what models its features, and of the baseline.
 """
 
 from pathlib import Path

@@ -4,10 +4,10 @@ It keeps vectors of features of patches of healthy slices, and a patch is as far
 nearest of them. No position and no height enters: slices need not stand alike, as they must for
 `densities.dense`, but what is normal in one place is normal everywhere.
 
-The features are the principal components of `dense.principal`, with their mean over 3 x 3 patches
-in place of each, as in PatchCore. Of a sample of them a coreset stays, chosen greedily. Where
-PatchCore projects features at random for that choice (Johnson and Lindenstrauss), the components
-are few enough already.
+The features are principal components as of `dense.principal`, with their mean over 3 x 3 patches in
+place of each, as in PatchCore. Of a sample of them a coreset stays, chosen greedily. Where PatchCore
+projects features at random for that choice (Johnson and Lindenstrauss), the components are few
+enough already.
 """
 
 from functools import partial
@@ -48,15 +48,17 @@ def coreset(key: Array, vectors: Array, count: int) -> Array:
     """Choose `count` of the vectors [N, C] so that every one is near one of them; their places.
 
     The first is drawn, and each further one is that which is farthest from all before. The greatest
-    distance that is left is at most twice the smallest possible (Gonzalez 1985, Theorem 2.2).
+    distance that is left is at most twice the smallest possible (Gonzalez 1985).
     """
+    vectors = vectors - vectors.mean(0)
+    squares = jnp.square(vectors).sum(1)
 
     def choose(place: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        chosen, squares = state
+        chosen, apart = state
         first = jax.random.randint(key, (), 0, len(vectors))
-        new = jnp.where(place == 0, first, squares.argmax())
-        nearer = jnp.minimum(squares, jnp.square(vectors - vectors[new]).sum(1))
-        return chosen.at[place].set(new), nearer
+        new = jnp.where(place == 0, first, apart.argmax())
+        from_new = squares - 2 * matmul(vectors, vectors[new]) + squares[new]
+        return chosen.at[place].set(new), jnp.minimum(apart, from_new)
 
     nothing = jnp.zeros(count, jnp.int32), jnp.full(len(vectors), jnp.inf)
     return lax.fori_loop(0, count, choose, nothing)[0]
@@ -65,8 +67,8 @@ def coreset(key: Array, vectors: Array, count: int) -> Array:
 def nearest(vectors: Array, queries: Array) -> Array:
     """Return the distance of each query [N, C] to the nearest of the vectors [M, C], [N].
 
-    About the vectors' mean, by ||a||^2 + ||b||^2 - 2ab; a block of queries at a time, so that never
-    more than about four million distances exist, or M.
+    By ||a||^2 + ||b||^2 - 2ab about the vectors' mean, so that float32 suffices, and a block of
+    queries at a time: no more than four million distances exist at once, or M.
     """
     center = vectors.mean(0)
     vectors = vectors - center

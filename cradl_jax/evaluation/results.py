@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, OF_FEATURES, PRETEXTS, RESTORED, RESTORERS, is_density
+from cradl_jax.names import CRADL, DENSE, OF_FEATURES, PRETEXTS, RESTORED, RESTORERS, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 

@@ -63,8 +63,9 @@ def threshold_table(rows: Sequence[Result], level: str) -> Table:
 def beyond_table(rows: Sequence[Result], level: str, metrics: Sequence[str]) -> Table:
     """Return `metrics` of each method on test, in %, at the score that it chose among all.
 
-    Among them are those that the paper does not have: densities at each position ("dense"), methods
-    beyond it, and the baselines, in the last row of a data set. Bold is the best of a data set.
+    Among them are those that the paper does not have: densities of features at each position
+    ("dense", "memory"), methods beyond it, and the baselines, in the last row of a data set. Bold
+    is the best of a data set.
     """
     spreads, best = of_choices(rows, level, "beyond"), {}
     for (dataset, _, _, metric), (mean, _) in spreads.items():
@@ -78,8 +79,8 @@ def beyond_table(rows: Sequence[Result], level: str, metrics: Sequence[str]) -> 
     caption = (
         f"Beyond the paper: {title(rows, level, 'test').lower()}, in %. Each method at the score "
         "that it chose among all on validation, also densities of its encoder's features at each "
-        "position (Dense); methods that the paper does not have; and the baselines, which need no "
-        "network. Bold: the best of a data set."
+        "position (Dense), and a memory of patches where there is one; methods that the paper does "
+        "not have; and the baselines, which need no network. Bold: the best of a data set."
     )
     header = ("Data set", "Method", "Score", *(METRICS[metric] for metric in metrics))
     notes = tuple(remarks(rows, level, "test"))

@@ -186,14 +186,14 @@ def _check_features(run: RunContents) -> None:
     settings = run.manifest["settings"]
     size, model = settings["size"], network(settings)
     images = jax.ShapeDtypeStruct((1, size, size), float)
-    _, *grid, count = jax.eval_shape(methods.features_of(model), run.variables, images).shape
     for name, one in run.of_features.items():
-        found = [*grid, one.projection.shape[0]]
-        pixels = (size, size, 1)
+        features = jax.eval_shape(methods.features_of(model, name), run.variables, images).shape
+        found, expected = [one.projection.shape[0]], [features[3]]
         if isinstance(one, Joint):
-            found[:2], pixels = one.features.mean.shape[1:3], one.pixels.mean.shape[1:]
-        if found != [*grid, count] or pixels != (size, size, 1):
-            raise ValueError(f"{name} of features {found} for {[*grid, count]}")
+            found += [*one.features.mean.shape[1:3], *one.pixels.mean.shape[1:]]
+            expected += [*features[1:3], size, size, 1]
+        if found != expected:
+            raise ValueError(f"{name} of features of the sizes {found} for {expected}")
 
 
 def scorers(
@@ -215,7 +215,10 @@ def scorers(
     if of_features:
         with_params += [
             (scoring.nll(methods.encoder_of(built)), (variables, dict(densities))),
-            (scoring.local(methods.features_of(built)), (variables, dict(of_features))),
+            *(
+                (scoring.local(methods.features_of(built, name)), (variables, one))
+                for name, one in of_features.items()
+            ),
         ]
     own = methods.own_scorers(built, _checked(settings).loss.beta, restoration_steps)
     return [*with_params, *((scorer, variables) for scorer in own)]

@@ -11,7 +11,6 @@ from cradl_jax import densities, scoring
 from cradl_jax.densities import dense
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.methods import encoder_of, features_of, initial_variables
-from cradl_jax.names import DENSE
 from cradl_jax.objectives import Variables
 from cradl_jax.ops.filters import median5x5
 from cradl_jax.scoring import Scored
@@ -96,7 +95,7 @@ def dense_maps(
     scorer = scoring.post_processed(scoring.local(features))
     arrays: Any = scoring.Batch._make((images, brains, positions))
 
-    params = variables, {DENSE: joint}
+    params = variables, joint
     return compare(
         "dense",
         f"{slices:,} slices of {network.size}x{network.size}, nf {network.features}, batch {batch}",

@@ -46,7 +46,7 @@ from experiments.cli.locking import exclusive_stage
 from experiments.study import data_sets, runs, settings
 
 SAMPLE = 2048  # slices whose features give the principal components, at most
-PATCHES_EACH = 10  # of which a memory keeps one
+PATCHES_EACH = 100  # of which a memory keeps one
 
 
 @exclusive_stage("densities of {}, seed {seed}")
@@ -61,14 +61,14 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
         return
     processes.broadcast_from_first(lambda: require_room(config, folder, method))
     network = settings.network(config, method)
-    encode, features_of = methods.encoder_of(network), methods.features_of(network)
+    encode = methods.encoder_of(network)
     variables = read_variables(run)
     train, val = (
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
-    fit_dense(config, folder, features_of, variables, healthy)
+    fit_dense(config, folder, methods.features_of(network), variables, healthy)
     if config.memory.size:
-        fit_memory(config, folder, features_of, variables, healthy)
+        fit_memory(config, folder, methods.features_of(network, MEMORY), variables, healthy)
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
 
@@ -83,11 +83,7 @@ def fit_dense(
     if processes.broadcast_from_first(path.exists):
         return
     rows = by_height(healthy, config.score.batch_size)
-    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)]
-    projection = dense.principal(
-        runs.in_batches(config, features_of, variables, healthy.images, sample, "components")
-    )
-
+    projection = principal(config, features_of, variables, healthy, rows)
     features = runs.in_batches(
         config, projected(features_of), (variables, projection), healthy.images, rows, "features"
     )
@@ -100,13 +96,28 @@ def fit_dense(
     processes.broadcast_from_first(lambda: write_local(path, joint))
 
 
+def principal(
+    config: ConfigDict,
+    features_of: Encode,
+    variables: Variables,
+    healthy: SliceStore,
+    rows: np.ndarray,
+) -> jax.Array:
+    """Return the projection onto principal components of the features of some of the slices."""
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)]
+    return dense.principal(
+        runs.in_batches(config, features_of, variables, healthy.images, sample, "components")
+    )
+
+
 def fit_memory(
     config: ConfigDict, folder: Path, features_of: Encode, variables: Variables, healthy: SliceStore
 ) -> None:
     """Choose the patches to keep, and write them unless they are there.
 
-    They are chosen among ten times as many with brain, the same number of each training slice: in
-    PatchCore a tenth stays as well. All processes compute features; the first one chooses.
+    They are chosen among a hundred times as many with brain, the same number of each training
+    slice: a hundredth stays, as in PatchCore-1%. All processes compute features; the first one
+    chooses.
 
     Raises:
         InputError: there are not so many patches.
@@ -114,8 +125,8 @@ def fit_memory(
     path, size = folder / f"{MEMORY}.npz", config.memory.size
     if processes.broadcast_from_first(path.exists):
         return
-    projection = read_of_features(folder / f"{DENSE}.npz", DENSE).projection
     rows = by_height(healthy, config.score.batch_size)
+    projection = principal(config, features_of, variables, healthy, rows)
     batches = runs.in_batches(
         config, of_patches(features_of), (variables, projection), healthy.images, rows, "patches"
     )

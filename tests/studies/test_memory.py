@@ -45,7 +45,7 @@ def test_it_keeps_patches_with_brain_of_training_slices(config, workdir, run):
     assert kept.vectors.shape == (KEPT, kept.projection.shape[1])
     healthy = data_sets.stores(config, workdir)["healthy"]
     rows = healthy.rows("train")
-    features = methods.features_of(settings.network(config, "cradl"))(
+    features = methods.features_of(settings.network(config, "cradl"), "memory")(
         run.contents.variables, jnp.asarray(healthy.images[rows])
     )
     patches = np.asarray(memory.of_patches(kept.projection, features))
@@ -98,7 +98,7 @@ def test_more_than_there_are_or_than_a_device_holds_is_refused(config, workdir, 
     with pytest.raises(InputError, match=r"memory\.size: expected at most \d+, the patches of the"):
         fitting.fit(other, workdir, "cradl")
     monkeypatch.setattr(fitting, "room", lambda devices: 128_000_000)
-    message = r"memory\.size: expected at most 100000, .*found 1000000 \(1\.3 GB\); choose"
+    message = r"memory\.size: expected at most 10000, .*found 1000000 \(12\.8 GB\); choose"
     with pytest.raises(InputError, match=message):
         evaluate.main(other, workdir)
 

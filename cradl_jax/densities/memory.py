@@ -5,8 +5,8 @@ nearest of them. No position and no height enters: slices need not stand alike, 
 `densities.dense`, but what is normal in one place is normal everywhere.
 
 The features are principal components as of `dense.principal`, with their mean over 3 x 3 patches in
-place of each, as in PatchCore. Of a sample of them a coreset stays, chosen greedily. Where PatchCore
-projects features at random for that choice (Johnson and Lindenstrauss), the components are few
+place of each, as in PatchCore. Of a sample of them a coreset stays, chosen greedily. PatchCore
+projects features at random for that choice (Johnson and Lindenstrauss); the components are few
 enough already.
 """
 

@@ -24,10 +24,10 @@ from cradl_jax.losses import kl_divergence, reconstruction, total_variation
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.names import (
+    BASELINE,
     DENSE,
     LOCAL,
     MEMORY,
-    PATCHES,
     REC,
     REC_SCAN,
     RESTORED,
@@ -41,6 +41,8 @@ Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
 OfFeatures = dense.Joint | memory.Memory
 """What models a network's features at each position, see `names.OF_FEATURES`."""
+Local = dense.Dense | OfFeatures
+"""The same, or what models the pixels, see `names.PATCHES`."""
 
 
 class Batch(NamedTuple, Generic[Kind]):
@@ -82,6 +84,7 @@ class OwnScores(NamedTuple):
 _OWN = {
     **dict.fromkeys(VAES, OwnScores(("elbo", "kl", REC), (REC, "kl_grad", "combi"))),
     **dict.fromkeys(RESTORERS, OwnScores((REC, REC_SCAN), (REC, REC_SCAN))),
+    BASELINE: OwnScores(("position", "area"), ("intensity", "equalized")),
 }
 DEGREES = (0.25, 0.5, 0.75, 1.0)
 """Of corruption, for which a graded network restores a slice."""
@@ -89,14 +92,13 @@ FIDELITY = 1.0
 """Weight of the total variation of what a restoration changes, beside the ELBO."""
 RATE = 0.02
 """Of the first step of a restoration: what an intensity changes by at a gradient of 1."""
-BASELINE_HEATMAPS = ("intensity", "equalized", *PATCHES)
-"""Names of the heatmaps of `baseline`."""
 
 
 def own_scores(method: str, restoration_steps: int = 0) -> OwnScores:
-    """Return the names of a method's own scores; CRADL has none, a baseline none here.
+    """Return the names of a method's own scores; CRADL has none.
 
-    A VAE has that of `restored` if there are `restoration_steps`.
+    A VAE has that of `restored` if there are `restoration_steps`. What models features or pixels at
+    each position has its own name, and so does a density.
     """
     own = _OWN.get(method, OwnScores())
     if method in VAES and restoration_steps:

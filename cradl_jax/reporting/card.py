@@ -96,11 +96,14 @@ class Facts(NamedTuple):
     license: str = UNKNOWN
 
 
-_WHAT = {
-    True: "an encoder ({}), and densities of its features",
-    False: "a U-Net ({}), which restores corrupted slices, and scores by what it restores",
-}
-"""What a run consists of, by whether it has an encoder."""
+def _what(run: RunContents) -> str:
+    """Say what a run consists of."""
+    method = paper.method_name(run.manifest["settings"]["method"])
+    if not run.variables:
+        return f"Gaussians of pixels at each position and height, without a network ({method})"
+    if run.of_features:
+        return f"an encoder ({method}), and densities of its features"
+    return f"a U-Net ({method}), which restores corrupted slices, and scores by what it restores"
 
 
 def model_card(run: RunContents, facts: Facts) -> str:
@@ -111,7 +114,7 @@ def model_card(run: RunContents, facts: Facts) -> str:
     described = [_split_table(facts.splits), _source_table(facts.sources)]
     body = _template().render(
         title=title,
-        what=_WHAT[bool(run.of_features)].format(method),
+        what=_what(run),
         contrast=settings["contrast"],
         version=run.manifest["versions"].get("cradl_jax", NOT_STATED),
         preparation=in_words(run.thresholds.preparation),

@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 
 from cradl_jax import densities
 from cradl_jax.errors import InputError, cause
-from cradl_jax.names import OF_FEATURES
+from cradl_jax.names import BASELINE, OF_FEATURES, PATCHES
 from cradl_jax.runs import contents
 from cradl_jax.runs.densities import local_arrays, of_features_from
 from cradl_jax.storage.files import replacing
@@ -108,18 +108,19 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> contents.Run
     """Return the run that a file's plain values and nested tensors describe."""
     manifest, kinds = about["manifest"], about["densities"]
     fitted = tensors.get(DENSITIES, {})
-    modelled = tensors.keys() & set(OF_FEATURES)
-    expected = {NETWORK, *([DENSITIES] if kinds else []), *modelled}
+    baseline = manifest["settings"]["method"] == BASELINE
+    modelled = tensors.keys() & {*OF_FEATURES, *PATCHES}
+    expected = {*([] if baseline else [NETWORK]), *([DENSITIES] if kinds else []), *modelled}
     if tensors.keys() != expected or fitted.keys() != kinds.keys():
         raise ValueError(f"the tensors {sorted(tensors)} and densities {sorted(fitted)}")
-    network = tensors[NETWORK]
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), network)
-    if shapes != contents.template(manifest["settings"]):
+    variables = jax.tree.map(jnp.asarray, tensors.get(NETWORK, {}))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    if not baseline and shapes != contents.template(manifest["settings"]):
         raise ValueError("weights of another network")
-    variables = jax.tree.map(jnp.asarray, network)
     fitted = {name: densities.from_arrays(kind, fitted[name]) for name, kind in kinds.items()}
     of_features = {name: of_features_from(name, tensors[name]) for name in modelled}
-    own = contents.fingerprint_of(fingerprint(variables), fitted, of_features)
+    of_network = None if baseline else fingerprint(variables)
+    own = contents.fingerprint_of(of_network, fitted, of_features)
     if own != about["fingerprint"]:
         raise ValueError("weights other than those that were exported")
     thresholds = parse(contents.Thresholds, about["thresholds"])

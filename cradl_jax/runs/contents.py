@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
 from pydantic import Field
@@ -12,15 +12,15 @@ from typing_extensions import TypedDict
 from cradl_jax import methods, scoring
 from cradl_jax.data.scans.contrasts import CONTRASTS
 from cradl_jax.data.scans.preparation import Preparation
-from cradl_jax.densities import Density
-from cradl_jax.densities.dense import Joint
+from cradl_jax.densities import Density, dense
+from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.masks import HealthyMap
 from cradl_jax.evaluation.thresholds import HealthyScores
-from cradl_jax.names import METHODS, has_encoder
+from cradl_jax.names import BASELINE, METHODS, PATCHES, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.prediction.input_qc import Reference
-from cradl_jax.scoring import OfFeatures
+from cradl_jax.scoring import Local
 from cradl_jax.storage.manifest import fingerprint
 from cradl_jax.storage.schema import (
     ImageSize,
@@ -37,6 +37,7 @@ from cradl_jax.storage.schema import (
     parse,
 )
 
+Settings = TypeVar("Settings", bound="RunSettings")
 NONE_FITTED: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -55,13 +56,18 @@ class Loss(Record, extra="ignore"):
     beta: NotNegative
 
 
-class NetworkSettings(Record, extra="ignore"):
-    """Those settings of a run that its network and scores are built from, and its contrast."""
+class RunSettings(Record, extra="ignore"):
+    """Those settings of a run that tell what it is and which slices it takes."""
 
-    method: Annotated[str, one_of(METHODS)]
+    method: Annotated[str, one_of((*METHODS, BASELINE))]
     seed: Seed
     size: ImageSize
     contrast: Annotated[str, one_of(CONTRASTS)]
+
+
+class NetworkSettings(RunSettings):
+    """Those settings of a run that its network and scores are built from."""
+
     model: NetworkShape
     loss: Loss
 
@@ -104,9 +110,10 @@ class RunContents(NamedTuple):
     Attributes:
         manifest: settings (method, seed, size, model, ...), fingerprint of the training data,
             versions and commit of the training.
-        variables: `params` and `batch_stats` of the network.
+        variables: `params` and `batch_stats` of the network; none of the baselines.
         densities: by name, on the network's representations; none where it has no encoder.
-        of_features: by name, what models its features at each position; none like densities.
+        of_features: by name, what models its features at each position, or for the baselines
+            pixels; none like densities.
         thresholds: label-free thresholds and percentiles, and what the training scans look like.
         chosen: the `score` and the `heatmap` that validation chose.
         fingerprint: of the network and its densities; the same scores have the same.
@@ -116,7 +123,7 @@ class RunContents(NamedTuple):
     manifest: Mapping[str, Any]
     variables: Variables
     densities: Mapping[str, Density]
-    of_features: Mapping[str, OfFeatures]
+    of_features: Mapping[str, Local]
     thresholds: Thresholds
     chosen: Mapping[str, str]
     fingerprint: str
@@ -124,12 +131,17 @@ class RunContents(NamedTuple):
 
 
 def fingerprint_of(
-    variables: str,
+    variables: str | None,
     densities: Mapping[str, Density] = NONE_FITTED,
-    of_features: Mapping[str, OfFeatures] = NONE_FITTED,
+    of_features: Mapping[str, Local] = NONE_FITTED,
 ) -> str:
-    """Return the fingerprint of a network, given that of its variables, and of its densities."""
+    """Return the fingerprint of a network, given that of its variables, and of its densities.
+
+    The baselines have no variables.
+    """
     fitted = {**densities, **of_features}
+    if variables is None:
+        return fingerprint(fitted)
     return hashlib.sha256(f"{variables} {fingerprint(fitted)}".encode()).hexdigest()
 
 
@@ -139,7 +151,7 @@ def network(settings: Mapping[str, Any]) -> methods.Network:
     Raises:
         InputError: they are not those of a network.
     """
-    checked = _checked(settings)
+    checked = _checked(NetworkSettings, settings)
     return methods.network(checked.method, size=checked.size, **dict(checked.model))
 
 
@@ -149,9 +161,9 @@ def template(settings: Mapping[str, Any]) -> Variables:
     return jax.eval_shape(lambda: methods.initial_variables(built, 0, settings["size"]))
 
 
-def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
+def _checked(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
     try:
-        return parse(NetworkSettings, settings)
+        return parse(kind, settings)
     except ValueError as fault:
         raise InputError(f"the run's manifest, settings.{fault}; make the run again") from fault
 
@@ -159,7 +171,9 @@ def _checked(settings: Mapping[str, Any]) -> NetworkSettings:
 def check(run: RunContents) -> None:
     """Raise a ValueError unless the parts of a run fit together: names, and lengths of arrays."""
     thresholds, settings = run.thresholds, run.manifest["settings"]
-    if has_encoder(settings["method"]) != bool(run.of_features):
+    _checked(RunSettings, settings)
+    modelled = settings["method"] == BASELINE or has_encoder(settings["method"])
+    if modelled != bool(run.of_features):
         raise ValueError(
             f"{len(run.of_features)} models of features for the method {settings['method']}"
         )
@@ -173,34 +187,38 @@ def check(run: RunContents) -> None:
             raise ValueError(f"thresholds of the {what} {sorted(found)} for {sorted(expected)}")
     if thresholds.slicing["size"] != settings["size"]:
         raise ValueError(f"thresholds of slices of {thresholds.slicing['size']} pixels")
-    latent = settings["model"]["latent"]
     for name, density in run.densities.items():
+        latent = settings["model"]["latent"]
         if density.mean.shape != (latent,):
             raise ValueError(f"the density {name} of {density.mean.shape} for {latent} dimensions")
-    if run.of_features:
-        _check_features(run)
-
-
-def _check_features(run: RunContents) -> None:
-    """Raise a ValueError unless what models features fits those of a run's network."""
-    settings = run.manifest["settings"]
-    size, model = settings["size"], network(settings)
-    images = jax.ShapeDtypeStruct((1, size, size), float)
     for name, one in run.of_features.items():
-        features = jax.eval_shape(methods.features_of(model, name), run.variables, images).shape
-        found, expected = [one.projection.shape[0]], [features[3]]
-        if isinstance(one, Joint):
-            found += [*one.features.mean.shape[1:3], *one.pixels.mean.shape[1:]]
-            expected += [*features[1:3], size, size, 1]
-        if found != expected:
-            raise ValueError(f"{name} of features of the sizes {found} for {expected}")
+        _check_features(run, name, one)
+
+
+def _check_features(run: RunContents, name: str, one: Local) -> None:
+    """Raise a ValueError unless what models features fits those of a run's network, or pixels."""
+    settings = run.manifest["settings"]
+    size = settings["size"]
+    images = jax.ShapeDtypeStruct((1, size, size), float)
+    if isinstance(one, Dense):
+        grid = jax.eval_shape(lambda x: dense.patches(x, PATCHES[name]), images)
+        found, expected = one.mean.shape[1:], grid.shape[1:]
+    else:
+        features_of = methods.features_of(network(settings), name)
+        features = jax.eval_shape(features_of, run.variables, images).shape
+        found, expected = one.projection.shape[:1], features[3:]
+    if isinstance(one, Joint):
+        found = (*found, *one.features.mean.shape[1:3], *one.pixels.mean.shape[1:])
+        expected = (*expected, *features[1:3], size, size, 1)
+    if found != expected:
+        raise ValueError(f"{name} of features of the sizes {found} for {expected}")
 
 
 def scorers(
     settings: Mapping[str, Any],
     variables: Variables,
     densities: Mapping[str, Density],
-    of_features: Mapping[str, OfFeatures],
+    of_features: Mapping[str, Local],
     restoration_steps: int,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
     """Return every scorer of a run with its parameters: densities, those of features, its own.
@@ -208,8 +226,10 @@ def scorers(
     A network without an encoder has its own alone. For `restoration_steps` see `scoring.restored`.
 
     Raises:
-        InputError: the settings are not those of a network.
+        InputError: the settings are not those of a network or of the baselines.
     """
+    if settings["method"] == BASELINE:
+        return [(scoring.baseline, dict(of_features))]
     built = network(settings)
     with_params: list[tuple[scoring.Scorer, Any]] = []
     if of_features:
@@ -220,5 +240,7 @@ def scorers(
                 for name, one in of_features.items()
             ),
         ]
-    own = methods.own_scorers(built, _checked(settings).loss.beta, restoration_steps)
+    own = methods.own_scorers(
+        built, _checked(NetworkSettings, settings).loss.beta, restoration_steps
+    )
     return [*with_params, *((scorer, variables) for scorer in own)]

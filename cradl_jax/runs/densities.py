@@ -14,8 +14,8 @@ from cradl_jax.densities import Density, dense, from_arrays, realnvp, to_arrays
 from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.densities.memory import Memory
 from cradl_jax.errors import InputError, cause
-from cradl_jax.names import DENSE, MEMORY, OF_FEATURES
-from cradl_jax.scoring import OfFeatures
+from cradl_jax.names import DENSE, MEMORY, OF_FEATURES, PATCHES
+from cradl_jax.scoring import Local
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
 
@@ -42,24 +42,16 @@ def read_density(path: Path) -> Density:
         raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
 
 
-def write_local(path: Path, fitted: Dense | OfFeatures) -> None:
+def write_local(path: Path, fitted: Local) -> None:
     """Write the arrays of what models features or patches at each position."""
     write_arrays(path, local_arrays(fitted))
 
 
-def read_dense(path: Path) -> Dense:
-    """Read the Gaussians of patches that `write_local` wrote.
+def read_of_features(path: Path, name: str) -> Local:
+    """Read what models features or pixels and is called `name`, as `write_local` wrote it.
 
     Raises:
-        InputError: the file is missing, damaged, or does not hold such Gaussians.
-    """
-    return _read(path, dense_from)
-
-
-def read_of_features(path: Path, name: str) -> OfFeatures:
-    """Read what models features and is called `name`, as `write_local` wrote it.
-
-    Otherwise as `read_dense`.
+        InputError: the file is missing, damaged, or holds something else.
     """
     return _read(path, partial(of_features_from, name))
 
@@ -69,7 +61,7 @@ def names_of_features(settings: Mapping[str, Any]) -> list[str]:
     return [name for name in OF_FEATURES if name == DENSE or name in settings]
 
 
-def local_arrays(fitted: Dense | OfFeatures) -> dict[str, np.ndarray]:
+def local_arrays(fitted: Local) -> dict[str, np.ndarray]:
     """Return the arrays by name, those of a part as "part.name"."""
     arrays = {}
     for name, part in fitted._asdict().items():
@@ -119,9 +111,10 @@ def memory_from(arrays: Mapping[str, ArrayLike]) -> Memory:
     return kept
 
 
-def of_features_from(name: str, arrays: Mapping[str, ArrayLike]) -> OfFeatures:
+def of_features_from(name: str, arrays: Mapping[str, ArrayLike]) -> Local:
     """Return what is called `name`, of which `local_arrays` returned these; as `dense_from`."""
-    return memory_from(arrays) if name == MEMORY else joint_from(arrays)
+    build = {MEMORY: memory_from, DENSE: joint_from, **dict.fromkeys(PATCHES, dense_from)}
+    return build[name](arrays)
 
 
 def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree:

@@ -3,7 +3,8 @@
 manifest.json          settings, fingerprint of the training data, versions
 checkpoints/           the latest and the best, by orbax, with the fingerprints of their weights
 densities/             one .npz a density; its manifest has the fingerprint of run and densities;
-                       a network without an encoder has none
+                       a network without an encoder has none; those of the baselines, which have
+                       no network, are Gaussians of pixels
 thresholds/            thresholds.json, and a manifest of its own
 evaluation/            results.csv, from which the scores are chosen, and a manifest of its own
 
@@ -16,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cradl_jax import densities
-from cradl_jax.densities.dense import Dense
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import DENSE, PATCHES, density_names, has_encoder
+from cradl_jax.names import BASELINE, DENSE, PATCHES, density_names, has_encoder
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import names_of_features, read_dense, read_density, read_of_features
-from cradl_jax.scoring import OfFeatures
+from cradl_jax.runs.densities import names_of_features, read_density, read_of_features
+from cradl_jax.scoring import Local
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, fingerprint, read_manifest
 from cradl_jax.storage.reading import read_json
@@ -41,7 +41,8 @@ def read(folder: Path) -> contents.RunContents:
             belong together; the message names the command that mends it.
     """
     manifests = sorted(folder.glob("seed*/*/manifest.json"))
-    below = [path.parent for path in manifests if (path.parent / "checkpoints").is_dir()]
+    parts = "checkpoints", "densities"
+    below = [path.parent for path in manifests if any((path.parent / p).is_dir() for p in parts)]
     if below and not (folder / "manifest.json").exists():
         raise InputError(
             f"{folder}: expected the folder of one run, found that of a study; name one of "
@@ -64,11 +65,13 @@ def read(folder: Path) -> contents.RunContents:
 
 
 def read_variables(folder: Path) -> Variables:
-    """Read the variables of smallest validation loss.
+    """Read the variables of smallest validation loss; the baselines have none.
 
     Raises:
         InputError: it is not trained, or its checkpoint is of another network.
     """
+    if _is_baseline(folder):
+        return {}
     return checkpoints.read_best(folder, contents.template(read_manifest(folder)["settings"]))
 
 
@@ -78,6 +81,8 @@ def read_fingerprint(folder: Path) -> str:
     Raises:
         InputError: the densities are missing or incomplete, or they are of another network.
     """
+    if _is_baseline(folder):
+        return read_baseline_fingerprint(folder)
     of_network = checkpoints.read_fingerprint(folder)
     if not has_densities(folder):
         return contents.fingerprint_of(of_network)
@@ -87,19 +92,25 @@ def read_fingerprint(folder: Path) -> str:
     return _of_all(place, manifest)
 
 
+def _is_baseline(folder: Path) -> bool:
+    return read_manifest(folder)["settings"]["method"] == BASELINE
+
+
 def has_densities(folder: Path) -> bool:
     """Return whether a run is of a method with an encoder, whose representations are modelled."""
     return has_encoder(read_manifest(folder)["settings"]["method"])
 
 
-def read_densities(folder: Path) -> tuple[dict[str, densities.Density], dict[str, OfFeatures]]:
+def read_densities(folder: Path) -> tuple[dict[str, densities.Density], dict[str, Local]]:
     """Read the densities on a run's representations, by name, and those of its features.
 
-    A network without an encoder has neither.
+    A network without an encoder has neither, the baselines have those of pixels.
 
     Raises:
         InputError: one is missing or damaged, or they are of another model.
     """
+    if _is_baseline(folder):
+        return {}, read_baselines(folder)
     if not has_densities(folder):
         return {}, {}
     place, expected = folder / "densities", read_fingerprint(folder)
@@ -119,11 +130,11 @@ def read_densities(folder: Path) -> tuple[dict[str, densities.Density], dict[str
     return fitted, of_features
 
 
-def read_baselines(folder: Path) -> dict[str, Dense]:
+def read_baselines(folder: Path) -> dict[str, Local]:
     """Read the Gaussians of the baselines, by name; otherwise as `read_densities`."""
     place = folder / "densities"
     expected = read_baseline_fingerprint(folder)
-    fitted = {name: read_dense(place / f"{name}.npz") for name in PATCHES}
+    fitted = {name: read_of_features(place / f"{name}.npz", name) for name in PATCHES}
     check(place, AGAIN.format("density"))
     if (found := fingerprint(fitted)) != expected:
         raise InputError(
@@ -209,7 +220,7 @@ def _check_origin(place: Path, command: str, made_from: str, data: str) -> None:
 def chosen_score(
     rows: Sequence[results.Result], method: str, level: str, names: Sequence[str]
 ) -> str:
-    """Return which of `names` is best on validation; without labels, "dense".
+    """Return which of `names` is best on validation; without labels, "dense", or else "pixel".
 
     The best has the greatest AUPRC, the mean over those data sets where one is defined.
     """
@@ -217,4 +228,4 @@ def chosen_score(
     chosen = results.select_scores(pooled).get(results.Choice("", level, "beyond", method))
     if chosen:
         return chosen
-    return DENSE if DENSE in names else names[0]
+    return next((name for name in (DENSE, *PATCHES) if name in names), names[0])

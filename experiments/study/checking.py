@@ -28,8 +28,8 @@ from cradl_jax.devices.machine import devices_in_words
 from cradl_jax.devices.parallel import over_devices, replicate, share
 from cradl_jax.errors import InputError
 from cradl_jax.intensity import CLIP
-from cradl_jax.names import density_names
-from cradl_jax.scoring import BASELINE_HEATMAPS, own_scores
+from cradl_jax.names import BASELINE, PATCHES, density_names
+from cradl_jax.scoring import own_scores
 from cradl_jax.storage.files import free_space, in_words, require_space
 from cradl_jax.storage.integrity import is_complete
 from cradl_jax.training.feeds import resident
@@ -240,8 +240,9 @@ def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, in
         if not is_complete(store_path(workdir, name))
     )
     scored = [count for (_, split), count in rows.items() if split in SPLITS]
-    own = (own_scores(method, config.score.restoration_steps).heatmaps for method in config.methods)
-    maps = max(map(len, (density_names(config.gmm.components), *own, BASELINE_HEATMAPS)))
+    steps, baselines = config.score.restoration_steps, (*own_scores(BASELINE).heatmaps, *PATCHES)
+    own = (own_scores(method, steps).heatmaps for method in config.methods)
+    maps = max(map(len, (density_names(config.gmm.components), *own, baselines)))
     pixels = max(scored, default=0) * size**2
     return slices, pixels * maps * np.dtype(np.float32).itemsize
 

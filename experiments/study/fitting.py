@@ -204,10 +204,16 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
 
     They read the training slices once for each size of patch, on the first process's device.
     """
-    folder = runs.folder(workdir, config.seed, BASELINE) / "densities"
+    run = runs.folder(workdir, config.seed, BASELINE)
+    folder = run / "densities"
     healthy = next(iter(data_sets.stores(config, workdir).values()))
-    origin = settings.of_baselines(config), healthy.manifest["fingerprint"]
-    processes.broadcast_from_first(lambda: write_manifest(folder, *origin))
+    data = healthy.manifest["fingerprint"]
+
+    def write_manifests() -> None:
+        write_manifest(run, settings.of_slices(config, BASELINE), data)
+        write_manifest(folder, settings.of_baselines(config), data)
+
+    processes.broadcast_from_first(write_manifests)
 
     def fit_all_patches() -> None:
         rows = by_height(healthy, config.score.batch_size)

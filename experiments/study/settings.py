@@ -32,8 +32,13 @@ def of_run(config: ConfigDict, method: str) -> dict:
     own = of_method(config, method)
     depends = [name for name in PARTS if name != RESTORATION or method in names.RESTORERS]
     parts = {name: own[name].to_dict() for name in depends}
+    return {**of_slices(config, method), **parts}
+
+
+def of_slices(config: ConfigDict, method: str) -> dict:
+    """Return what a run is and which slices it takes, as plain values; all of the baselines."""
     slices = {"size": config.data.size, "contrast": config.data.contrast}
-    return {"method": method, "seed": config.seed, **slices, **parts}
+    return {"method": method, "seed": config.seed, **slices}
 
 
 def of_densities(config: ConfigDict) -> dict:

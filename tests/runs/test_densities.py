@@ -7,7 +7,6 @@ from cradl_jax.densities import dense, memory
 from cradl_jax.errors import InputError
 from cradl_jax.runs.densities import (
     byte_size,
-    read_dense,
     read_density,
     read_of_features,
     write_density,
@@ -65,7 +64,9 @@ def test_gaussians_of_positions_come_back_and_others_are_named(fitted, tmp_path)
     features = np.random.default_rng(0).normal(size=(50, 2, 2, 4)).astype(np.float32)
     gaussians = dense.fit(np.float32([0, 1]), [(features, np.linspace(0, 1, 50))])
     write_local(tmp_path / "whole.npz", gaussians)
-    for ours, theirs in zip(read_dense(tmp_path / "whole.npz"), gaussians, strict=True):
+    for ours, theirs in zip(
+        read_of_features(tmp_path / "whole.npz", "pixel"), gaussians, strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
     arrays = gaussians._asdict()
     np.savez(tmp_path / "heights.npz", **arrays | {"heights": np.zeros(3)})
@@ -74,7 +75,7 @@ def test_gaussians_of_positions_come_back_and_others_are_named(fitted, tmp_path)
     write_density(tmp_path / "mixture.npz", fitted["GMM"])
     for name in ("heights.npz", "features.npz", "scalar.npz", "mixture.npz", "missing.npz"):
         with pytest.raises(InputError, match=name):
-            read_dense(tmp_path / name)
+            read_of_features(tmp_path / name, "pixel")
 
 
 def test_byte_size_is_that_of_the_files_but_for_their_headers(tmp_path):

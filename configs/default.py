@@ -69,6 +69,7 @@ def get_config() -> ConfigDict:
             "mae": without_noise(),
             "dae": restorer(),
             "disyre": restorer(),
+            "fae": restorer(),
         }
     )
 
@@ -114,5 +115,5 @@ def without_noise() -> dict:
 
 
 def restorer() -> dict:
-    """Return what a method that restores slices does differently: it sees them whole and clean."""
+    """Return what a method that restores or reconstructs does differently: it sees clean slices."""
     return {"augment": {"shift": 0.0, "noise": 0.0}}

@@ -1,10 +1,19 @@
 """The training losses. Each returns the scalar to minimize and a dictionary of its terms."""
 
+import functools
+import math
+
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
 from cradl_jax.models.vae import Posterior
+from cradl_jax.ops.filters import smooth_maps
+
+WINDOW, SIGMA = 5, 1.5  # side and deviation of the Gaussian window of `ssim`, in pixels
+LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # C1 and C2 of `ssim`
+MAPS_AT_ONCE = 4
 
 SMOOTH = 1e-6  # squared units of the image, far below noise
 
@@ -68,6 +77,33 @@ def total_variation(x: Array) -> Array:
     """
     down, right = jnp.diff(x, axis=1)[:, :, :-1], jnp.diff(x, axis=2)[:, :-1]
     return jnp.sqrt(down**2 + right**2 + SMOOTH).sum((1, 2))
+
+
+def ssim(x: Array, y: Array) -> Array:
+    """Compute the structural similarity of maps [N, H, W, C] around each point of each channel.
+
+    Means, variances and covariance are those of a Gaussian window (Wang et al. 2004, IEEE TIP 13),
+    reflected at the border. C1 and C2 are for maps of about unit deviation. A few maps at a time
+    stay in a CPU's cache; the gradient computes them again.
+
+    Returns:
+        [N, H, W, C], 1 where both are the same, lower elsewhere, at least -1.
+    """
+    at_once = math.gcd(len(x), MAPS_AT_ONCE)
+    parts = (one.reshape(-1, at_once, *one.shape[1:]) for one in (x, y))
+    return lax.map(_ssim_of_some, tuple(parts)).reshape(x.shape)
+
+
+@jax.checkpoint
+def _ssim_of_some(maps: tuple[Array, Array]) -> Array:
+    """Return the structural similarity of a pair of maps [N, H, W, C]."""
+    x, y = maps
+    smooth = functools.partial(smooth_maps, sigma=SIGMA, taps=WINDOW)
+    mean_x, mean_y, squares, product = map(smooth, (x, y, x**2 + y**2, x * y))
+    means, mean_product = mean_x**2 + mean_y**2, mean_x * mean_y
+    luminance = (2 * mean_product + LUMINANCE) / (means + LUMINANCE)
+    structure = (2 * (product - mean_product) + CONTRAST) / (squares - means + CONTRAST)
+    return luminance * structure
 
 
 def kl_divergence(posterior: Posterior) -> Array:

@@ -7,21 +7,22 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from cradl_jax import scoring
-from cradl_jax.densities import dense
+from cradl_jax import names, scoring
+from cradl_jax.densities import dense, memory
 from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
 from cradl_jax.models.autoencoder import Autoencoder
 from cradl_jax.models.encoder import SOWN, Encoder
+from cradl_jax.models.fae import FAE
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Decoder
 from cradl_jax.names import CRADL, CUTPASTE, DAE, DENSE, MAE, MEMORY, METHODS, RESTORERS
 from cradl_jax.objectives import CLASSES, Variables
 
-LEVELS = {DENSE: 2, MEMORY: 3}  # whose maps are modelled: deeper ones see too far to localize
+LEVELS = {DENSE: dense.LEVELS, MEMORY: memory.LEVELS}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-Network = SimCLR | VAE | Autoencoder | UNet
+Network = SimCLR | VAE | Autoencoder | UNet | FAE
 
 
 def check(method: str) -> None:
@@ -52,6 +53,8 @@ def network(
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     kind = jnp.dtype(dtype)
+    if method == names.FAE:
+        return FAE(Encoder(features, latent, kind), 2 * features, kind, AXIS)
     if method in RESTORERS:
         return UNet(features, kind, AXIS, graded=method != DAE)
     encoder = Encoder(features, latent, kind, AXIS)
@@ -96,13 +99,8 @@ def features_of(model: Network, name: str = DENSE) -> scoring.Encode:
 
     def features(variables: Variables, images: jax.Array) -> jax.Array:
         _, state = cast(Any, model.apply(variables, images, method="encode", mutable=[SOWN]))
-        side = dense.patch_side(images.shape[1])
-        pixels = dense.patches(images, side)
-        on_grid = [
-            jax.image.resize(one.astype(jnp.float32), (*pixels.shape[:3], one.shape[-1]), "linear")
-            for one in state[SOWN]["encoder"]["maps"][: LEVELS[name]]
-        ]
-        return jnp.concatenate([*on_grid, pixels], axis=-1)
+        maps = state[SOWN]["encoder"]["maps"][: LEVELS[name]]
+        return dense.on_grid(maps, images)
 
     return features
 
@@ -113,8 +111,11 @@ def own_scorers(
     """Return the scorers of `scoring.own_scores`; none where densities alone score.
 
     They score by a VAE's loss terms (Table 9), D_KL times `beta`, and by what it restores in
-    `restoration_steps`, or by what a U-Net restores.
+    `restoration_steps`, by what a U-Net restores, or by the features that an FAE fails to
+    reconstruct.
     """
+    if isinstance(model, FAE):
+        return [scoring.feature_similarity(model)]
     if isinstance(model, UNet):
         return [scoring.restoration(model)]
     if not isinstance(model, VAE):

@@ -10,8 +10,10 @@ PAPER = (CRADL, *VAES)  # the methods of the paper
 CUTPASTE, MAE = "cutpaste", "mae"
 PRETEXTS = (CUTPASTE, MAE)  # other pretexts for the encoder; like CRADL they have densities alone
 DAE = "dae"
-RESTORERS = (DAE, "disyre")  # restore a slice; they have no encoder, and so no densities
-METHODS = (*PAPER, *PRETEXTS, *RESTORERS)
+RESTORERS = (DAE, "disyre")  # restore a slice from corruptions
+FAE = "fae"  # reconstructs features of CRADL's encoder
+RESIDUALS = (*RESTORERS, FAE)  # score by what they restore or reconstruct, and have no densities
+METHODS = (*PAPER, *PRETEXTS, *RESIDUALS)
 BASELINE = "baseline"  # beside the methods: what any of them must beat
 OURS = (*METHODS, BASELINE)  # any other name is that of a foreign method, given by its maps
 PATCHES = {"pixel": 1, "patch": 2}  # its Gaussians at each position, by the patches' side
@@ -25,8 +27,8 @@ FLOW = "flow"  # a RealNVP
 
 
 def has_encoder(method: str) -> bool:
-    """Return whether one of `METHODS` has representations, which densities model."""
-    return method not in RESTORERS
+    """Return whether one of `METHODS` has representations of its own, which densities model."""
+    return method not in RESIDUALS
 
 
 def density_names(components: Sequence[int]) -> list[str]:

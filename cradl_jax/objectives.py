@@ -24,8 +24,9 @@ from cradl_jax.corruptions import (
     foreign_patches,
     hidden_blocks,
 )
-from cradl_jax.losses import elbo, nt_xent, reconstruction, squared_error
+from cradl_jax.losses import elbo, nt_xent, reconstruction, squared_error, ssim
 from cradl_jax.models.autoencoder import Autoencoder
+from cradl_jax.models.fae import FAE
 from cradl_jax.models.simclr import SimCLR
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE
@@ -170,6 +171,18 @@ def disyre(model: UNet, view: Transform, axis_name: str | None = None) -> Object
         corrupted = jax.vmap(foreign_patches)(patch_keys, x, _others(x, axis_name), degree)
         x_hat, stats = _apply(model, variables, train, corrupted, degree)
         return squared_error(x, x_hat), (stats, {})
+
+    return objective
+
+
+@functools.lru_cache
+def fae(model: FAE, view: Transform) -> Objective:
+    """Reconstruct the features of a view, alike in structure (Meissen et al. 2022)."""
+
+    def objective(variables: Variables, images: Array, keys: Array, train: bool):
+        x = jax.vmap(view)(keys, images)
+        (features, reconstructed), stats = _apply(model, variables, train, x)
+        return 1 - ssim(features, reconstructed).mean(), (stats, {})
 
     return objective
 

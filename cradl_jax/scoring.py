@@ -20,7 +20,8 @@ from jax import Array
 from cradl_jax import densities
 from cradl_jax.densities import dense, memory
 from cradl_jax.intensity import CLIP
-from cradl_jax.losses import kl_divergence, reconstruction, total_variation
+from cradl_jax.losses import kl_divergence, reconstruction, ssim, total_variation
+from cradl_jax.models.fae import FAE
 from cradl_jax.models.unet import UNet
 from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.names import (
@@ -30,8 +31,8 @@ from cradl_jax.names import (
     MEMORY,
     REC,
     REC_SCAN,
+    RESIDUALS,
     RESTORED,
-    RESTORERS,
     VAES,
 )
 from cradl_jax.objectives import Variables
@@ -83,7 +84,7 @@ class OwnScores(NamedTuple):
 
 _OWN = {
     **dict.fromkeys(VAES, OwnScores(("elbo", "kl", REC), (REC, "kl_grad", "combi"))),
-    **dict.fromkeys(RESTORERS, OwnScores((REC, REC_SCAN), (REC, REC_SCAN))),
+    **dict.fromkeys(RESIDUALS, OwnScores((REC, REC_SCAN), (REC, REC_SCAN))),
     BASELINE: OwnScores(("position", "area"), ("intensity", "equalized")),
 }
 DEGREES = (0.25, 0.5, 0.75, 1.0)
@@ -200,7 +201,7 @@ def restoration(model: UNet) -> Scorer:
     """Score by what a U-Net restores in a slice, |x - x_hat| inside the brain.
 
     Params are the model's variables. A graded network restores at each of `DEGREES`, and the map is
-    the mean. The map stands for itself, and once more to be averaged over the slices of a scan.
+    the mean.
     """
 
     def scorer(variables: Variables, batch: Batch[Array]) -> Scored:
@@ -211,10 +212,35 @@ def restoration(model: UNet) -> Scorer:
             x_hat = model.apply(variables, images, jnp.full(len(images), degree))
             return jnp.abs(images - cast(Array, x_hat))
 
-        residual = jnp.where(batch.brains, jax.lax.map(residual_at, degrees).mean(0), 0)
-        return Scored({REC: residual.sum((1, 2))}, {REC: residual, REC_SCAN: residual})
+        return _by_residual(jax.lax.map(residual_at, degrees).mean(0), batch.brains)
 
     return scorer
+
+
+@functools.lru_cache
+def feature_similarity(model: FAE) -> Scorer:
+    """Score by the features that an FAE fails to reconstruct, 1 - SSIM inside the brain.
+
+    Params are the model's variables. The map is the mean over features, upsampled (Meissen et al.
+    2022).
+    """
+
+    def scorer(variables: Variables, batch: Batch[Array]) -> Scored:
+        images = batch.images
+        similarity = ssim(*cast(tuple[Array, Array], model.apply(variables, images))).mean(-1)
+        unlike = jnp.maximum(1 - similarity, 0)  # rounding may bring it below
+        return _by_residual(jax.image.resize(unlike, images.shape, "bilinear"), batch.brains)
+
+    return scorer
+
+
+def _by_residual(residual: Array, brains: Array) -> Scored:
+    """Score by a residual [N, H, W] inside the brain.
+
+    The map stands for itself, and once more to be averaged over the slices of a scan.
+    """
+    inside = jnp.where(brains, residual, 0)
+    return Scored({REC: inside.sum((1, 2))}, {REC: inside, REC_SCAN: inside})
 
 
 @functools.lru_cache

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from cradl_jax.devices.parallel import AXIS, over_devices
-from cradl_jax.losses import nt_xent, total_variation
+from cradl_jax.losses import CONTRAST, LUMINANCE, SIGMA, WINDOW, nt_xent, ssim, total_variation
+from tests.helpers.filters import scipy_gaussian
 
 
 def projections(seed, n, width=8):
@@ -68,3 +69,32 @@ def test_total_variation_is_the_length_of_each_gradient():
     np.testing.assert_allclose(total_variation(images), expected, rtol=1e-4)
     flat = jax.grad(lambda x: total_variation(x).sum())(jnp.ones((1, 4, 4)))
     np.testing.assert_array_equal(flat, np.zeros((1, 4, 4)))
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 12, 2), (8, 7, 7, 5)])
+def test_ssim_equals_its_definition_by_scipy(shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.gamma(0.5, size=(2, *shape))
+    y[0] = x[0]
+
+    def mean(maps):
+        smooth = scipy_gaussian(np.moveaxis(maps, -1, 0).reshape(-1, *shape[1:3]), SIGMA, WINDOW)
+        return np.moveaxis(smooth.reshape(shape[-1], *shape[:3]), 0, -1)
+
+    mean_x, mean_y = mean(x), mean(y)
+    covariance = mean(x * y) - mean_x * mean_y
+    variances = mean(x * x) - mean_x**2 + mean(y * y) - mean_y**2
+    expected = (2 * mean_x * mean_y + LUMINANCE) / (mean_x**2 + mean_y**2 + LUMINANCE)
+    expected *= (2 * covariance + CONTRAST) / (variances + CONTRAST)
+    found = jax.jit(ssim)(x.astype(np.float32), y.astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    np.testing.assert_allclose(found[0], 1, atol=1e-5)
+
+
+def test_ssim_falls_with_brightness_contrast_and_structure_apart():
+    x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), minval=0.5)
+    brighter, paler, other = x + 0.5, 0.5 * (x + x.mean()), x[::-1]
+    for y in (brighter, paler, other):
+        assert float(ssim(x, y).mean()) < 0.95
+        np.testing.assert_allclose(ssim(x, y), ssim(y, x), atol=1e-5)
+    check_grads(lambda y: ssim(x, y).mean(), (other,), order=1, modes=["rev"], rtol=1e-2, atol=1e-3)

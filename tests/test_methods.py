@@ -98,9 +98,7 @@ def test_default_follows_the_paper():
 
 
 def test_unknown_method_is_named():
-    with pytest.raises(
-        InputError, match=r"one of cradl, vae, cevae, cutpaste, mae, dae, disyre, found 'gan'"
-    ):
+    with pytest.raises(InputError, match=rf"one of {', '.join(METHODS)}, found 'gan'"):
         settings.network(default.get_config(), "gan")
 
 
@@ -124,3 +122,10 @@ def test_noisy_views_would_hide_the_brain(method):
     config.overrides[method].augment.noise = 0.1
     with pytest.raises(InputError, match=rf"{method}\.augment\.noise: expected 0, .* 0\.1"):
         settings.objective(config, method, model)
+
+
+def test_a_feature_autoencoder_takes_cradls_encoder_and_no_other():
+    config, _ = small("fae")
+    config.overrides.fae.model = {"features": 8}
+    with pytest.raises(InputError, match=r"fae\.model: .*\(features: expected 4, found 8\)"):
+        settings.network(config, "fae")

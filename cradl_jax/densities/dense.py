@@ -9,7 +9,7 @@ most 100 MB, and joined with those of single pixels, which see smaller things th
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ RIDGE = 0.1  # added to the covariances' diagonal, in units of the features' ove
 EPSILON = 1e-6  # the same, in squared units of the features: background has no variance
 GRID = 32  # positions along each side at most
 COMPONENTS = 32  # of a network's features, at most
+LEVELS = 2  # of an encoder, whose maps are modelled: deeper ones see too far to localize
 PIXELS = 0.5  # weight of the pixels' distance beside that of the features
 
 
@@ -169,6 +170,19 @@ def patches(images: Array, side: int) -> Array:
     n, height, width = images.shape
     split = images.reshape(n, height // side, side, width // side, side)
     return split.swapaxes(2, 3).reshape(n, height // side, width // side, side**2)
+
+
+def on_grid(maps: Sequence[Array], images: Array) -> Array:
+    """Return the features of images [N, H, W] on the grid of their patches, [N, G, G, F].
+
+    They are the `maps` [N, h, w, C] of an encoder's levels, resized, and the patches' pixels.
+    """
+    pixels = patches(images, patch_side(images.shape[1]))
+    resized = [
+        jax.image.resize(one.astype(jnp.float32), (*pixels.shape[:3], one.shape[-1]), "linear")
+        for one in maps
+    ]
+    return jnp.concatenate([*resized, pixels], axis=-1)
 
 
 def _between(heights: Array, positions: Array) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # no TF32 or bfloat16
+LEVELS = 3  # of an encoder, whose maps are modelled: without positions deeper ones help
 AT_ONCE = 2**22  # distances that exist at a time
 
 

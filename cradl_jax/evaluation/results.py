@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cradl_jax.errors import InputError
-from cradl_jax.names import CRADL, DENSE, OF_FEATURES, PRETEXTS, RESTORED, RESTORERS, is_density
+from cradl_jax.names import CRADL, DENSE, OF_FEATURES, PRETEXTS, RESIDUALS, RESTORED, is_density
 from cradl_jax.storage.files import replacing
 from cradl_jax.storage.reading import check_file
 
@@ -97,7 +97,7 @@ def is_candidate(comparison: str, method: str, score: str) -> bool:
     """
     if comparison == "beyond":
         return True
-    if method in RESTORERS or (method in PRETEXTS and comparison == "full"):
+    if method in RESIDUALS or (method in PRETEXTS and comparison == "full"):
         return False
     densities = comparison == "radl" or method == CRADL
     return score not in (*OF_FEATURES, RESTORED) and is_density(score) == densities

@@ -17,6 +17,7 @@ import jinja2
 from cradl_jax.data.scans.preparation import Preparation, in_words
 from cradl_jax.evaluation import masks
 from cradl_jax.evaluation.results import LEVELS, METRICS, Result
+from cradl_jax.names import BASELINE, FAE, RESTORERS
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import AT_RATE
 from cradl_jax.reporting.page import Table, markdown_table, markdown_text
@@ -98,12 +99,18 @@ class Facts(NamedTuple):
 
 def _what(run: RunContents) -> str:
     """Say what a run consists of."""
-    method = paper.method_name(run.manifest["settings"]["method"])
-    if not run.variables:
-        return f"Gaussians of pixels at each position and height, without a network ({method})"
-    if run.of_features:
-        return f"an encoder ({method}), and densities of its features"
-    return f"a U-Net ({method}), which restores corrupted slices, and scores by what it restores"
+    method = run.manifest["settings"]["method"]
+    name = paper.method_name(method)
+    if method == BASELINE:
+        return f"Gaussians of pixels at each position and height, without a network ({name})"
+    if method == FAE:
+        return (
+            f"an autoencoder ({name}) of the features of CRADL's encoder, which scores by those "
+            "that it fails to reconstruct"
+        )
+    if method in RESTORERS:
+        return f"a U-Net ({name}), which restores corrupted slices, and scores by what it restores"
+    return f"an encoder ({name}), and densities of its features"
 
 
 def model_card(run: RunContents, facts: Facts) -> str:

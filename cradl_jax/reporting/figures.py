@@ -23,7 +23,7 @@ DASHED = (0, (4, 3))
 COLORS = {
     **{"cradl": "#3b6ea8", "cevae": "#e08a1e", "vae": "#2a9d8f"},
     **{"cutpaste": "#c06c84", "mae": "#7b8794"},
-    **{"dae": "#a63d40", "disyre": "#6a4c93", "baseline": INK},
+    **{"dae": "#a63d40", "disyre": "#6a4c93", "fae": "#b5838d", "baseline": INK},
 }
 """Of our methods, in order."""
 FOREIGN = ("#8e5ea2", "#7a9a01", "#c2477f", "#8c6d46", "#00838f", "#b0a000")

@@ -30,6 +30,7 @@ METHODS = {
     "mae": "MAE",
     "dae": "DAE",
     "disyre": "DISYRE",
+    "fae": "FAE",
     "baseline": "Baseline",
 }
 SCORES = {

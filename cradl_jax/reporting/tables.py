@@ -11,7 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from cradl_jax.evaluation.results import COMPARISONS, LEVELS, METRICS, Result, select_scores
-from cradl_jax.names import OF_FEATURES, PAPER, PRETEXTS, RESTORERS, VAES, components_of, is_density
+from cradl_jax.names import (
+    FAE,
+    OF_FEATURES,
+    PAPER,
+    PRETEXTS,
+    RESIDUALS,
+    VAES,
+    components_of,
+    is_density,
+)
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.further_tables import (
     beyond_table,
@@ -135,7 +144,7 @@ def comparison_table(rows: Sequence[Result], level: str, names: Names = NAMELESS
     """
     number, columns = paper.BY_METHOD[level], list(product(datasets(rows, level), HEADLINE))
     measured_ones = {row.method for row in rows if row.level == level}
-    methods = in_order(measured_ones - {*PRETEXTS, *RESTORERS}, "cradl cevae vae")
+    methods = in_order(measured_ones - {*PRETEXTS, *RESIDUALS}, "cradl cevae vae")
     spreads, best = of_choices(rows, level), {}
     for (dataset, _, _, metric), (mean, _) in spreads.items():
         best[dataset, metric] = max(mean, best.get((dataset, metric), mean))
@@ -309,8 +318,8 @@ def _headings(columns: Iterable[tuple[str, str]]) -> list[str]:
 
 def _labels(level: str, method: str, score: str) -> tuple[str, str]:
     """Return generative model and score as Tables 5 to 8 name them."""
-    if method in RESTORERS:
-        return "U-Net", paper.score_name(score)
+    if method in RESIDUALS:
+        return "Autoencoder" if method == FAE else "U-Net", paper.score_name(score)
     if score in OF_FEATURES:
         return paper.score_name(score), "Distance"
     if is_density(score):

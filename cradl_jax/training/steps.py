@@ -25,7 +25,7 @@ class TrainState:
 
     Attributes:
         step: number of steps done.
-        variables: `params` and `batch_stats`.
+        variables: `params`, `batch_stats`, and what a network keeps as it is, if anything.
         optimizer: the optimizer's own state.
     """
 
@@ -87,7 +87,8 @@ def train_step(objective: Objective, optimizer: optax.GradientTransformation) ->
         (loss, (stats, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         grads, terms = lax.pmean((grads, {"loss": loss, **terms}), AXIS)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
-        variables = {"params": optax.apply_updates(params, updates), "batch_stats": stats}
+        trained = {"params": optax.apply_updates(params, updates), "batch_stats": stats}
+        variables = {**state.variables, **trained}
         return TrainState(state.step + 1, variables, optimizer_state), terms
 
     return step

@@ -15,7 +15,7 @@ from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
-from cradl_jax.names import BASELINE, OF_FEATURES, PAPER, PRETEXTS, RESTORERS, has_encoder
+from cradl_jax.names import BASELINE, FAE, OF_FEATURES, PAPER, PRETEXTS, RESTORERS, has_encoder
 from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
@@ -47,6 +47,11 @@ RESTORATION = (
 ENCODERS = (
     "Beyond the paper, {} train the encoder by other pretexts; densities of its representations "
     "score as those of CRADL. They are not among the methods of Tables 2 to 4."
+)
+FEATURES = (
+    "Beyond the paper, {} reconstructs features of CRADL's encoder and scores by how unlike their "
+    "structure it leaves them. It is not among the methods of Tables 2 to 4, and learned from "
+    "healthy slices as they are."
 )
 NOTHING_MEASURED = (
     "The study has no anomalous data set: nothing could be measured, and no score chosen. Dense "
@@ -117,7 +122,7 @@ def write(config: ConfigDict, workdir: Path) -> Path:
 
 def beyond_paper(methods: Sequence[str]) -> list[str]:
     """Say what those methods do, if any, that the paper does not have."""
-    kinds = (ENCODERS, PRETEXTS), (RESTORATION, RESTORERS)
+    kinds = (ENCODERS, PRETEXTS), (RESTORATION, RESTORERS), (FEATURES, (FAE,))
     named = [(said, [m for m in methods if m in kind]) for said, kind in kinds]
     return [said.format(" and ".join(map(paper.method_name, ms))) for said, ms in named if ms]
 

@@ -12,9 +12,11 @@ from tqdm import tqdm
 from cradl_jax import scoring
 from cradl_jax.data.slices.store import SliceStore
 from cradl_jax.devices import batches, processes
-from cradl_jax.names import BASELINE, OURS, has_encoder
-from cradl_jax.runs import contents
+from cradl_jax.errors import InputError
+from cradl_jax.names import BASELINE, CRADL, FAE, OURS, has_encoder
+from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs import folder as run_folder
+from cradl_jax.storage.integrity import is_complete
 from cradl_jax.storage.manifest import check_manifest
 from experiments.study import settings, stored_maps
 
@@ -34,8 +36,38 @@ def check(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -
         InputError: it is not trained, or of another method, model or data.
     """
     run = folder(workdir, config.seed, method)
-    check_manifest(run, settings.of_run(config, method), healthy.manifest["fingerprint"])
+    check_manifest(run, *origin(config, workdir, method, healthy))
     return run
+
+
+def origin(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> tuple[dict, str]:
+    """Return what a run depends on, as plain values, and the fingerprint of its data.
+
+    That of a feature autoencoder depends on the encoder, too.
+
+    Raises:
+        InputError: the encoder is missing, or not as the config says.
+    """
+    depends = settings.of_run(config, method)
+    if method == FAE:
+        depends["encoder"] = checkpoints.read_fingerprint(encoder_of(config, workdir, healthy))
+    return depends, healthy.manifest["fingerprint"]
+
+
+def encoder_of(config: ConfigDict, workdir: Path, healthy: SliceStore) -> Path:
+    """Return the folder of the run whose encoder a feature autoencoder takes, CRADL's; as `check`.
+
+    Raises:
+        InputError: it is not there, or not as the config says.
+    """
+    run = folder(workdir, config.seed, CRADL)
+    if not is_complete(run):
+        command = f"simclr --config.methods={CRADL} --config.seed={config.seed}"
+        raise InputError(
+            f"config.methods: {FAE} needs the encoder of {CRADL}, seed {config.seed}, found no "
+            f"finished run in {run}; {run_folder.AGAIN.format(command)} first"
+        )
+    return check(config, workdir, CRADL, healthy)
 
 
 def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> str:

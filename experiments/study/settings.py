@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 from cradl_jax import augment, methods, names, objectives
 from cradl_jax.devices.parallel import AXIS
 from cradl_jax.errors import InputError
+from cradl_jax.storage.manifest import differences
 from experiments.study.config_schema import Parts
 
 PARTS = tuple(Parts.model_fields)  # of a config, that a run depends on
+ENCODER = ("features", "latent", "dtype")  # of a model, that an encoder depends on
 RESTORATION = "restoration"  # on this one only runs that restore slices depend
 
 
@@ -59,8 +61,21 @@ def of_baselines(config: ConfigDict) -> dict:
 
 
 def network(config: ConfigDict, method: str) -> methods.Network:
-    """Build the network of `method`."""
-    return methods.network(method, size=config.data.size, **of_method(config, method).model)
+    """Build the network of `method`.
+
+    Raises:
+        InputError: no such method, or a feature autoencoder whose encoder is not CRADL's.
+    """
+    model = of_method(config, method).model
+    if method == names.FAE:
+        theirs = of_method(config, names.CRADL).model
+        own, expected = ({name: one[name] for name in ENCODER} for one in (model, theirs))
+        if differing := differences(own, expected):
+            raise InputError(
+                f"config.overrides.{method}.model: expected that of {names.CRADL}, whose encoder "
+                f"it takes, found another ({'; '.join(differing)}); leave it out"
+            )
+    return methods.network(method, size=config.data.size, **model)
 
 
 def objective(config: ConfigDict, method: str, model: methods.Network) -> objectives.Objective:
@@ -93,6 +108,8 @@ def objective(config: ConfigDict, method: str, model: methods.Network) -> object
         return objectives.dae(model, view, own.restoration.noise)
     if method in names.RESTORERS:
         return objectives.disyre(model, view, AXIS)
+    if method == names.FAE:
+        return objectives.fae(model, view)
     if method == names.VAE:
         return objectives.vae(model, view, loss.beta)
     return objectives.cevae(model, view, loss.beta, loss.gamma)

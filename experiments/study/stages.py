@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cradl_jax.devices.processes import broadcast_from_first, is_first
 from cradl_jax.errors import InputError
-from cradl_jax.names import BASELINE, has_encoder
+from cradl_jax.names import BASELINE, CRADL, FAE, METHODS, has_encoder
 from cradl_jax.storage.integrity import is_complete
 from experiments.study import (
     data_sets,
@@ -52,8 +52,10 @@ def slice_scans(config: ConfigDict, workdir: Path) -> None:
 
 
 def train(config: ConfigDict, workdir: Path, method: str) -> None:
-    """Train a method, or continue its training."""
+    """Train a method, or continue its training; a feature autoencoder after its encoder."""
     require_slices(config, workdir)
+    if method == FAE and CRADL in config.methods:
+        train(config, workdir, CRADL)
     run = runs.folder(workdir, config.seed, method)
     if not broadcast_from_first(lambda: is_complete(run)):
         with stage(f"train {method}, seed {config.seed}"):
@@ -61,7 +63,9 @@ def train(config: ConfigDict, workdir: Path, method: str) -> None:
 
 
 def train_all(config: ConfigDict, workdir: Path, among: Sequence[str], resume: bool) -> None:
-    """Train the config's methods that are `among` some; with `resume` continue, see `training.fit`.
+    """Train the config's methods that are `among` some, those first whose encoder others take.
+
+    With `resume` continue, see `training.fit`.
 
     Raises:
         InputError: it has none of them.
@@ -73,7 +77,7 @@ def train_all(config: ConfigDict, workdir: Path, among: Sequence[str], resume: b
             f"add --config.methods={among[0]}, or train other methods with experiments.train"
         )
     require_slices(config, workdir)
-    for method in chosen:
+    for method in sorted(chosen, key=METHODS.index):
         training.fit(config, workdir, method, resume)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,11 @@ from cradl_jax.devices import processes
 from cradl_jax.devices.parallel import any_process
 from cradl_jax.errors import Diverged, InputError
 from cradl_jax.methods import initial_variables
+from cradl_jax.models.fae import with_encoder
+from cradl_jax.names import FAE
 from cradl_jax.objectives import Objective
 from cradl_jax.runs.checkpoints import Checkpoints, byte_size
+from cradl_jax.runs.folder import read_variables
 from cradl_jax.storage.files import require_space, write_json
 from cradl_jax.storage.integrity import SUMS, is_complete, write_checksums
 from cradl_jax.storage.manifest import (
@@ -68,12 +72,17 @@ def fit(config: ConfigDict, workdir: Path, method: str, resume: bool) -> None:
 
     Raises:
         InputError: the run exists and `resume` is false, or it was made with other settings or
-            data, or training met numbers that are not finite.
+            data, or the encoder that it takes is missing, or training met numbers that are not
+            finite.
     """
     healthy = next(iter(data_sets.stores(config, workdir).values()))
-    setup = set_up(config, method, healthy)
     run = runs.folder(workdir, config.seed, method)
-    origin = settings.of_run(config, method), healthy.manifest["fingerprint"]
+    origin = runs.origin(config, workdir, method, healthy)
+    setup = set_up(config, method, healthy)
+    if method == FAE:
+        trained = read_variables(runs.encoder_of(config, workdir, healthy))
+        variables = with_encoder(setup.state.variables, trained)
+        setup = setup._replace(state=replace(setup.state, variables=variables))
 
     def prepare() -> None:
         if resume:

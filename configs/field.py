@@ -6,10 +6,12 @@ As configs/phantom.py, with what the field has beyond the paper. Two methods are
 the encoder: to tell what was cut and pasted (cutpaste; Li et al. 2021), and masked autoencoding
 (mae; He et al. 2022). Two restore slices: a denoising autoencoder with coarse noise (dae; Kascenas
 et al. 2022), and the restoration of graded synthetic corruptions (disyre; Naval Marimont et al.
-2024). Every encoder has a memory of normal patches beside its dense densities (memory; Roth et al.
-2022), and every VAE restores slices step by step (restored; Chen et al. 2020).
-`--config.methods=cutpaste,mae` runs these alone, `--config.smoke=True` the whole path on a handful
-of scans; its figures mean nothing.
+2024). One reconstructs the features of CRADL's encoder (fae; Meissen et al. 2022). Every encoder
+has a memory of normal patches beside its dense densities (memory; Roth et al. 2022), and every VAE
+restores slices step by step (restored; Chen et al. 2020).
+
+`--config.methods=cutpaste,mae` runs these alone; fae needs cradl beside it, or its run of before.
+`--config.smoke=True` runs the whole path on a handful of scans; its figures mean nothing.
 """
 
 from ml_collections import ConfigDict

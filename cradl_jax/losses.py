@@ -83,21 +83,24 @@ def ssim(x: Array, y: Array) -> Array:
     """Compute the structural similarity of maps [N, H, W, C] around each point of each channel.
 
     Means, variances and covariance are those of a Gaussian window (Wang et al. 2004, IEEE TIP 13),
-    reflected at the border. C1 and C2 are for maps of about unit deviation. A few maps at a time
-    stay in a CPU's cache; the gradient computes them again.
+    reflected at the border. C1 and C2 are for maps of about unit deviation.
 
     Returns:
         [N, H, W, C], 1 where both are the same, lower elsewhere, at least -1.
     """
+    return lax.platform_dependent(x, y, cpu=_ssim_in_parts, default=_ssim)
+
+
+def _ssim_in_parts(x: Array, y: Array) -> Array:
+    """Compute `ssim` of a few maps at a time, which stay in a CPU's cache."""
     at_once = math.gcd(len(x), MAPS_AT_ONCE)
     parts = (one.reshape(-1, at_once, *one.shape[1:]) for one in (x, y))
-    return lax.map(_ssim_of_some, tuple(parts)).reshape(x.shape)
+    return lax.map(lambda part: _ssim(*part), tuple(parts)).reshape(x.shape)
 
 
 @jax.checkpoint
-def _ssim_of_some(maps: tuple[Array, Array]) -> Array:
-    """Return the structural similarity of a pair of maps [N, H, W, C]."""
-    x, y = maps
+def _ssim(x: Array, y: Array) -> Array:
+    """Compute `ssim`; its gradient does so again, which is faster than to keep the terms."""
     smooth = functools.partial(smooth_maps, sigma=SIGMA, taps=WINDOW)
     mean_x, mean_y, squares, product = map(smooth, (x, y, x**2 + y**2, x * y))
     means, mean_product = mean_x**2 + mean_y**2, mean_x * mean_y

@@ -21,6 +21,7 @@ from cradl_jax.names import CRADL, CUTPASTE, DAE, DENSE, MAE, MEMORY, METHODS, R
 from cradl_jax.objectives import CLASSES, Variables
 
 LEVELS = {DENSE: dense.LEVELS, MEMORY: memory.LEVELS}
+SMALLEST = 16  # pixels of a slice whose features an FAE can halve
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Network = SimCLR | VAE | Autoencoder | UNet | FAE
 
@@ -47,13 +48,18 @@ def network(
         dtype: of the matrix products, one of `DTYPES`; "auto" is float32 on CPU, else bfloat16.
 
     Raises:
-        InputError: no such method.
+        InputError: no such method, or slices too small for it.
     """
     check(method)
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     kind = jnp.dtype(dtype)
     if method == names.FAE:
+        if size < SMALLEST:
+            raise InputError(
+                f"image size: expected at least {SMALLEST} pixels for {method}, whose grid of "
+                f"features is half as wide and halved again, found {size}; choose another size"
+            )
         return FAE(Encoder(features, latent, kind), 2 * features, kind, AXIS)
     if method in RESTORERS:
         return UNet(features, kind, AXIS, graded=method != DAE)

@@ -129,3 +129,10 @@ def test_a_feature_autoencoder_takes_cradls_encoder_and_no_other():
     config.overrides.fae.model = {"features": 8}
     with pytest.raises(InputError, match=r"fae\.model: .*\(features: expected 4, found 8\)"):
         settings.network(config, "fae")
+
+
+def test_slices_too_small_for_a_feature_autoencoder_are_refused():
+    config, _ = small("fae")
+    config.data.size = 14
+    with pytest.raises(InputError, match=r"at least 16 pixels for fae, .* found 14"):
+        settings.network(config, "fae")

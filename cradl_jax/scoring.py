@@ -89,7 +89,7 @@ _OWN = {
 }
 DEGREES = (0.25, 0.5, 0.75, 1.0)
 """Of corruption, for which a graded network restores a slice."""
-FIDELITY = 1.0
+FIDELITY = 0.3
 """Weight of the total variation of what a restoration changes, beside the ELBO."""
 RATE = 0.02
 """Of the first step of a restoration: what an intensity changes by at a gradient of 1."""

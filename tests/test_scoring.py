@@ -84,8 +84,9 @@ def test_a_slice_is_restored_to_what_is_likelier_inside_the_brain(batch):
     assert np.abs(x[brains]).max() < 0.2
     alone = scoring.restore(lambda x: 10 * (x**2).sum((1, 2)), y[3:4], brains[3:4], 60)
     np.testing.assert_allclose(x[3:4], alone, atol=1e-6)
-    held = scoring.restore(lambda x: 0.5 * (x**2).sum((1, 2)), y, brains, 60)
-    free = y * np.prod(1 - scoring.RATE * (1 - np.arange(60) / 60))
+    weight = scoring.FIDELITY / 2
+    held = scoring.restore(lambda x: weight * (x**2).sum((1, 2)), y, brains, 60)
+    free = y * np.prod(1 - 2 * weight * scoring.RATE * (1 - np.arange(60) / 60))
     assert np.abs(held - y)[brains].mean() < 0.2 * np.abs(free - y)[brains].mean()
 
 

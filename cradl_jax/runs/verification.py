@@ -24,7 +24,7 @@ from cradl_jax.names import BASELINE
 from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.storage import integrity
 from cradl_jax.storage.integrity import Progress
-from cradl_jax.storage.manifest import read_manifest
+from cradl_jax.storage.manifest import MANIFEST, read_manifest
 
 AGAIN = "bring it back from a copy, or remove {} and run its command again"
 FINISH = "the command that makes it was interrupted or never ran; run it"
@@ -185,9 +185,10 @@ def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """Check a run: first all its files, then what is in them."""
     foreign = (place / MAPS[0]).is_dir()
     trained = place.name != BASELINE and not foreign
+    known = trained or (place / MANIFEST).exists()  # foreign methods have none, nor older baselines
     parts = PARTS[1:] if foreign or (trained and not _has_densities(place)) else PARTS
     sealed = [place / part for part in (*parts, *(p for p in MAPS if (place / p).is_dir()))]
-    sealed = [place, *sealed] if trained else sealed  # the others have no network
+    sealed = [place, *sealed] if known else sealed
     files = [_files(one, progress) for one in sealed]
     yield from files
     if not any(check.faults for check in files):

@@ -36,6 +36,7 @@ from cradl_jax.scoring import Encode
 from cradl_jax.storage.files import in_words, require_space, write_json
 from cradl_jax.storage.integrity import is_complete, write_checksums
 from cradl_jax.storage.manifest import (
+    MANIFEST,
     fingerprint,
     read_manifest,
     write_fingerprint,
@@ -211,6 +212,8 @@ def fit_baselines(config: ConfigDict, workdir: Path) -> None:
 
     def write_manifests() -> None:
         write_manifest(run, settings.of_slices(config, BASELINE), data)
+        if not is_complete(run):
+            write_checksums(run, MANIFEST)
         write_manifest(folder, settings.of_baselines(config), data)
 
     processes.broadcast_from_first(write_manifests)

@@ -13,9 +13,8 @@ from cradl_jax.ops.filters import smooth_maps
 
 WINDOW, SIGMA = 5, 1.5  # side and deviation of the Gaussian window of `ssim`, in pixels
 LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # C1 and C2 of `ssim`
-MAPS_AT_ONCE = 4
-
-SMOOTH = 1e-6  # squared units of the image, far below noise
+MAPS_AT_ONCE = 4  # on a CPU
+SMOOTH = 1e-6  # of `total_variation`, squared units of the image, far below noise
 
 
 def nt_xent(

@@ -60,7 +60,7 @@ def pretext(
     while (elapsed := time.perf_counter() - started) < seconds and done < epochs * steps:
         done = int(next(chunks).state.step)
     step = Times((elapsed / (done - begun),))
-    dtype = model.encoder.dtype
+    dtype = getattr(model, "encoder", model).dtype
     probe = matrix_products(dtype)
     limit = Limit(probe, network.batch * training_flops(method, network))
     probed, _ = in_turn({"limit": probe.run}, REPETITIONS)

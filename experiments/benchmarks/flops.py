@@ -24,6 +24,17 @@ def decoder(size: int, features: int, latent: int) -> list[int]:
     return encoder(size, features, latent)[::-1]
 
 
+def unet(size: int, features: int) -> list[int]:
+    """Count those of the U-Net on slices of `size` x `size` pixels."""
+    there = encoder(size, features, 1)[:-1]
+    back, depth = [], len(there)
+    for level in reversed(range(depth)):  # skips double the channels, but where the ways meet
+        before = features << (level + (level < depth - 1))
+        produced = features << (level - 1) if level else 1
+        back.append((size >> (level + 1)) ** 2 * 16 * before * produced)
+    return [*there, *back]
+
+
 def dense(widths: Sequence[int]) -> list[int]:
     """Count those of fully connected layers; `widths` starts with the width of the input."""
     return [a * b for a, b in pairwise(widths)]

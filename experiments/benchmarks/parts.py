@@ -23,6 +23,7 @@ Parts = Mapping[str, Sequence[Callable[[], Row]]]
 ON_CPU: Parts = {
     "simclr": (training.simclr, partial(training.simclr, training.PHANTOM, steps=25)),
     "vae": (training.vae, partial(training.vae, training.PHANTOM, steps=25)),
+    "unet": (training.unet, partial(training.unet, training.PHANTOM, steps=25)),
     "streaming": (streaming.streaming,),
     "augmentation": (volumes.augmentation,),
     "em": (densities.em_iteration,),
@@ -40,6 +41,7 @@ ON_ACCELERATOR: Parts = {
     "pretext": (partial(accelerator.pretext, "cradl"),),
     "vae": (partial(accelerator.pretext, "vae"),),
     "cevae": (partial(accelerator.pretext, "cevae"),),
+    "dae": (partial(accelerator.pretext, "dae"),),
     "scoring": (accelerator.scoring,),
     "dense": (partial(localization.dense_maps, slices=8192, batch=256),),
     "em": (accelerator.em,),

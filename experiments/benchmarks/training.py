@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from cradl_jax import augment, objectives
+from cradl_jax.corruptions import coarse_noise
 from cradl_jax.devices.parallel import AXIS, over_devices, replicate
 from cradl_jax.methods import initial_variables
 from cradl_jax.objectives import Objective, Variables
@@ -25,7 +26,7 @@ from experiments.study import settings
 CHUNKS = 8  # of an epoch; `train` runs 13 to 25 steps at once, where an epoch has as many
 COMPARED = 3  # steps whose losses must agree
 ENDLESS = 10**9  # steps, so that the learning rate stays the same
-PASSES = {"cradl": 2, "vae": 1, "cevae": 2}  # passes through the network in a step
+PASSES = {"cradl": 2, "vae": 1, "cevae": 2, "dae": 1}  # passes through the network in a step
 OPTIMIZER = {"learning_rate": 1e-4, "weight_decay": 1e-6}
 WORK = (
     "The same network in float32, batch statistics of each batch, Adam, L2 decay of the kernels. "
@@ -87,7 +88,9 @@ def config_of(network: Network) -> ConfigDict:
 def training_flops(method: str, network: Network) -> int:
     """Count the FLOPs of a training step for one slice."""
     size, features, latent, head, _ = network
-    if method == "cradl":
+    if method == "dae":
+        layers = flops.unet(size, features)
+    elif method == "cradl":
         layers = flops.encoder(size, features, latent) + flops.dense([latent, *head])
     else:
         layers = flops.encoder(size, features, 2 * latent) + flops.decoder(size, features, latent)
@@ -149,6 +152,30 @@ def vae(network: Network = PAPER, **timing: int) -> Row:
     work = WORK.format(inputs="noise; no augmentation")
     needed = training_flops("vae", network)
     case = Case("vae", objective, variables, inputs, peer, needed, work)
+    return step(case, network, **timing)
+
+
+def unet(network: Network = PAPER, **timing: int) -> Row:
+    """Time a step of a denoising U-Net; `timing` is passed to `step`."""
+    from experiments.benchmarks.peers import torch_training
+
+    config = config_of(network)
+    model = settings.network(config, "dae")
+    variables = initial_variables(model, config.seed, network.size)
+    noise = config.restoration.noise
+
+    def inputs(images: Array, keys: Array) -> tuple[Array, ...]:
+        _, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        return images, jax.vmap(coarse_noise, (0, 0, None))(noise_keys, images, noise)
+
+    def peer(channels_last: bool):
+        options = OPTIMIZER | {"channels_last": channels_last}
+        return torch_training.unet(variables["params"], network[:2], **options)
+
+    objective = objectives.dae(model, lambda key, image: image, noise)
+    work = WORK.format(inputs="noisy slices; no augmentation")
+    needed = training_flops("dae", network)
+    case = Case("unet", objective, variables, inputs, peer, needed, work)
     return step(case, network, **timing)
 
 

@@ -1,6 +1,7 @@
 """The networks of Table 10 in PyTorch, with our weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -93,6 +94,45 @@ class VAE(nn.Module):
         load(self.decoder, params["decoder"], ("Expand", "Up"))
 
 
+class UNet(nn.Module):
+    """The U-Net that restores slices, without degrees."""
+
+    def __init__(self, size: int, features: int):
+        """Build the layers; the sizes are those of our network."""
+        super().__init__()
+        widths = [features << level for level in range(levels(size))]
+        joined = [widths[-1], *(2 * width for width in widths[-2:0:-1])]  # by skips, but the first
+        strided = {"kernel_size": 4, "stride": 2, "padding": 1}
+        self.downs = nn.ModuleList(
+            self._block(nn.Conv2d(before, after, **strided, bias=False))
+            for before, after in pairwise([1, *widths])
+        )
+        self.ups = nn.ModuleList(
+            self._block(nn.ConvTranspose2d(before, after, **strided, bias=False))
+            for before, after in zip(joined, widths[-2::-1], strict=True)
+        )
+        self.last = nn.ConvTranspose2d(2 * features, 1, **strided)
+
+    @staticmethod
+    def _block(layer: nn.Module) -> nn.Sequential:
+        channels = layer.weight.shape[isinstance(layer, nn.ConvTranspose2d)]
+        return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map slices [N, 1, H, H] to slices [N, 1, H, H]."""
+        h, skips = x, []
+        for down in self.downs:
+            h = down(h)
+            skips.append(h)
+        for up, skip in zip(self.ups, skips[-2::-1], strict=True):
+            h = torch.cat([up(h), skip], 1)
+        return x + self.last(h)
+
+    def load(self, params: dict) -> None:
+        """Take the weights of our network."""
+        load(self.modules(), params, ("Down", "Up"))
+
+
 def nt_xent(u: Tensor, v: Tensor, temperature: float) -> Tensor:
     """Return the loss of equation 4, the mean over all views."""
     views = functional.normalize(torch.cat([u, v]), dim=1)
@@ -109,8 +149,9 @@ def elbo(x: Tensor, x_hat: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor
     return (rec + kl) / len(x)
 
 
-def load(network: nn.Sequential, params: dict, kinds: tuple[str, str]) -> None:
+def load(network: Iterable[nn.Module], params: dict, kinds: tuple[str, str]) -> None:
     """Copy the weights of one of our networks; `kinds` are its kinds of layers, in order."""
+    network = list(network)
     kernels = [own for kind in kinds for own in _named(params, kind)]
     convolutions = [m for m in network if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for module, own in zip(convolutions, kernels, strict=True):

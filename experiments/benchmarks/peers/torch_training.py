@@ -1,4 +1,4 @@
-"""Training steps of SimCLR and the VAE in PyTorch: forward, loss, backward, Adam."""
+"""Training steps of SimCLR, the VAE and the U-Net in PyTorch: forward, loss, backward, Adam."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,6 +62,17 @@ def vae(params: dict, sizes: Sequence[int], **settings: Any) -> Training:
 
     def loss(network: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
         return torch_networks.elbo(x, *network(x, noise))
+
+    return Training(network, loss, **settings)
+
+
+def unet(params: dict, sizes: Sequence[int], **settings: Any) -> Training:
+    """Train a U-Net from our weights; a step takes images and their corruptions."""
+    network = torch_networks.UNet(*sizes)
+    network.load(params)
+
+    def loss(network: nn.Module, x: Tensor, corrupted: Tensor) -> Tensor:
+        return (x - network(corrupted)).square().mean()
 
     return Training(network, loss, **settings)
 

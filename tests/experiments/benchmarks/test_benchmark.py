@@ -122,6 +122,9 @@ def test_flops_of_layers_by_hand():
     assert flops.encoder(16, 3, 5)[1] == 4 * 4 * 6 * 16 * 3
     assert flops.encoder(12, 3, 5) == [36 * 3 * 16, 5 * 36 * 3]
     assert flops.decoder(8, 3, 5) == [5 * 16 * 3, 16 * 3 * 16]
+    # Two levels there; back 12 channels of 4x4 become 6 of 8x8, and with 6 more 1 of 16x16.
+    there = flops.encoder(16, 6, 1)[:-1]
+    assert flops.unet(16, 6) == [*there, 4 * 4 * 16 * 12 * 6, 8 * 8 * 16 * 12 * 1]
     assert flops.dense([5, 7, 2]) == [35, 14]
     assert flops.training([10, 1]) == 2 * (2 * 10 + 3 * 1)
     assert flops.input_gradient([10, 1]) == 2 * 2 * 11
@@ -256,14 +259,15 @@ def test_peers_in_pytorch_compute_the_same():
     """Each part raises unless they do; so it does with a learning rate of the peer's own."""
     pytest.importorskip("torch")
     for part in (training.simclr, training.vae):
-        assert part(TINY, steps=2, repetitions=1).ratio > 0
+        assert part(TINY, repetitions=1).ratio > 0
+    assert training.unet(TINY._replace(size=32), repetitions=1).ratio > 0
     assert localization.heatmaps(TINY, 12, 2, repetitions=1).ratio > 0
     with pytest.MonkeyPatch.context() as patch:
         from experiments.benchmarks.peers import torch_training
 
         patch.setattr(torch_training.torch.optim, "Adam", torch_training.torch.optim.SGD)
         with pytest.raises(AssertionError, match="simclr: PyTorch"):
-            training.simclr(TINY, steps=2, repetitions=1)
+            training.simclr(TINY, repetitions=1)
 
 
 def test_flow_in_freia_computes_the_same():

@@ -36,7 +36,7 @@ MIXTURE = (RUN / "densities" / "gmm2.npz", RUN / "densities" / "gmm2.json")
 FLOW = tuple(RUN / "densities" / name for name in ("flow.npz", "flow.json", "diagnostics.json"))
 STAGES = {
     "preprocessing": Stage("preprocess", "slicing", (Path("slices"), Path("splits"))),
-    "training": Stage("simclr", "train cradl", (Path("seed0"),), ("--resume",)),
+    "training": Stage("simclr", "train cradl", (RUN,), ("--resume",)),
     "em": Stage("density", "fit densities", (*MIXTURE, *FLOW)),
     "flow": Stage("density", "flow:", FLOW),
     "evaluation": Stage("evaluate", "score", EVALUATION),

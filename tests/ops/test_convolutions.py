@@ -41,7 +41,9 @@ def test_down_is_a_strided_correlation(form, width, channels):
     full = np.stack(
         [correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(2)], axis=-1
     )
-    np.testing.assert_allclose(jax.jit(form)(x, kernel)[0], full[::2, ::2], rtol=1e-4, atol=1e-5)
+    rounding = max(1e-5, 1e-6 * (16 * channels) ** 0.5)  # of so many products of about 1
+    found = jax.jit(form)(x, kernel)[0]
+    np.testing.assert_allclose(found, full[::2, ::2], rtol=1e-4, atol=rounding)
 
 
 @every_up

@@ -126,5 +126,6 @@ def own_scorers(
         return [scoring.restoration(model)]
     if not isinstance(model, VAE):
         return []
-    restored = scoring.restored(model, beta, restoration_steps) if restoration_steps else None
-    return [scoring.vae(model, beta), *filter(None, [restored])]
+    if not restoration_steps:
+        return [scoring.vae(model, beta)]
+    return [scoring.vae(model, beta), scoring.restored(model, beta, restoration_steps)]

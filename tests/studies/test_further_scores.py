@@ -8,9 +8,9 @@ import cradl_jax
 from cradl_jax import methods, scoring
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation.results import read_csv, select_scores
-from cradl_jax.runs import archive, verification
 from experiments import density, evaluate
 from experiments.study import data_sets, fitting, report, settings
+from tests.helpers import exports
 from tests.helpers.refusals import refusal
 from tests.helpers.tiny_study import tiny_config
 
@@ -83,12 +83,7 @@ def test_the_baselines_are_a_run(workdir, batch):
 def test_an_exported_run_gives_the_same_to_the_bit_and_verifies(method, workdir, tmp_path):
     scan = workdir / "data" / "lesion-test1.nii.gz"
     run = cradl_jax.load_run(workdir / "seed0" / method)
-    path = tmp_path / "run.safetensors"
-    archive.write(path, run.contents)
-    assert not [check for check in verification.checks(path) if check.faults]
-    expected, found = (one.predict(scan) for one in (run, cradl_jax.load_run(path)))
-    np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+    exports.check(run, scan, tmp_path / "run.safetensors")
 
 
 def test_baselines_of_an_older_study_become_a_run_when_densities_are_asked_for(config, workdir):

@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
     config.gmm.restarts = 1
 
     config.flow = ConfigDict()  # RealNVP, appendix D
-    config.flow.blocks = 8
+    config.flow.blocks = 8  # 0: no flow
     config.flow.hidden = 512
     config.flow.epochs = 60
     config.flow.batch_size = 512

@@ -1,7 +1,8 @@
 """What methods and densities are called in settings, folders and results."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 CRADL = "cradl"
 VAE = "vae"
@@ -31,12 +32,13 @@ def has_encoder(method: str) -> bool:
     return method not in RESIDUALS
 
 
-def density_names(components: Sequence[int]) -> list[str]:
-    """Return the names of a run's densities, the mixtures of K components each and the flow.
+def density_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the densities of representations, by the settings of a run's densities.
 
-    They are gmm1, gmm2, ..., flow.
+    They are gmm1, gmm2, ..., for mixtures of so many components, and flow unless it is left out.
     """
-    return [*(f"gmm{number}" for number in components), FLOW]
+    mixtures = [f"gmm{number}" for number in settings["gmm"]["components"]]
+    return [*mixtures, *([FLOW] if FLOW in settings else [])]
 
 
 def components_of(name: str) -> int | None:

@@ -13,7 +13,7 @@ from cradl_jax.densities import em, gmm, realnvp, realnvp_fit
 from cradl_jax.errors import InputError
 
 Model = gmm.GMM | realnvp.RealNVP
-MODULES = {"GMM": (gmm.GMM, gmm.log_prob), "RealNVP": (realnvp.RealNVP, realnvp.log_prob)}
+MODULES = {"GMM": gmm, "RealNVP": realnvp}
 EPSILON = 1e-5  # added to the standard deviations
 
 
@@ -33,9 +33,9 @@ class Density(NamedTuple):
 
 def log_prob(density: Density, z: ArrayLike) -> Array:
     """Return log p(z) of representations [N, D] themselves, not of standardized ones, [N]."""
-    _, model_log_prob = MODULES[type(density.model).__name__]
+    module = MODULES[type(density.model).__name__]
     standardized = (z - density.mean) / density.scale
-    return model_log_prob(density.model, standardized) - jnp.log(density.scale).sum()
+    return module.log_prob(density.model, standardized) - jnp.log(density.scale).sum()
 
 
 def fit_gmm(key: Array, z: ArrayLike, **settings) -> tuple[Density, np.ndarray]:
@@ -94,11 +94,13 @@ def from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Density:
     Raises:
         KeyError, TypeError, ValueError: they are not those of a density.
     """
-    model_type, _ = MODULES[kind]
+    module, model_type = MODULES[kind], getattr(MODULES[kind], kind)
     parameters = {name: jnp.asarray(array) for name, array in arrays.items()}
     mean, scale = parameters.pop("mean"), parameters.pop("scale")
     density = Density(mean, scale, model_type(**parameters))
-    nll = jax.eval_shape(log_prob, density, jnp.zeros((1, len(mean))))  # the shapes fit together
-    if nll.dtype != jnp.float32:
-        raise ValueError(f"numbers of type {nll.dtype}")
+    zeros = jnp.zeros(len(mean))
+    expected = jax.eval_shape(lambda: Density(zeros, zeros, module.like(density.model, len(mean))))
+    for found, like in zip(jax.tree.leaves(density), jax.tree.leaves(expected), strict=True):
+        if (found.shape, found.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"{found.dtype} {found.shape} in place of {like.dtype} {like.shape}")
     return density

@@ -25,6 +25,12 @@ class GMM(NamedTuple):
     precision_factors: Array
 
 
+def like(gmm: GMM, size: int) -> GMM:
+    """Return a mixture of as many components in `size` dimensions, for its shapes."""
+    count = len(gmm.means)
+    return GMM(jnp.zeros(count), jnp.zeros((count, size)), jnp.zeros((count, size, size)))
+
+
 @jax.jit
 def log_prob(gmm: GMM, z: Array) -> Array:
     """Return log p(z) of points [N, D], [N]; finite with finite gradients far from the data."""

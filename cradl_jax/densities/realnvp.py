@@ -5,14 +5,21 @@ first half of its input as it is and scales and shifts the second by functions o
 al., arXiv:1605.08803).
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from cradl_jax.errors import InputError, cause
+
+if TYPE_CHECKING:
+    import distrax
 
 CLAMP = 2.0  # bound of the log-scales
 BATCH = 1024  # rows scored at once
@@ -66,6 +73,12 @@ def init(key: Array, size: int, *, blocks: int = 8, hidden: int = 512) -> RealNV
     )
 
 
+def like(flow: RealNVP, size: int) -> RealNVP:
+    """Return a flow of as many blocks, as wide, in `size` dimensions, for its shapes."""
+    blocks, hidden = flow.hidden_bias.shape
+    return init(jax.random.key(0), size, blocks=blocks, hidden=hidden)
+
+
 def forward(flow: RealNVP, z: Array) -> tuple[Array, Array]:
     """Return Flow(z), [..., D], and log |det dFlow / dz|, [...], of points [..., D]."""
 
@@ -78,7 +91,12 @@ def forward(flow: RealNVP, z: Array) -> tuple[Array, Array]:
 
 
 def coupling(block: RealNVP) -> distrax.Bijector:
-    """Build a block without its permutation; the arrays of `block` lack the first axis."""
+    """Build a block without its permutation; the arrays of `block` lack the first axis.
+
+    Raises:
+        InputError: see `import_distrax`.
+    """
+    distrax = import_distrax()
 
     def conditioner(seen: Array) -> tuple[Array, Array]:
         features = jax.nn.relu(matmul(seen, block.hidden_kernel) + block.hidden_bias)
@@ -92,6 +110,25 @@ def coupling(block: RealNVP) -> distrax.Bijector:
         conditioner=conditioner,
         bijector=lambda output: distrax.ScalarAffine(shift=output[0], log_scale=output[1]),
     )
+
+
+def import_distrax() -> ModuleType:
+    """Import distrax, which no density but the flow needs and which takes seconds.
+
+    With it comes the nightly TensorFlow Probability, which reaches into JAX.
+
+    Raises:
+        InputError: it is missing, or does not run with this JAX.
+    """
+    try:
+        import distrax
+    except Exception as fault:
+        raise InputError(
+            f"distrax: expected it to run with JAX {jax.__version__}, found {cause(fault)}; "
+            "install the versions of requirements.txt, or leave the flow out with "
+            "--config.flow.blocks=0"
+        ) from fault
+    return distrax
 
 
 @jax.custom_vjp

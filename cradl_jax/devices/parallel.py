@@ -1,16 +1,22 @@
-"""The one file that names pmap: pure per-device functions, run on one device or on many.
+"""The one door to devices: pure per-device functions, run on one device or on many.
 
 A per-device function sees its share of a batch and the axis `AXIS`, over which it gathers and
 averages. One device takes the same path as eight, and as those of several processes: each process
 gives its own devices their shares, in the order of `devices`, which is the same in all of them.
+
+The door opens on `jax.pmap`; on `jax.jit` of `jax.shard_map`, which JAX recommends in its place,
+where the environment has CRADL_SHARD_MAP=1, or where JAX has no `pmap` any more.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array, lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cradl_jax.errors import InputError
@@ -27,12 +33,47 @@ def over_devices(
     A result with axis None must have been synchronised over `AXIS` by `function`. The same
     arguments give the same compiled function.
     """
-    return _compiled(function, tuple(devices), in_axes, out_axes)
+    door = _by_shard_map if _pmap_is_avoided() else _by_pmap
+    return door(function, tuple(devices), in_axes, out_axes)
+
+
+def _pmap_is_avoided() -> bool:
+    return os.environ.get("CRADL_SHARD_MAP", "0") == "1" or not hasattr(jax, "pmap")
 
 
 @functools.lru_cache
-def _compiled(function, devices, in_axes, out_axes):
+def _by_pmap(function, devices, in_axes, out_axes):
     return jax.pmap(function, axis_name=AXIS, devices=devices, in_axes=in_axes, out_axes=out_axes)
+
+
+@functools.lru_cache
+def _by_shard_map(function, devices, in_axes, out_axes):
+    mesh = Mesh(np.array(devices), (AXIS,))
+    specs = tuple(map(_spec, in_axes))
+
+    def on_device(*arguments: Any) -> Any:
+        pairs = zip(arguments, in_axes, strict=True)
+        result = function(*(tree if axis is None else _first(tree) for tree, axis in pairs))
+        return result if out_axes is None else jax.tree.map(lambda array: array[None], result)
+
+    mapped = jax.shard_map(
+        on_device, mesh=mesh, in_specs=specs, out_specs=_spec(out_axes), check_vma=False
+    )
+    run = jax.jit(mapped)
+
+    def of_all_processes(*arguments: Any) -> Any:
+        return run(*multihost_utils.host_local_array_to_global_array(arguments, mesh, specs))
+
+    return run if jax.process_count() == 1 else of_all_processes
+
+
+def _spec(axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec(AXIS)
+
+
+def _first(tree: Any) -> Any:
+    """Return the rows of a device, of which shard_map keeps the axis."""
+    return jax.tree.map(lambda array: array[0], tree)
 
 
 def local(devices: Devices) -> Devices:

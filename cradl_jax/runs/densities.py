@@ -143,9 +143,7 @@ def byte_size(
     factors = dense.HEIGHTS * (grid * dense.COMPONENTS) ** 2 + memory * dense.COMPONENTS
     at_positions = (factors + 2 * dense.HEIGHTS * image**2) * np.dtype(np.float32).itemsize
     mixtures = sum(components) * (1 + size + size**2) * np.dtype(np.float32).itemsize
-    shapes = jax.eval_shape(
-        lambda: realnvp.init(jax.random.key(0), size, blocks=blocks, hidden=hidden)
-    )
-    flow = sum(array.size * array.dtype.itemsize for array in shapes)
+    block = jax.eval_shape(lambda: realnvp.init(jax.random.key(0), size, blocks=1, hidden=hidden))
+    flow = blocks * sum(array.size * array.dtype.itemsize for array in block)
     statistics = 2 * size * np.dtype(np.float32).itemsize
-    return at_positions + mixtures + flow + (len(components) + 1) * statistics
+    return at_positions + mixtures + flow + (len(components) + bool(blocks)) * statistics

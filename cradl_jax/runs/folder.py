@@ -115,7 +115,7 @@ def read_densities(folder: Path) -> tuple[dict[str, densities.Density], dict[str
         return {}, {}
     place, expected = folder / "densities", read_fingerprint(folder)
     manifest = read_manifest(place)
-    names = density_names(manifest["settings"]["gmm"]["components"])
+    names = density_names(manifest["settings"])
     fitted = {name: read_density(place / f"{name}.npz") for name in names}
     of_features = {
         name: read_of_features(place / f"{name}.npz", name)

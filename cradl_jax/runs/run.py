@@ -223,10 +223,11 @@ class Run:
         """Scores and heatmaps of slices, compiled at the first call."""
         run, devices = self.contents, jax.local_devices()
         settings = run.manifest["settings"]
-        steps = run.thresholds.restoration_steps
-        scorers = contents.scorers(settings, run.variables, run.densities, run.of_features, steps)
-        names, neighbours = (self.score_name, self.heatmap_name), run.thresholds.neighbours
-        return slice_scorer(scorers, *names, SLICES_AT_ONCE, devices, neighbours)
+        names, steps = (self.score_name, self.heatmap_name), run.thresholds.restoration_steps
+        densities = {name: one for name, one in run.densities.items() if name in names}
+        of_features = {name: one for name, one in run.of_features.items() if name in names}
+        scorers = contents.scorers(settings, run.variables, densities, of_features, steps)
+        return slice_scorer(scorers, *names, SLICES_AT_ONCE, devices, run.thresholds.neighbours)
 
     @cached_property
     def about(self) -> Mapping[str, Any]:

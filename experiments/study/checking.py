@@ -242,7 +242,7 @@ def bytes_needed(config: ConfigDict, workdir: Path, rows: Rows) -> tuple[int, in
     scored = [count for (_, split), count in rows.items() if split in SPLITS]
     steps, baselines = config.score.restoration_steps, (*own_scores(BASELINE).heatmaps, *PATCHES)
     own = (own_scores(method, steps).heatmaps for method in config.methods)
-    maps = max(map(len, (density_names(config.gmm.components), *own, baselines)))
+    maps = max(map(len, (density_names(settings.of_densities(config)), *own, baselines)))
     pixels = max(scored, default=0) * size**2
     return slices, pixels * maps * np.dtype(np.float32).itemsize
 

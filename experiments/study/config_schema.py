@@ -139,7 +139,7 @@ class Mixtures(Record):
 class Flow(Record):
     """How a RealNVP is fitted."""
 
-    blocks: Count
+    blocks: Whole
     hidden: Count
     epochs: Count
     batch_size: Count

@@ -300,7 +300,8 @@ def fit_all(
 
     They take minutes, a hundredth of a training: other processes wait.
     """
-    names = density_names(config.gmm.components)
+    depends = settings.of_densities(config)
+    names = density_names(depends)
     for name in tqdm(names, f"fit densities of {method}", unit="density"):
         if not (folder / f"{name}.npz").exists():
             density, diagnostics = fit_and_describe(config, name, train, val)
@@ -317,8 +318,7 @@ def fit_all(
     write_json(folder / "diagnostics.json", diagnostics)
     fitted = {name: read_density(folder / f"{name}.npz") for name in names}
     of_features = {
-        name: read_of_features(folder / f"{name}.npz", name)
-        for name in names_of_features(settings.of_densities(config))
+        name: read_of_features(folder / f"{name}.npz", name) for name in names_of_features(depends)
     }
     made_from = read_manifest(folder)["made_from"]
     write_fingerprint(folder, contents.fingerprint_of(made_from, fitted, of_features))

@@ -44,9 +44,10 @@ def of_slices(config: ConfigDict, method: str) -> dict:
 
 
 def of_densities(config: ConfigDict) -> dict:
-    """Return what the densities of a run depend on, as plain values; no memory where it is off."""
+    """Return what the densities of a run depend on, as plain values; nothing of those left out."""
+    flow = {names.FLOW: config.flow.to_dict()} if config.flow.blocks else {}
     memory = {names.MEMORY: config.memory.to_dict()} if config.memory.size else {}
-    return {"gmm": config.gmm.to_dict(), "flow": config.flow.to_dict(), **memory}
+    return {"gmm": config.gmm.to_dict(), **flow, **memory}
 
 
 def of_heatmaps(config: ConfigDict, method: str) -> dict:

@@ -1,9 +1,12 @@
+import sys
+
 import jax
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
 from cradl_jax.densities import realnvp, realnvp_fit
+from cradl_jax.errors import InputError
 
 
 def random_flow(size: int) -> realnvp.RealNVP:
@@ -80,3 +83,12 @@ def test_finite_far_from_the_data_and_farther_is_less_likely():
         assert (np.abs(gradient).max(1) > 0).all()
         values.append(np.asarray(value))
     assert (np.diff(values, axis=0) < 0).all()
+
+
+def test_without_distrax_the_flow_alone_is_missing(monkeypatch):
+    flow = random_flow(4)
+    monkeypatch.setitem(sys.modules, "distrax", None)
+    jax.clear_caches()
+    assert realnvp.like(flow, 4).output_bias.shape == flow.output_bias.shape
+    with pytest.raises(InputError, match=r"^distrax: expected it to run with .*blocks=0"):
+        realnvp.log_prob(flow, np.zeros((1, 4)))

@@ -89,7 +89,13 @@ def final_variables(workdir):
         return checkpoints.latest(create_state(variables, adam(1e-4, 1e-6, 1, 10))).variables
 
 
+@pytest.fixture(params=["0", "1"], ids=["pmap", "shard_map"])
+def door(request, monkeypatch):
+    monkeypatch.setenv("CRADL_SHARD_MAP", request.param)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("door")
 def test_two_killed_processes_resume_and_train_as_one(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "two")
     shutil.copytree(workdir, tmp_path / "one")
@@ -114,6 +120,7 @@ def test_two_killed_processes_resume_and_train_as_one(workdir, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("door")
 def test_two_processes_score_as_one(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "one")
     config = get_config()

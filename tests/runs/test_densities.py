@@ -53,9 +53,13 @@ def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
     arrays = dict(np.load(tmp_path / "whole.npz"))
     np.savez(tmp_path / "kind.npz", **arrays | {"kind": "VAE"})
     np.savez(tmp_path / "sizes.npz", **arrays | {"mean": np.zeros(7)})
+    write_density(tmp_path / "flow.npz", fitted["RealNVP"])
+    flow = dict(np.load(tmp_path / "flow.npz"))
+    np.savez(tmp_path / "narrower.npz", **flow | {"hidden_bias": flow["hidden_bias"][:, 1:]})
+    np.savez(tmp_path / "order.npz", **flow | {"permutations": np.float32(flow["permutations"])})
     np.savez(tmp_path / "object.npz", **arrays | {"mean": np.array([{}], object)})
-    names = [*files, "foreign.npz", "kind.npz", "sizes.npz", "object.npz", "missing.npz"]
-    for name in names:
+    changed = ("foreign", "kind", "sizes", "narrower", "order", "object", "missing")
+    for name in (*files, *(f"{name}.npz" for name in changed)):
         with pytest.raises(InputError, match=name):
             read_density(tmp_path / name)
 

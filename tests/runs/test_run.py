@@ -75,6 +75,15 @@ def test_slice_scores_are_the_densities_of_the_representations(study, folder):
     np.testing.assert_array_equal(run.score(images[:1]).scores, found.scores[:1])
 
 
+def test_a_run_with_a_flow_is_read_without_distrax(folder, scan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distrax", None)
+    jax.clear_caches()
+    run = cradl_jax.load_run(folder)
+    assert np.isfinite(run.using("gmm1", "dense").predict(scan).scores).all()
+    with pytest.raises(InputError, match=r"distrax: expected .* found .* leave the flow out"):
+        run.using("flow", "flow").predict(scan)
+
+
 def test_dense_scores_of_slices_are_those_of_their_scan(study, folder, scan):
     run = cradl_jax.load_run(folder).using("dense", "dense")
     store = data_sets.stores(tiny_config(), study)["lesion"]

@@ -21,7 +21,7 @@ def small(method):
     return config, settings.network(config, method)
 
 
-@pytest.mark.parametrize("method", filter(has_encoder, METHODS))
+@pytest.mark.parametrize("method", [method for method in METHODS if has_encoder(method)])
 def test_representations_of_every_method_have_the_configured_length(method):
     _, model = small(method)
     encode, images = methods.encoder_of(model), jnp.zeros((3, 16, 16))

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -199,7 +200,7 @@ def _check_features(run: RunContents, name: str, one: Local) -> None:
     """Raise a ValueError unless what models features fits those of a run's network, or pixels."""
     settings = run.manifest["settings"]
     size = settings["size"]
-    images = jax.ShapeDtypeStruct((1, size, size), float)
+    images = jax.ShapeDtypeStruct((1, size, size), jnp.float32)
     if isinstance(one, Dense):
         grid = jax.eval_shape(lambda x: dense.patches(x, PATCHES[name]), images)
         found, expected = one.mean.shape[1:], grid.shape[1:]

@@ -81,7 +81,7 @@ def distance_mm(shape, spacing):
 
 
 @pytest.mark.parametrize(
-    ("axis", "verb"), enumerate(["nods", "leans to a shoulder", "looks aside"])
+    ("axis", "verb"), [(0, "nods"), (1, "leans to a shoulder"), (2, "looks aside")]
 )
 def test_a_turned_head_is_told_and_by_how_much(heads, reference, axis, verb):
     """Heads that stand by chance as the training's do, each turned by 12 degrees to either side."""

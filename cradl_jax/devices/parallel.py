@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.experimental import multihost_utils
@@ -62,7 +63,8 @@ def _by_shard_map(function, devices, in_axes, out_axes):
     run = jax.jit(mapped)
 
     def of_all_processes(*arguments: Any) -> Any:
-        return run(*multihost_utils.host_local_array_to_global_array(arguments, mesh, specs))
+        arrays = jax.tree.map(jnp.asarray, arguments)
+        return run(*multihost_utils.host_local_array_to_global_array(arrays, mesh, specs))
 
     return run if jax.process_count() == 1 else of_all_processes
 

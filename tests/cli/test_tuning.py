@@ -9,8 +9,8 @@ import pytest
 
 from cradl_jax.cli import tuning
 
-ZEN4 = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
-INTEL = "vendor_id\t: GenuineIntel\ncpu family\t: 6\n"
+WIDE = ["avx512f", "avx512_vbmi2"]
+NARROW = ["avx2", "avx512f"]
 COMPILE = """
 from cradl_jax.cli import tuning
 tuning.SHORTEST = 0
@@ -24,20 +24,29 @@ print(sum("cache_hits" in event for event in hits))
 CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
-def test_other_processors_are_told_of_loops_alone():
-    assert tuning.tuned(INTEL, {}, accelerated=False) == {"XLA_FLAGS": tuning.LOOPS}
+def tuned(features, environment, accelerated=False, slow_sort=False):
+    return tuning.tuned(features, environment, accelerated, slow_sort)
+
+
+def test_processors_that_slow_down_by_wide_registers_are_told_of_loops_alone():
+    assert tuned(NARROW, {}) == {"XLA_FLAGS": tuning.LOOPS}
+    assert tuned(WIDE, {}) == {"XLA_FLAGS": f"{tuning.WIDTH} {tuning.LOOPS}"}
+
+
+def test_a_sort_that_is_slow_is_turned_off():
+    assert tuned(NARROW, {}, slow_sort=True)[tuning.SORT] == "X86_V4 AVX512_ICL"
 
 
 def test_kernels_of_an_accelerator_are_left_alone():
-    assert tuning.tuned(INTEL, {}, accelerated=True) == {}
-    assert tuning.tuned(ZEN4, {}, accelerated=True)["XLA_FLAGS"] == tuning.WIDTH
+    assert tuned(NARROW, {}, accelerated=True) == {}
+    assert tuned(WIDE, {}, accelerated=True)["XLA_FLAGS"] == tuning.WIDTH
 
 
 def test_flags_of_the_user_stay():
     given = {"XLA_FLAGS": "--xla_dump_to='a  b'", "NPY_DISABLE_CPU_FEATURES": ""}
-    tuned = tuning.tuned(ZEN4, given, accelerated=False)
-    assert tuned["NPY_DISABLE_CPU_FEATURES"] == ""
-    assert tuned["XLA_FLAGS"] == f"--xla_dump_to='a  b' {tuning.WIDTH} {tuning.LOOPS}"
+    found = tuned(WIDE, given, slow_sort=True)
+    assert found["NPY_DISABLE_CPU_FEATURES"] == ""
+    assert found["XLA_FLAGS"] == f"--xla_dump_to='a  b' {tuning.WIDTH} {tuning.LOOPS}"
 
 
 @pytest.mark.parametrize(
@@ -48,13 +57,45 @@ def test_flags_of_the_user_stay():
     ],
 )
 def test_values_of_the_user_win(flags):
-    tuned = tuning.tuned(ZEN4, {"XLA_FLAGS": flags}, accelerated=False)
-    assert tuned["XLA_FLAGS"] == flags
+    assert tuned(WIDE, {"XLA_FLAGS": flags})["XLA_FLAGS"] == flags
 
 
 def test_all_is_said_once():
-    once = tuning.tuned(ZEN4, {}, accelerated=False)
-    assert tuning.tuned(ZEN4, once, accelerated=False) == once
+    once = tuned(WIDE, {}, slow_sort=True)
+    assert tuned(WIDE, once, slow_sort=True) == once
+
+
+def seconds(value):
+    """A measurement in place of the real one, for sorting with and without AVX-512."""
+
+    def run(command, env, **_):
+        taken = value if env[tuning.SORT] == "" else 1.0
+        return subprocess.CompletedProcess(command, 0, str(taken), "")
+
+    return run
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_sorting_is_measured_once_and_kept(tmp_path, monkeypatch, slow):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tuning.subprocess, "run", seconds(6.0 if slow else 1.5))
+    assert tuning._avx512_sort_is_slow() == slow
+    (kept,) = (tmp_path / "cradl_jax").rglob("slow-sort-of-numpy-*")
+    monkeypatch.setattr(tuning.subprocess, "run", None)
+    assert tuning._avx512_sort_is_slow() == slow
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("no folder")
+    monkeypatch.setattr(tuning.subprocess, "run", seconds(6.0 if slow else 1.5))
+    assert tuning._avx512_sort_is_slow() == slow
+
+
+def test_the_measurement_runs_here():
+    """The figure itself depends on the machine; without AVX-512 both are the same."""
+    assert tuning._sorts_slower() in (True, False)
+    command = [sys.executable, "-c", tuning.SECONDS_OF_A_SORT]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert 0 < float(found) < 1
 
 
 def hits(**environment):

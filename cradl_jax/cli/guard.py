@@ -6,9 +6,11 @@ by Ctrl-C.
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, NoReturn, TextIO
 
 from cradl_jax.cli import tuning
@@ -18,6 +20,7 @@ from cradl_jax.storage.files import no_space
 
 INTERRUPTED = "interrupted; the same command (training: with --resume) continues from what is kept"
 OTHER_MACHINE = "use a device or a machine with more"
+OLDEST_JAX = (0, 7)  # as in pyproject.toml
 EXHAUSTED = "RESOURCE_EXHAUSTED"  # XLA's word for memory that a device does not have
 
 
@@ -79,6 +82,7 @@ def run(
     tuning.keep_compiled()
     end_at_once(interrupted)
     try:
+        require_jax()
         main()
     except (KeyboardInterrupt, Terminated) as signal:
         print(interrupted, file=sys.stderr)
@@ -88,6 +92,20 @@ def run(
         if message is None:
             raise
         refuse(message)
+
+
+def require_jax() -> None:
+    """Raise an `InputError` unless a JAX is installed that this package runs with."""
+    try:
+        found = metadata.version("jax")
+    except metadata.PackageNotFoundError:
+        found = "none"
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_JAX:
+        raise InputError(
+            f"JAX: expected version {'.'.join(map(str, OLDEST_JAX))} or later, found {found}; "
+            "pip install -r requirements.txt"
+        )
 
 
 def refuse(message: str) -> NoReturn:

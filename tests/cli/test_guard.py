@@ -1,9 +1,16 @@
-"""Streams that do not fail a command."""
+"""Streams that do not fail a command, and a JAX that is too old for any."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+
+from cradl_jax.cli import guard
+from cradl_jax.errors import InputError
 
 SCRIPT = """
 import sys
@@ -37,3 +44,21 @@ def test_work_goes_on_where_nobody_reads_any_more(reader):
 def test_a_letter_that_the_encoding_lacks_is_written_as_its_code():
     result = piped("tail -1", "ascii")
     assert (result.returncode, result.stdout) == (0, "\\u2013 19999\n")
+
+
+@pytest.mark.parametrize("found", ["0.6.2", "0.4.38.dev1", "none"])
+def test_an_old_jax_is_named_before_anything_runs(found, monkeypatch):
+    def version(name):
+        if found == "none":
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(guard.metadata, "version", version)
+    message = f"JAX: expected version 0.7 or later, found {found}; pip install -r requirements.txt"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        guard.require_jax()
+
+
+def test_the_oldest_jax_is_that_of_the_package():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert f"jax>={'.'.join(map(str, guard.OLDEST_JAX))}" in project["dependencies"]

@@ -90,6 +90,11 @@ def test_sorting_is_measured_once_and_kept(tmp_path, monkeypatch, slow):
     assert tuning._avx512_sort_is_slow() == slow
 
 
+def test_a_measurement_that_fails_changes_nothing(monkeypatch):
+    monkeypatch.setattr(tuning.subprocess, "run", seconds("Traceback"))
+    assert not tuning._sorts_slower()
+
+
 def test_the_measurement_runs_here():
     """The figure itself depends on the machine; without AVX-512 both are the same."""
     assert tuning._sorts_slower() in (True, False)

@@ -1,9 +1,10 @@
 """Stride-2 4x4 convolutions and their adjoints, each in the form its hardware runs fastest.
 
 XLA's CPU convolution is slow inside `lax.scan`, where training steps run. There a convolution
-becomes products of matrices (`down_winograd`); elsewhere the native one is used. A convolution of
-one channel is a product of patches everywhere: cuDNN has no fast form of it. All forms compute the
-same sums; `down` and `up` choose among them when the step is lowered.
+becomes products of matrices (`down_winograd`), unless it is so small that these take longer to
+compile than they save; elsewhere the native one is used. A convolution of one channel is a product
+of patches everywhere: cuDNN has no fast form of it. All forms compute the same sums; `down` and
+`up` choose among them when the step is lowered.
 """
 
 import functools
@@ -17,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+SMALL = 100_000  # products of an image; a network of 16 channels at 64x64 pixels has 20 times more
 POINTS = {1: (0,), 2: (0, 1), 4: (0, 1, -0.5, -2)}  # of those tried, the ones that round least
 
 
@@ -27,7 +29,9 @@ def down(x: Array, kernel: Array) -> Array:
     """
     if kernel.shape[2] == 1:
         return down_patches(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=down_winograd, default=down_native)
+    _, h, w, _ = x.shape
+    on_cpu = _on_cpu(h * w // 4, kernel)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=down_native)
 
 
 def up(x: Array, kernel: Array) -> Array:
@@ -37,8 +41,14 @@ def up(x: Array, kernel: Array) -> Array:
     """
     if kernel.shape[2] == 1:
         return adjoint(down_patches, x, kernel)
-    native, winograd = partial(adjoint, down_native), partial(adjoint, down_winograd)
-    return lax.platform_dependent(x, kernel, cpu=winograd, default=native)
+    _, h, w, _ = x.shape
+    on_cpu = partial(adjoint, _on_cpu(h * w, kernel))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=partial(adjoint, down_native))
+
+
+def _on_cpu(points: int, kernel: Array) -> Callable[[Array, Array], Array]:
+    """Return the form of `down` for so many points of the smaller side and a kernel."""
+    return down_native if points * kernel.size < SMALL else down_winograd
 
 
 def down_native(x: Array, kernel: Array) -> Array:
@@ -56,6 +66,7 @@ def down_patches(x: Array, kernel: Array) -> Array:
     return (patches @ kernel.reshape(16, -1)).reshape(n, h // 2, w // 2, -1)
 
 
+@jax.jit  # traced once for all that is compiled with it
 def down_winograd(x: Array, kernel: Array) -> Array:
     """Compute `down` in 6.25 or 9 matrix products instead of 16, by Winograd's minimal filtering.
 

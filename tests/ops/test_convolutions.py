@@ -80,6 +80,20 @@ def test_gradients_of_both_forms_agree(native, products, before, after, width):
     )
 
 
+@pytest.mark.parametrize(("channels", "products"), [(2, False), (16, True)])
+def test_on_a_cpu_small_convolutions_are_native_and_others_products(channels, products):
+    x, kernel = draw(0, 1, 16, 16, channels), draw(1, 4, 4, channels, 2 * channels)
+    down = jax.jit(convolutions.down).lower(x, kernel).as_text()
+    up = jax.jit(convolutions.up).lower(down_shape(x), kernel.swapaxes(2, 3)).as_text()
+    for text in (down, up):
+        assert ("stablehlo.dot_general" in text) == products
+        assert ("stablehlo.convolution" in text) != products
+
+
+def down_shape(x):
+    return x[:, ::2, ::2]
+
+
 @every_up
 def test_gradients_of_up_equal_finite_differences(up, features):
     x, kernel = draw(0, 1, 4, 4, 3), draw(1, 4, 4, features, 3)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax._src import distributed  # its client has no public name; orbax uses it, too
 
 from cradl_jax.errors import InputError
 
@@ -63,8 +62,8 @@ def start(coordinator: str | None, count: int | None, index: int | None, seconds
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # which JAX took for itself
     if joining.is_alive():
         raise InputError(
-            f"{distributed.global_state.coordinator_address}: expected all processes to meet at "
-            f"this coordinator within {seconds} s, found them missing; check that it is the "
+            f"{coordinator or 'SLURM or Open MPI'}: expected all processes to meet at this "
+            f"coordinator within {seconds} s, found them missing; check that it is the "
             "address of process 0, that every process was started and that they reach it"
         )
     if faults:
@@ -129,7 +128,10 @@ def assert_equal(facts: dict[str, Any]) -> None:
 
 
 def _client() -> Any:
-    return distributed.global_state.client
+    """Return JAX's client of the coordinator, which has a public name in orbax alone."""
+    from orbax.checkpoint import multihost
+
+    return multihost.get_jax_distributed_client()
 
 
 def _await(key: str) -> str:

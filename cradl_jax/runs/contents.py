@@ -222,7 +222,7 @@ def scorers(
     of_features: Mapping[str, Local],
     restoration_steps: int,
 ) -> Sequence[tuple[scoring.Scorer, Any]]:
-    """Return the scorers of a run with their parameters: of features, of densities, its own.
+    """Return the scorers of a run with their parameters: densities, those of features, its own.
 
     A network without an encoder has its own alone. For `restoration_steps` see `scoring.restored`.
 
@@ -232,13 +232,14 @@ def scorers(
     if settings["method"] == BASELINE:
         return [(scoring.baseline, dict(of_features))]
     built = network(settings)
-    with_params: list[tuple[scoring.Scorer, Any]] = [
-        (scoring.local(methods.features_of(built, name)), (variables, one))
-        for name, one in of_features.items()
-    ]
+    with_params: list[tuple[scoring.Scorer, Any]] = []
     if densities:
         encode = methods.encoder_of(built)
         with_params.append((scoring.nll(encode), (variables, dict(densities))))
+    with_params += [
+        (scoring.local(methods.features_of(built, name)), (variables, one))
+        for name, one in of_features.items()
+    ]
     own = methods.own_scorers(
         built, _checked(NetworkSettings, settings).loss.beta, restoration_steps
     )

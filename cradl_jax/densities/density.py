@@ -94,10 +94,10 @@ def from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Density:
     Raises:
         KeyError, TypeError, ValueError: they are not those of a density.
     """
-    module, model_type = MODULES[kind], getattr(MODULES[kind], kind)
+    module = MODULES[kind]
     parameters = {name: jnp.asarray(array) for name, array in arrays.items()}
     mean, scale = parameters.pop("mean"), parameters.pop("scale")
-    density = Density(mean, scale, model_type(**parameters))
+    density = Density(mean, scale, getattr(module, kind)(**parameters))
     zeros = jnp.zeros(len(mean))
     expected = jax.eval_shape(lambda: Density(zeros, zeros, module.like(density.model, len(mean))))
     for found, like in zip(jax.tree.leaves(density), jax.tree.leaves(expected), strict=True):

@@ -49,7 +49,7 @@ def _by_pmap(function, devices, in_axes, out_axes):
 
 @functools.lru_cache
 def _by_shard_map(function, devices, in_axes, out_axes):
-    mesh = Mesh(np.array(devices), (AXIS,))
+    mesh = _mesh(devices)
     specs = tuple(map(_spec, in_axes))
 
     def on_device(*arguments: Any) -> Any:
@@ -117,7 +117,11 @@ def shard(parts: Sequence[np.ndarray], devices: Devices) -> Array:
 
 
 def _sharding(devices: Devices, spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), spec)
+    return NamedSharding(_mesh(devices), spec)
+
+
+def _mesh(devices: Devices) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def split_batch(batches: np.ndarray, devices: Devices) -> np.ndarray:

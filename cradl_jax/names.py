@@ -41,6 +41,11 @@ def density_names(settings: Mapping[str, Any]) -> list[str]:
     return [*mixtures, *([FLOW] if FLOW in settings else [])]
 
 
+def names_of_features(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of what models features, by the settings of a run's densities."""
+    return [name for name in OF_FEATURES if name == DENSE or name in settings]
+
+
 def components_of(name: str) -> int | None:
     """Return K of the mixture called gmm<K>, None where that is no name of a mixture."""
     match = re.fullmatch(r"gmm(\d+)", name)

@@ -14,7 +14,7 @@ from cradl_jax.densities import Density, dense, from_arrays, realnvp, to_arrays
 from cradl_jax.densities.dense import Dense, Joint
 from cradl_jax.densities.memory import Memory
 from cradl_jax.errors import InputError, cause
-from cradl_jax.names import DENSE, MEMORY, OF_FEATURES, PATCHES
+from cradl_jax.names import DENSE, MEMORY, PATCHES
 from cradl_jax.scoring import Local
 from cradl_jax.storage.files import write_arrays
 from cradl_jax.storage.reading import read_arrays
@@ -54,11 +54,6 @@ def read_of_features(path: Path, name: str) -> Local:
         InputError: the file is missing, damaged, or holds something else.
     """
     return _read(path, partial(of_features_from, name))
-
-
-def names_of_features(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of what models features, by the settings of a run's densities."""
-    return [name for name in OF_FEATURES if name == DENSE or name in settings]
 
 
 def local_arrays(fitted: Local) -> dict[str, np.ndarray]:

@@ -19,10 +19,17 @@ from typing import Any
 from cradl_jax import densities
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import results
-from cradl_jax.names import BASELINE, DENSE, PATCHES, density_names, has_encoder
+from cradl_jax.names import (
+    BASELINE,
+    DENSE,
+    PATCHES,
+    density_names,
+    has_encoder,
+    names_of_features,
+)
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
-from cradl_jax.runs.densities import names_of_features, read_density, read_of_features
+from cradl_jax.runs.densities import read_density, read_of_features
 from cradl_jax.scoring import Local
 from cradl_jax.storage.integrity import check
 from cradl_jax.storage.manifest import check_manifest, fingerprint, read_manifest

@@ -20,12 +20,19 @@ from cradl_jax.densities import dense, memory
 from cradl_jax.devices import processes
 from cradl_jax.errors import InputError
 from cradl_jax.evaluation import metrics
-from cradl_jax.names import BASELINE, DENSE, MEMORY, PATCHES, components_of, density_names
+from cradl_jax.names import (
+    BASELINE,
+    DENSE,
+    MEMORY,
+    PATCHES,
+    components_of,
+    density_names,
+    names_of_features,
+)
 from cradl_jax.objectives import Variables
 from cradl_jax.runs import checkpoints, contents
 from cradl_jax.runs.densities import (
     byte_size,
-    names_of_features,
     read_density,
     read_of_features,
     write_density,

@@ -17,12 +17,11 @@ from cradl_jax.data.slices.store import SliceStore, anomalous
 from cradl_jax.data.synthetic.pose import moved
 from cradl_jax.evaluation import results
 from cradl_jax.evaluation.metrics import binary_metrics
-from cradl_jax.names import BASELINE, METHODS, has_encoder
+from cradl_jax.names import BASELINE, METHODS, has_encoder, names_of_features
 from cradl_jax.prediction.files import write_table
 from cradl_jax.prediction.scan import ScoreSlices, slice_scorer
 from cradl_jax.reporting import paper
 from cradl_jax.reporting.figures import pose_curves
-from cradl_jax.runs.densities import names_of_features
 from cradl_jax.scoring import Batch
 from cradl_jax.storage.files import replacing
 from experiments.cli.locking import exclusive_stage

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.data.size = 128  # pixels
     config.data.field_mm = 224.0  # width of a slice, for every scan the same
     config.data.span = "brain"  # of a stack; "volume" includes blank slices, as Table 1 counts
+    config.data.detrend = True  # a scan loses its linear trend in brightness, as a coil leaves it
     config.data.slice_spacing_mm = placeholder(float)  # None: the scans' own slices
     config.data.workers = 0  # all cores
     config.data.stream = "auto"  # from disk in training: always, never, or where they do not fit

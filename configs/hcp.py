@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     """Return the settings."""
     config = default.get_config()
     config.data.span = "volume"
+    config.data.detrend = False
     config.data.field_mm = 217.7  # of an HCP volume, 0.7 mm x 311
     config.data.sets.update(
         {

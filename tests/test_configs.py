@@ -87,7 +87,11 @@ def test_hcp_keeps_the_papers_settings():
     common = flat(default.get_config())
     sets = {path for path in changed if path.startswith("data.sets.")}
     others = {path: changed[path] for path in changed.keys() - sets}
-    assert others == common | {"data.span": "volume", "data.field_mm": 217.7}
+    assert others == common | {
+        "data.span": "volume",
+        "data.field_mm": 217.7,
+        "data.detrend": False,
+    }
 
 
 def test_official_changes_three_settings_of_the_default():

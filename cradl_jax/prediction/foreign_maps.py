@@ -151,7 +151,7 @@ def read_on_slices(
     Args:
         path: of the map.
         volume: the scan.
-        slicing: how it is sliced, see `slice_geometry`.
+        slicing: how it is sliced, see `normalized_slices`.
 
     Returns:
         The map [n, size, size] float32 on each slice of the stack, 0 outside the brain, and the

@@ -65,7 +65,7 @@ def predict_volume(
 ) -> Prediction:
     """Score every slice of a scan that shows brain.
 
-    `slicing` is of `slice_geometry`.
+    `slicing` is of `normalized_slices`.
 
     Raises:
         InputError: the scan has too few slices, none shows brain, or a score is not finite.

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -74,12 +74,13 @@ class NetworkSettings(RunSettings):
 
 
 class Slicing(TypedDict):
-    """How a scan is sliced, see `data.slices.preprocess.slice_geometry`."""
+    """How a scan is sliced, see `data.slices.preprocess.normalized_slices`."""
 
     size: ImageSize
     offset: Whole
     slice_spacing_mm: Positive | None
     field_mm: Positive
+    detrend: NotRequired[bool]
 
 
 class Thresholds(Record):

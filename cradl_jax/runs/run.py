@@ -215,7 +215,7 @@ class Run:
 
     @property
     def slicing(self) -> Mapping[str, Any]:
-        """How a scan is sliced, see `data.slices.preprocess.slice_geometry`."""
+        """How a scan is sliced, see `data.slices.preprocess.normalized_slices`."""
         return self.contents.thresholds.slicing
 
     @cached_property

@@ -147,7 +147,7 @@ def read_data_set(
 
 
 def read_header(scan: Scan, settings: Mapping[str, Any]) -> Header:
-    """Read the header of a scan, to be sliced by the settings of `slice_geometry`.
+    """Read the header of a scan, to be sliced by the settings of `normalized_slices`.
 
     Raises:
         InputError: If the file cannot be used, or no slice is left.

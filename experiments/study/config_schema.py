@@ -70,6 +70,7 @@ class Data(Record):
     size: ImageSize
     field_mm: Positive
     span: Annotated[str, one_of(get_args(Span))]
+    detrend: bool
     slice_spacing_mm: Positive | None
     workers: Whole
     seed: Seed

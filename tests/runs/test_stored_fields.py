@@ -25,6 +25,7 @@ SPOILED = {
     "slicing.offset": (-1, 1.5, "3", None, NAN),
     "slicing.slice_spacing_mm": (0, -1, NAN, INF, "1", []),
     "slicing.field_mm": (0, -1, NAN, INF, None, "1"),
+    "slicing.detrend": (None, 1, "true"),
     "slicing": ({}, [], None, {"size": 32}),
     "slices": ({}, [], None, "gmm1", {"gmm1": {}}),
     "slices.gmm1.thresholds": ({}, [], {"0.05": 1.0}, None),
@@ -62,6 +63,7 @@ def known() -> Thresholds:
     )
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "field_mm": 144.0}
+    slicing["detrend"] = True
     training = input_qc.summarize([describe(scan)])
     mask = Mask(threshold=1.0, masses=[2.0, 0.5])
     masks = dict.fromkeys(MASKS, mask)

@@ -58,7 +58,7 @@ def read_scan(
 ) -> tuple[Volume, np.ndarray | None]:
     """Read a scan that is to be sliced, and its mask [X, Y, Z] bool if it has one.
 
-    The `settings` are those of `slice_geometry`. `annotated` "none" asks for an empty mask.
+    The `settings` are those of `normalized_slices`. `annotated` "none" asks for an empty mask.
 
     Raises:
         InputError: If a file cannot be used, or too few slices are left. All faults are named.

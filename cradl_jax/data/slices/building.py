@@ -59,7 +59,7 @@ class Job(NamedTuple):
     Attributes:
         path: of the finished store.
         scans: of the data set.
-        settings: see `slice_geometry`.
+        settings: see `normalized_slices`.
         annotated: which scans need a mask, see `checks.Annotated`; None makes no demand.
         reserved: rows for each scan's slices: as many as it has if the brain fills it. Those that
             are not needed stay empty, and take no space on the disk.
@@ -100,9 +100,9 @@ def build_store(
 
     It is written to `<path>.partial` and renamed when it is complete. What is sliced already, by
     this process or by shards, is kept if it is of the same scans and settings: those of
-    `slice_geometry`. A number of `workers` slice a scan each at a time. A
-    shard slices its share of the scans; None slices all, or, if shards have begun, none: what they
-    wrote becomes the store.
+    `normalized_slices`. A number of `workers` slice a scan each at a time. A shard slices its share
+    of the scans; None slices all, or, if shards have begun, none: what they wrote becomes the
+    store.
 
     Returns:
         The store; for a shard None while others are not done.

@@ -110,6 +110,7 @@ def slice_geometry(
     offset: int = 0,
     slice_spacing_mm: float | None = None,
     span: Span = "brain",
+    **_: object,
 ) -> SliceGeometry:
     """Return the geometry of the slices of a volume; they are centered on the brain.
 
@@ -151,6 +152,22 @@ def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
     return float(mean), float((voxels - np.float32(mean)).std(dtype=np.float64))
 
 
+def detrended(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Return `data` [X, Y, Z] without its linear trend over `brain` [X, Y, Z] bool, float32.
+
+    The trend is the least-squares plane through the brain's voxels, less its mean: what is left of
+    a receive coil's bias field, and any slope of the anatomy itself. Outside the brain nothing
+    changes.
+    """
+    places, voxels = np.argwhere(brain), data[brain]
+    places -= places[0]  # whole numbers, the same in any field of view
+    centered = places - places.mean(0)
+    slope = np.linalg.pinv(centered.T @ centered) @ (centered.T @ voxels.astype(np.float64))
+    level = data.astype(np.float32)
+    level[brain] -= (centered @ slope).astype(np.float32)
+    return level
+
+
 def normalize(
     data: np.ndarray, brain: np.ndarray, mean: float, std: float, clip: float = CLIP
 ) -> np.ndarray:
@@ -165,16 +182,24 @@ def normalize(
 
 
 def normalized_slices(
-    data: np.ndarray, mask: np.ndarray | None, spacing_mm: tuple[float, float, float], **settings
+    data: np.ndarray,
+    mask: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
+    *,
+    detrend: bool = False,
+    **settings,
 ) -> tuple[Slices, float, float]:
     """Return the normalized slices of a brain-extracted volume and its `moments` (Section 4.1).
 
-    See `slice_volume` for the arguments; the brain is where `data` is not 0.
+    With `detrend` it is `detrended` first, which the paper does not do. See `slice_volume` for the
+    other arguments; the brain is where `data` is not 0.
 
     Raises:
         InputError: If no slice is left.
     """
     brain = data != 0
+    if detrend:
+        data = detrended(data, brain)
     mean, std = moments(data, brain)
     score = normalize(data, brain, mean, std)
     return slice_volume(score, brain, mask, spacing_mm, **settings), mean, std

@@ -89,7 +89,7 @@ def anomalous(masks: np.ndarray, block: int = 1024) -> np.ndarray:
 def find_store(path: Path, scans: Sequence[Scan], **settings: Any) -> SliceStore | None:
     """Open the store at `path` if it is complete and was made from these scans and settings.
 
-    The settings are of `slice_geometry`. What a process that was killed while it completed the
+    The settings are of `normalized_slices`. What a process that was killed while it completed the
     store left in it is removed.
     """
     try:

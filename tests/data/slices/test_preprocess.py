@@ -5,10 +5,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.linear_model import LinearRegression
 
 from cradl_jax.data.slices.preprocess import (
     LEAST_BRAIN,
     brain_box,
+    detrended,
     moments,
     most_slices,
     normalize,
@@ -41,6 +43,40 @@ def test_moments_of_large_intensities_keep_their_accuracy():
     mean, std = moments(data, data > 3e4)
     chosen = data[data > 3e4].astype(np.float64)
     np.testing.assert_allclose((mean, std), (chosen.mean(), chosen.std()), rtol=1e-5)
+
+
+def test_the_trend_is_that_of_linear_regression():
+    data = brain((12, 16, 10)) * np.linspace(0.8, 1.2, 16, dtype=np.float32)[:, None]
+    inside, places = data != 0, np.argwhere(data != 0)
+    trend = LinearRegression().fit(places, data[inside].astype(float)).predict(places)
+    expected = data.astype(float)
+    expected[inside] -= trend - trend.mean()
+    before = data.copy()
+    np.testing.assert_allclose(detrended(data, inside), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(data, before)
+    np.testing.assert_allclose(
+        detrended(data, inside)[inside].mean(), data[inside].mean(), rtol=1e-5
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(slope=st.tuples(*[st.floats(-20, 20)] * 3))
+def test_a_linear_trend_is_not_seen(slope):
+    data = brain((12, 16, 10))
+    inside = data != 0
+    tilted = data + np.einsum("i,ixyz->xyz", slope, np.indices(data.shape)).astype(np.float32)
+    how = {"size": 16, "field_mm": 16, "detrend": True}
+    expected, *_ = normalized_slices(data, None, (1, 1, 1), **how)
+    found, *_ = normalized_slices(np.where(inside, tilted, 0), None, (1, 1, 1), **how)
+    np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9), (1, 6, 5), (4, 4, 1)])
+def test_a_brain_without_depth_has_no_trend_along_it(shape):
+    data = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
+    level = detrended(data, np.ones(shape, bool))
+    assert np.isfinite(level).all() and level.std() <= data.std()
+    np.testing.assert_allclose(level.mean(), data.mean(), rtol=1e-5)
 
 
 @given(
@@ -201,10 +237,14 @@ EMPTY = st.tuples(st.integers(0, 30), st.integers(0, 30))
     field_mm=st.floats(10, 80),
     offset=st.integers(0, 3),
     slice_mm=st.none() | st.floats(0.5, 2),
+    detrend=st.booleans(),
 )
-def test_empty_space_on_any_side_changes_no_bit(padding, spacing, size, field_mm, offset, slice_mm):
+def test_empty_space_on_any_side_changes_no_bit(
+    padding, spacing, size, field_mm, offset, slice_mm, detrend
+):
     """The brain cut out of its field of view, and within a larger one."""
     how = {"size": size, "field_mm": field_mm, "offset": offset, "slice_spacing_mm": slice_mm}
+    how["detrend"] = detrend
     data = brain((16, 20, 14))
     assume(8 * spacing[2] > (2 * offset + 1) * (slice_mm or spacing[2]))
     filled = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(data))

@@ -87,6 +87,12 @@ def test_thresholds_of_other_types_and_ranges(path):
         assert len(str(caught.value)) < LONGEST
 
 
+def test_a_run_from_before_trends_were_removed_is_read():
+    content = json.loads(json.dumps(known().model_dump()))
+    del content["slicing"]["detrend"]
+    assert "detrend" not in parse(Thresholds, content).slicing
+
+
 SETTINGS = {
     "method": ("gan", "", None, 3, ["cradl"], "../x"),
     "seed": (-1, 2**40, 0.5, "0", None),

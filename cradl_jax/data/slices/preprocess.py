@@ -155,16 +155,18 @@ def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
 def detrended(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Return `data` [X, Y, Z] without its linear trend over `brain` [X, Y, Z] bool, float32.
 
-    The trend is the least-squares plane through the brain's voxels, less its mean: what is left of
-    a receive coil's bias field, and any slope of the anatomy itself. Outside the brain nothing
-    changes.
+    The trend is the least-squares plane through the brain's clipped z-scores, less its mean: what a
+    receive coil leaves of its bias field, and any slope of the anatomy itself. Clipped, fluid does
+    not count for more than tissue. Outside the brain nothing changes.
     """
-    places, voxels = np.argwhere(brain), data[brain]
+    mean, std = moments(data, brain)
+    score = normalize(data, brain, mean, std)[brain].astype(np.float64)
+    places = np.argwhere(brain)
     places -= places[0]  # whole numbers, the same in any field of view
     centered = places - places.mean(0)
-    slope = np.linalg.pinv(centered.T @ centered) @ (centered.T @ voxels.astype(np.float64))
+    slope = np.linalg.pinv(centered.T @ centered) @ (centered.T @ score)
     level = data.astype(np.float32)
-    level[brain] -= (centered @ slope).astype(np.float32)
+    level[brain] -= (std * (centered @ slope)).astype(np.float32)
     return level
 
 

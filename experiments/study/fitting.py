@@ -74,23 +74,28 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     train, val = (
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
-    fit_dense(config, folder, methods.features_of(network), variables, healthy)
+    rows = by_height(healthy, config.score.batch_size)
+    fit_dense(config, folder, methods.features_of(network), variables, healthy, rows)
     if config.memory.size:
-        fit_memory(config, folder, methods.features_of(network, MEMORY), variables, healthy)
+        fit_memory(config, folder, methods.features_of(network, MEMORY), variables, healthy, rows)
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
 
 
 def fit_dense(
-    config: ConfigDict, folder: Path, features_of: Encode, variables: Variables, healthy: SliceStore
+    config: ConfigDict,
+    folder: Path,
+    features_of: Encode,
+    variables: Variables,
+    healthy: SliceStore,
+    rows: np.ndarray,
 ) -> None:
     """Fit Gaussians of features and pixels at each position, and write them unless they are there.
 
-    All processes compute features and add them up; the first one writes.
+    All processes compute features of the slices `rows`, and add them up; the first one writes.
     """
     path = folder / f"{DENSE}.npz"
     if processes.broadcast_from_first(path.exists):
         return
-    rows = by_height(healthy, config.score.batch_size)
     projection = principal(config, features_of, variables, healthy, rows)
     features = runs.in_batches(
         config, projected(features_of), (variables, projection), healthy.images, rows, "features"
@@ -119,12 +124,17 @@ def principal(
 
 
 def fit_memory(
-    config: ConfigDict, folder: Path, features_of: Encode, variables: Variables, healthy: SliceStore
+    config: ConfigDict,
+    folder: Path,
+    features_of: Encode,
+    variables: Variables,
+    healthy: SliceStore,
+    rows: np.ndarray,
 ) -> None:
     """Choose the patches to keep, and write them unless they are there.
 
-    They are chosen among a hundred times as many with brain, the same number of each training
-    slice: a hundredth stays, as in PatchCore-1%. All processes compute features; the first one
+    They are chosen among a hundred times as many with brain, the same number of each of the slices
+    `rows`: a hundredth stays, as in PatchCore-1%. All processes compute features; the first one
     chooses.
 
     Raises:
@@ -133,7 +143,6 @@ def fit_memory(
     path, size = folder / f"{MEMORY}.npz", config.memory.size
     if processes.broadcast_from_first(path.exists):
         return
-    rows = by_height(healthy, config.score.batch_size)
     projection = principal(config, features_of, variables, healthy, rows)
     batches = runs.in_batches(
         config, of_patches(features_of), (variables, projection), healthy.images, rows, "patches"

@@ -114,8 +114,8 @@ class Run:
         always are, the slices are taken as those of one scan from its lowest to its highest.
 
         Args:
-            images: [N, size, size] or one [size, size], as `data.slices.preprocess` makes them:
-                z-scored over the brain, in [-1.5, 1.5], 0 outside of it.
+            images: [N, size, size] or one [size, size], as `normalized_slices` makes them by the
+                run's `slicing`: z-scored over the brain, in [-1.5, 1.5], 0 outside of it.
             brains: bool, of the same shape; None: where `images` is not 0.
             positions: heights of the slices within the brain, 0 its lowest slice and 1 its highest,
                 [N]. Only densities at each position take them.

@@ -37,14 +37,15 @@ def study() -> tuple[ConfigDict, Path]:
     """
     from experiments.study import config as study_config  # imports NumPy and pydantic
 
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    flag = flags.FLAGS["config"]
+    file = config_flags.get_config_filename(flag)
     config = CONFIG.value
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"--config={file}: expected get_config() to return a ConfigDict, found {config!r}; "
             "start from configs/default.py"
         )
-    study_config.prepare(config.lock())
+    study_config.prepare(config.lock(), config_flags.get_override_values(flag))
     name = Path(file).stem + ("-smoke" if config.get("smoke") else "")
     workdir = Path(WORKDIR.value or Path("runs") / name).expanduser()
     require_writable(workdir, "--workdir")

@@ -1,15 +1,19 @@
 """Make a study's config ready: checked, with the settings of a smoke run and its data sets."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from cradl_jax.errors import InputError
+from cradl_jax.storage.manifest import flat
 from experiments.study import config_schema
 
 
-def prepare(config: ConfigDict) -> None:
+def prepare(config: ConfigDict, given: Collection[str] = ()) -> None:
     """Check a config and put in place what it says in short: methods, a smoke run, lists of scans.
+
+    A smoke run changes no setting that was `given` on the command line, such as "train.epochs".
 
     Raises:
         InputError: a setting is unknown, missing or unfit.
@@ -18,7 +22,10 @@ def prepare(config: ConfigDict) -> None:
         config.methods = tuple(method for part in methods for method in str(part).split(","))
     config_schema.check(config)
     if config.get("smoke"):
-        config.update(config.smoke_settings)
+        smoke = flat(config.smoke_settings.to_dict())
+        config.update_from_flattened_dict(
+            {name: value for name, value in smoke.items() if name not in given}
+        )
     if "healthy" in config.data:
         config.data.sets = listed_sets(config)
 

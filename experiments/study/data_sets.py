@@ -12,6 +12,7 @@ from cradl_jax.data.scans.splits import assign_splits, listed_splits, source_fau
 from cradl_jax.data.slices.store import SliceStore, open_store
 from cradl_jax.devices import processes
 from cradl_jax.errors import InputError
+from cradl_jax.storage.manifest import differences
 
 HEALTHY = "healthy"
 """The data set that models and densities learn from; every other one is anomalous."""
@@ -36,11 +37,11 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
             opened[name] = open_store(path)
         except InputError as fault:
             raise InputError(f"{fault}: run python -m experiments.preprocess first") from fault
-        found, expected = opened[name].manifest["settings"], slicing(config, name)
-        if found != expected:
+        if differing := differences(opened[name].manifest["settings"], slicing(config, name)):
             raise InputError(
-                f"{opened[name].path}: expected slices made with {expected}, found {found}; run "
-                "python -m experiments.preprocess again, or choose another working directory"
+                f"{opened[name].path}: sliced with different settings ({'; '.join(differing)}); go "
+                "back to those, run python -m experiments.preprocess again, or choose another "
+                "working directory"
             )
         images = [Path(record["image"]) for record in opened[name].records]
         others = other_contrasts(config, images)

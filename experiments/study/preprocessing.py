@@ -11,9 +11,10 @@ from cradl_jax.data.scans.layouts import Scan, raise_faults
 from cradl_jax.data.scans.splits import write_splits
 from cradl_jax.data.slices.building import complete_store, plan_job, slice_scans
 from cradl_jax.data.slices.journal import Shard, sliced
-from cradl_jax.data.slices.store import SliceStore, anomalous, find_store
+from cradl_jax.data.slices.store import SliceStore, anomalous, find_store, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
+from cradl_jax.storage.manifest import differences
 from experiments.cli.locking import exclusive
 from experiments.study import screening
 from experiments.study.data_sets import (
@@ -40,6 +41,9 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         for name, scans in data_sets.items()
     }
     unfinished = {n: scans for n, scans in data_sets.items() if scans and stores[n] is None}
+    for name in unfinished:
+        if replaced := differing(config, workdir, name):
+            print(f"warning: {replaced}", file=sys.stderr)
     jobs = {}
     for name, scans in unfinished.items():
         path, demand = store_path(workdir, name), annotated(config, name)
@@ -67,6 +71,22 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         print(f"warning: {warning}", file=sys.stderr)
     if HEALTHY in built:
         screening.warn(built[HEALTHY])
+
+
+def differing(config: ConfigDict, workdir: Path, name: str) -> str | None:
+    """Say which settings a data set's store has others of, if there is one: it is replaced."""
+    try:
+        store = open_store(store_path(workdir, name))
+    except InputError:
+        return None
+    found = differences(store.manifest["settings"], slicing(config, name))
+    if not found:
+        return None
+    return (
+        f"{store.path}: slices are made again with different settings ({'; '.join(found)}); runs "
+        "that were trained on the former ones need these back: go back to those settings, or "
+        "choose another folder (--workdir)"
+    )
 
 
 def print_store(name: str, store: SliceStore | None) -> None:

@@ -43,7 +43,7 @@ def config(tmp_path):
         "healthy": {"layout": "csv", "path": "healthy.csv"},
     }
     data = {"root": str(tmp_path), "contrast": "T2w", "size": 12, "field_mm": 48.0, "span": "brain"}
-    data |= {"slice_spacing_mm": None, "workers": 2, "seed": 0}
+    data |= {"detrend": True, "slice_spacing_mm": None, "workers": 2, "seed": 0}
     return ConfigDict({"data": data | {"sets": sets}})
 
 
@@ -73,9 +73,12 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     preprocess(config, tmp_path / "run")
     assert (lesion.path / "images.npy").stat().st_mtime_ns == written
     config.data.sets.lesion.offset = 2
-    with pytest.raises(InputError, match=r"'offset': 2.*found.*'offset': 1"):
+    with pytest.raises(InputError, match=r"lesion: .*offset: expected 2, found 1"):
         stores(config, tmp_path / "run")
+    assert not capsys.readouterr().err.count("made again")
     preprocess(config, tmp_path / "run")
+    (warning,) = [x for x in capsys.readouterr().err.splitlines() if "made again" in x]
+    assert re.search(r"lesion: .*offset: expected 2, found 1", warning)
     assert len(stores(config, tmp_path / "run")["lesion"].rows("test")) == 3 * 8
 
 

@@ -95,7 +95,12 @@ def other_slicing(workdir):
     ("part", "source", "use", "message"),
     [
         ("slices/healthy", other_scans, study_again, "seed0/cradl: .*data or weights .*expected"),
-        ("slices/lesion", other_slicing, study_again, "slices/lesion: .*'offset': 0.*'offset': 2"),
+        (
+            "slices/lesion",
+            other_slicing,
+            study_again,
+            "lesion: .*offset: expected 0, found 2",
+        ),
         ("slices/lesion/index.csv", "slices/healthy/index.csv", study_again, r"lesion/index\.csv"),
         ("seed0/cradl/checkpoints", "seed1/cradl/checkpoints", read, "seed: expected 0, found 1"),
         ("seed0/cradl", "seed1/cradl", study_again, "seed: expected 0, found 1"),

@@ -99,7 +99,7 @@ def other_slicing(workdir):
             "slices/lesion",
             other_slicing,
             study_again,
-            "lesion: .*offset: expected 0, found 2",
+            "slices/lesion: .*offset: expected 0, found 2",
         ),
         ("slices/lesion/index.csv", "slices/healthy/index.csv", study_again, r"lesion/index\.csv"),
         ("seed0/cradl/checkpoints", "seed1/cradl/checkpoints", read, "seed: expected 0, found 1"),

@@ -160,7 +160,7 @@ def detrended(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
     not count for more than tissue. Outside the brain nothing changes.
     """
     mean, std = moments(data, brain)
-    score = normalize(data, brain, mean, std)[brain].astype(np.float64)
+    score = normalize(data[brain], brain[brain], mean, std).astype(np.float64)
     places = np.argwhere(brain)
     places -= places[0]  # whole numbers, the same in any field of view
     centered = places - places.mean(0)

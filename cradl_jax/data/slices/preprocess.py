@@ -4,6 +4,7 @@ Slices are shown as a radiologist sees them with `imshow`: row 0 is anterior, co
 patient's right, so that mirroring left and right flips the last axis; slice 0 is the lowest.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,22 +153,31 @@ def moments(data: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
     return float(mean), float((voxels - np.float32(mean)).std(dtype=np.float64))
 
 
-def detrended(data: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Return `data` [X, Y, Z] without its linear trend over `brain` [X, Y, Z] bool, float32.
+def detrended(score: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Return clipped z-scores [X, Y, Z] without their linear trend over `brain` [X, Y, Z] bool.
 
-    The trend is the least-squares plane through the brain's clipped z-scores, less its mean: what a
-    receive coil leaves of its bias field, and any slope of the anatomy itself. Clipped, fluid does
-    not count for more than tissue. Outside the brain nothing changes.
+    The trend is the least-squares plane through the brain, less its mean: what a receive coil
+    leaves of its bias field, and any slope of the anatomy itself. Clipped, fluid and bright lesions
+    count little more than tissue. Sums run over the brain's box, so that they are the same in any
+    field of view; outside the brain nothing changes.
     """
-    mean, std = moments(data, brain)
-    score = normalize(data[brain], brain[brain], mean, std).astype(np.float64)
-    places = np.argwhere(brain)
-    places -= places[0]  # whole numbers, the same in any field of view
-    centered = places - places.mean(0)
-    slope = np.linalg.pinv(centered.T @ centered) @ (centered.T @ score)
-    level = data.astype(np.float32)
-    level[brain] -= (std * (centered @ slope)).astype(np.float32)
-    return level
+    box = ndimage.find_objects(brain.view(np.uint8))[0]
+    inside, level = brain[box], score[box]
+
+    def along(volume: np.ndarray, *axes: int) -> np.ndarray:
+        """Sum over the other axes."""
+        return volume.sum(tuple(a for a in range(3) if a not in axes), dtype=np.float64)
+
+    places = [np.arange(length) for length in inside.shape]
+    x = [p - p @ along(inside, a) / along(inside) for a, p in enumerate(places)]
+    spread = np.diag([x[a] ** 2 @ along(inside, a) for a in range(3)])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        spread[a, b] = spread[b, a] = x[a] @ along(inside, a, b) @ x[b]
+    slope = np.linalg.pinv(spread, hermitian=True) @ [x[a] @ along(level, a) for a in range(3)]
+    plane = functools.reduce(np.add.outer, (one * g for one, g in zip(x, slope, strict=True)))
+    flat = score.copy()
+    np.subtract(level, plane.astype(np.float32), out=flat[box], where=inside)
+    return flat
 
 
 def normalize(
@@ -193,17 +203,18 @@ def normalized_slices(
 ) -> tuple[Slices, float, float]:
     """Return the normalized slices of a brain-extracted volume and its `moments` (Section 4.1).
 
-    With `detrend` it is `detrended` first, which the paper does not do. See `slice_volume` for the
-    other arguments; the brain is where `data` is not 0.
+    With `detrend` the scores are `detrended` and normalized once more, which the paper does not do.
+    See `slice_volume` for the other arguments; the brain is where `data` is not 0.
 
     Raises:
         InputError: If no slice is left.
     """
     brain = data != 0
-    if detrend:
-        data = detrended(data, brain)
     mean, std = moments(data, brain)
     score = normalize(data, brain, mean, std)
+    if detrend:
+        flat = detrended(score, brain)
+        score = normalize(flat, brain, *moments(flat, brain))
     return slice_volume(score, brain, mask, spacing_mm, **settings), mean, std
 
 

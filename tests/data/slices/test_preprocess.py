@@ -45,19 +45,34 @@ def test_moments_of_large_intensities_keep_their_accuracy():
     np.testing.assert_allclose((mean, std), (chosen.mean(), chosen.std()), rtol=1e-5)
 
 
-def test_the_trend_is_that_of_a_linear_regression_on_clipped_z_scores():
+def test_the_trend_is_that_of_a_linear_regression():
+    data = brain((12, 16, 10)) * np.linspace(0.8, 1.2, 16, dtype=np.float32)[:, None]
+    inside, places = data != 0, np.argwhere(data != 0)
+    score = normalize(data, inside, *moments(data, inside))
+    trend = LinearRegression().fit(places, score[inside]).predict(places)
+    expected = score.copy()
+    expected[inside] -= trend - trend.mean()
+    before = score.copy()
+    found = detrended(score, inside)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(score, before)
+
+
+def test_a_detrended_scan_is_normalized_once_more():
     data = brain((12, 16, 10)) * np.linspace(0.8, 1.2, 16, dtype=np.float32)[:, None]
     data[data > 0] += 1e3 * (np.random.default_rng(0).uniform(size=data[data > 0].shape) > 0.9)
     inside, places = data != 0, np.argwhere(data != 0)
     score = np.clip(stats.zscore(data[inside].astype(float)), -1.5, 1.5)
+    expected = np.zeros_like(data)
     trend = LinearRegression().fit(places, score).predict(places)
-    expected = data.astype(float)
-    expected[inside] -= (trend - trend.mean()) * data[inside].std(dtype=float)
-    before = data.copy()
-    found = detrended(data, inside)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
-    np.testing.assert_array_equal(data, before)
-    np.testing.assert_allclose(found[inside].mean(), data[inside].mean(), rtol=1e-5)
+    expected[inside] = np.clip(stats.zscore(score - trend), -1.5, 1.5)
+    how = {"size": 16, "field_mm": 16}
+    found, mean, std = normalized_slices(data, None, (1, 1, 1), detrend=True, **how)
+    np.testing.assert_allclose(
+        found.images, slice_volume(expected, inside, None, (1, 1, 1), **how).images, atol=1e-5
+    )
+    assert (mean, std) == moments(data, inside)  # of the scan as it is
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,10 +91,10 @@ def test_a_linear_trend_is_not_seen(slope, seed):
 
 @pytest.mark.parametrize("shape", [(1, 1, 9), (1, 6, 5), (4, 4, 1)])
 def test_a_brain_without_depth_has_no_trend_along_it(shape):
-    data = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
-    level = detrended(data, np.ones(shape, bool))
-    assert np.isfinite(level).all() and level.std() <= data.std()
-    np.testing.assert_allclose(level.mean(), data.mean(), rtol=1e-5)
+    score = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    flat = detrended(score, np.ones(shape, bool))
+    assert np.isfinite(flat).all() and flat.std() <= score.std()
+    np.testing.assert_allclose(flat.mean(), score.mean(), rtol=1e-5)
 
 
 @given(

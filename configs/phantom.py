@@ -9,7 +9,7 @@ handful of scans in a few minutes; its figures mean nothing.
 Expect on the test scans, in % AUPRC: CRADL as in the paper 57.9 for slices and 19.3 for voxels with
 foreign objects (synth), 91.1 and 68.5 with lesions; the ceVAE 33.4, 24.0, 77.8 and 84.5; the VAE
 32.5, 13.7, 77.3 and 82.1; CRADL's dense densities 76.7, 58.3, 96.3 and 85.5. Other machines and
-versions move these by a few points; configs/README.md has intervals.
+versions move these by a few points; configs/RESULTS.md has intervals.
 """
 
 from ml_collections import ConfigDict

@@ -144,7 +144,7 @@ def joint_distance(joint: Joint, features: Array, images: Array, positions: Arra
     """Return how far images [N, H, W] with features [N, G, G, F] are from normal, [N, H, W].
 
     It is the features' distance a component, upsampled, plus half the pixels': the sum of both
-    localizes better than either (chosen on validation scans, see configs/README.md).
+    localizes better than either (chosen on validation scans, see configs/RESULTS.md).
     """
     projected = jnp.einsum(
         "nhwf,fc->nhwc", features, joint.projection, precision=lax.Precision.HIGHEST

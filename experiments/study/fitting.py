@@ -74,79 +74,73 @@ def fit(config: ConfigDict, workdir: Path, method: str) -> None:
     train, val = (
         representations(config, encode, variables, healthy, split) for split in ("train", "val")
     )
-    rows = by_height(healthy, config.score.batch_size)
-    fit_dense(config, folder, methods.features_of(network), variables, healthy, rows)
-    if config.memory.size:
-        fit_memory(config, folder, methods.features_of(network, MEMORY), variables, healthy, rows)
+    fit_features(config, folder, network, variables, healthy)
     processes.broadcast_from_first(lambda: fit_all(config, folder, method, train, val))
+
+
+def fit_features(
+    config: ConfigDict,
+    folder: Path,
+    network: methods.Network,
+    variables: Variables,
+    healthy: SliceStore,
+) -> None:
+    """Fit what models features at each position, and write what is not there.
+
+    All processes compute features of the training slices, and fit the same; the first one writes.
+    """
+    rows = by_height(healthy, config.score.batch_size)
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)]
+    fits = {DENSE: fit_dense, MEMORY: fit_memory}
+    for name in names_of_features(settings.of_densities(config)):
+        path = folder / f"{name}.npz"
+        if processes.broadcast_from_first(path.exists):
+            continue
+        features_of = methods.features_of(network, name)
+        projection = dense.principal(
+            runs.in_batches(config, features_of, variables, healthy.images, sample, "components")
+        )
+        function, params = components(features_of, name), (variables, projection)
+        batches = runs.in_batches(config, function, params, healthy.images, rows, f"fit {name}")
+        fitted = fits[name](config, projection, batches, healthy, rows)
+        processes.broadcast_from_first(functools.partial(write_local, path, fitted))
 
 
 def fit_dense(
     config: ConfigDict,
-    folder: Path,
-    features_of: Encode,
-    variables: Variables,
+    projection: jax.Array,
+    batches: Iterable[np.ndarray],
     healthy: SliceStore,
     rows: np.ndarray,
-) -> None:
-    """Fit Gaussians of features and pixels at each position, and write them unless they are there.
+) -> dense.Joint:
+    """Fit Gaussians at each position, to batches of components of the slices `rows` and to pixels.
 
-    All processes compute features of the slices `rows`, and add them up; the first one writes.
+    Components are [N, G, G, C].
     """
-    path = folder / f"{DENSE}.npz"
-    if processes.broadcast_from_first(path.exists):
-        return
-    projection = principal(config, features_of, variables, healthy, rows)
-    features = runs.in_batches(
-        config, projected(features_of), (variables, projection), healthy.images, rows, "features"
-    )
     heights = dense.knots(healthy.position[rows], projection.shape[1])
-    joint = dense.Joint(
+    return dense.Joint(
         projection,
-        dense.fit(heights, with_positions(features, healthy, rows)),
+        dense.fit(heights, with_positions(batches, healthy, rows)),
         fit_patches(config, healthy, rows, side=1),
-    )
-    processes.broadcast_from_first(lambda: write_local(path, joint))
-
-
-def principal(
-    config: ConfigDict,
-    features_of: Encode,
-    variables: Variables,
-    healthy: SliceStore,
-    rows: np.ndarray,
-) -> jax.Array:
-    """Return the projection onto principal components of the features of some of the slices."""
-    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)]
-    return dense.principal(
-        runs.in_batches(config, features_of, variables, healthy.images, sample, "components")
     )
 
 
 def fit_memory(
     config: ConfigDict,
-    folder: Path,
-    features_of: Encode,
-    variables: Variables,
+    projection: jax.Array,
+    batches: Iterable[np.ndarray],
     healthy: SliceStore,
     rows: np.ndarray,
-) -> None:
-    """Choose the patches to keep, and write them unless they are there.
+) -> memory.Memory:
+    """Choose the patches to keep; the arguments are those of `fit_dense`.
 
-    They are chosen among a hundred times as many with brain, the same number of each of the slices
-    `rows`: a hundredth stays, as in PatchCore-1%. All processes compute features; the first one
-    chooses.
+    They are chosen among a hundred times as many with brain, the same number of each slice: a
+    hundredth stays, as in PatchCore-1%.
 
     Raises:
         InputError: there are not so many patches.
     """
-    path, size = folder / f"{MEMORY}.npz", config.memory.size
-    if processes.broadcast_from_first(path.exists):
-        return
-    projection = principal(config, features_of, variables, healthy, rows)
-    batches = runs.in_batches(
-        config, of_patches(features_of), (variables, projection), healthy.images, rows, "patches"
-    )
+    size = config.memory.size
     each = -(-PATCHES_EACH * size // len(rows))
     vectors = drawn(np.random.default_rng(config.seed), batches, healthy, rows, each)
     if size > len(vectors):
@@ -154,13 +148,9 @@ def fit_memory(
             f"config.memory.size: expected at most {len(vectors)}, the patches of the training "
             f"slices, found {size}; choose a smaller one, or train on more scans"
         )
-
-    def choose() -> None:
-        sample = jnp.asarray(vectors)
-        kept = memory.coreset(jax.random.key(config.seed), sample, size)
-        write_local(path, memory.Memory(projection, sample[kept]))
-
-    processes.broadcast_from_first(choose)
+    sample = jnp.asarray(vectors)
+    kept = memory.coreset(jax.random.key(config.seed), sample, size)
+    return memory.Memory(projection, sample[kept])
 
 
 def drawn(
@@ -183,23 +173,18 @@ def drawn(
 
 
 @functools.lru_cache
-def projected(features_of: Encode) -> Callable[[Any, jax.Array], jax.Array]:
-    """Return principal components `(variables, projection), images -> [N, G, G, C]`."""
+def components(features_of: Encode, name: str) -> Callable[[Any, jax.Array], jax.Array]:
+    """Return what `name` models, as `(variables, projection), images -> [N, G, G, C]`.
+
+    It is principal components of features, and of a memory their means over patches.
+    """
 
     def components(params: tuple[Variables, jax.Array], images: jax.Array) -> jax.Array:
         variables, projection = params
-        return features_of(variables, images) @ projection
-
-    return components
-
-
-@functools.lru_cache
-def of_patches(features_of: Encode) -> Callable[[Any, jax.Array], jax.Array]:
-    """Return what a memory keeps, `(variables, projection), images -> [N, G, G, C]`."""
-
-    def components(params: tuple[Variables, jax.Array], images: jax.Array) -> jax.Array:
-        variables, projection = params
-        return memory.of_patches(projection, features_of(variables, images))
+        features = features_of(variables, images)
+        if name == MEMORY:
+            return memory.of_patches(projection, features)
+        return features @ projection
 
     return components
 

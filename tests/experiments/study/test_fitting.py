@@ -4,7 +4,7 @@ import numpy as np
 
 from cradl_jax import methods
 from cradl_jax.devices.batches import in_batches
-from experiments.study.fitting import projected
+from experiments.study.fitting import components
 
 
 def test_features_of_several_devices_are_those_of_one():
@@ -18,7 +18,7 @@ def test_features_of_several_devices_are_those_of_one():
     projection = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
     for count in (1, 2):
         batches = in_batches(
-            projected(features_of),
+            components(features_of, "dense"),
             (variables, projection),
             images,
             np.arange(13),

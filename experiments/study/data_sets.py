@@ -37,11 +37,10 @@ def stores(config: ConfigDict, workdir: Path) -> dict[str, SliceStore]:
             opened[name] = open_store(path)
         except InputError as fault:
             raise InputError(f"{fault}: run python -m experiments.preprocess first") from fault
-        if differing := differences(opened[name].manifest["settings"], slicing(config, name)):
+        if fault := other_slicing(config, name, opened[name]):
             raise InputError(
-                f"{opened[name].path}: sliced with different settings ({'; '.join(differing)}); go "
-                "back to those, run python -m experiments.preprocess again, or choose another "
-                "working directory"
+                f"{fault}; go back to those, run python -m experiments.preprocess again, or choose "
+                "another folder (--workdir)"
             )
         images = [Path(record["image"]) for record in opened[name].records]
         others = other_contrasts(config, images)
@@ -91,6 +90,14 @@ def slicing(config: ConfigDict, name: str) -> dict:
         "offset": settings.get("offset", 0),
         "slice_spacing_mm": settings.get("slice_spacing_mm") or config.data.slice_spacing_mm,
     }
+
+
+def other_slicing(config: ConfigDict, name: str, store: SliceStore) -> str | None:
+    """Say how a data set's store was sliced otherwise than the config says; None if alike."""
+    differing = differences(store.manifest["settings"], slicing(config, name))
+    if not differing:
+        return None
+    return f"{store.path}: was sliced with different settings ({'; '.join(differing)})"
 
 
 def data_root(config: ConfigDict, workdir: Path) -> Path:

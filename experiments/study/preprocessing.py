@@ -14,13 +14,13 @@ from cradl_jax.data.slices.journal import Shard, sliced
 from cradl_jax.data.slices.store import SliceStore, anomalous, find_store, open_store
 from cradl_jax.errors import InputError
 from cradl_jax.storage.integrity import write_checksums
-from cradl_jax.storage.manifest import differences
 from experiments.cli.locking import exclusive
 from experiments.study import screening
 from experiments.study.data_sets import (
     HEALTHY,
     contrast_warning,
     find_all,
+    other_slicing,
     slicing,
     store_path,
     used,
@@ -41,9 +41,6 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         for name, scans in data_sets.items()
     }
     unfinished = {n: scans for n, scans in data_sets.items() if scans and stores[n] is None}
-    for name in unfinished:
-        if replaced := differing(config, workdir, name):
-            print(f"warning: {replaced}", file=sys.stderr)
     jobs = {}
     for name, scans in unfinished.items():
         path, demand = store_path(workdir, name), annotated(config, name)
@@ -60,6 +57,9 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
             write_splits(workdir / "splits" / f"{name}.csv", scans)
         write_checksums(workdir / "splits")
     with exclusive("preprocessing" if shard is None else f"preprocessing, shard {shard}", workdir):
+        for name in jobs:
+            if warning := replacement_warning(config, workdir, name):
+                print(f"warning: {warning}", file=sys.stderr)
         raise_faults([x for job in jobs.values() for x in slice_scans(job, shard, workers)])
         stores |= {name: complete_store(job, shard) for name, job in jobs.items()}
     for name, store in stores.items():
@@ -73,19 +73,16 @@ def preprocess(config: ConfigDict, workdir: Path, shard: Shard | None = None) ->
         screening.warn(built[HEALTHY])
 
 
-def differing(config: ConfigDict, workdir: Path, name: str) -> str | None:
-    """Say which settings a data set's store has others of, if there is one: it is replaced."""
+def replacement_warning(config: ConfigDict, workdir: Path, name: str) -> str | None:
+    """Say that a data set has a store with other settings, if there is one: it is replaced."""
     try:
         store = open_store(store_path(workdir, name))
     except InputError:
         return None
-    found = differences(store.manifest["settings"], slicing(config, name))
-    if not found:
-        return None
-    return (
-        f"{store.path}: slices are made again with different settings ({'; '.join(found)}); runs "
-        "that were trained on the former ones need these back: go back to those settings, or "
-        "choose another folder (--workdir)"
+    fault = other_slicing(config, name, store)
+    return fault and (
+        f"{fault}; its slices are made again, and runs that were trained on the former ones need "
+        "these back: go back to those settings, or choose another folder (--workdir)"
     )
 
 

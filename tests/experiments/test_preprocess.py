@@ -75,7 +75,12 @@ def test_every_data_set_becomes_a_store(config, tmp_path, capsys):
     config.data.sets.lesion.offset = 2
     with pytest.raises(InputError, match=r"lesion: .*offset: expected 2, found 1"):
         stores(config, tmp_path / "run")
-    assert not capsys.readouterr().err.count("made again")
+    (mask,) = (tmp_path / "lesion").rglob("sub-0_label-lesion_mask.nii.gz")
+    mask.rename(tmp_path / "aside.nii.gz")
+    with pytest.raises(InputError, match=r"sub-0_T2w\.nii\.gz: expected a mask"):
+        preprocess(config, tmp_path / "run")
+    assert "made again" not in capsys.readouterr().err, "nothing is, where scans are at fault"
+    (tmp_path / "aside.nii.gz").rename(mask)
     preprocess(config, tmp_path / "run")
     (warning,) = [x for x in capsys.readouterr().err.splitlines() if "made again" in x]
     assert re.search(r"lesion: .*offset: expected 2, found 1", warning)

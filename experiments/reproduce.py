@@ -21,11 +21,12 @@ from experiments.study import app
 def main(config: ConfigDict, workdir: Path) -> None:
     """Run every stage of the study; what is done is kept."""
     from cradl_jax.devices.processes import broadcast_from_first  # imports the library
-    from experiments.study import fitting, report, settings, stages
+    from experiments.study import fitting, report, runs, settings, stages
 
     broadcast_from_first(lambda: fitting.require_device_room(config))
     for method in config.methods:
         settings.network(config, method)
+    broadcast_from_first(lambda: runs.require_encoder(config, workdir, config.seeds))
     stages.slice_scans(config, workdir)
     for seed in config.seeds:
         config.seed = seed

@@ -60,14 +60,26 @@ def encoder_of(config: ConfigDict, workdir: Path, healthy: SliceStore) -> Path:
     Raises:
         InputError: it is not there, or not as the config says.
     """
-    run = folder(workdir, config.seed, CRADL)
-    if not is_complete(run):
-        command = f"simclr --config.methods={CRADL} --config.seed={config.seed}"
-        raise InputError(
-            f"config.methods: {FAE} needs the encoder of {CRADL}, seed {config.seed}, found no "
-            f"finished run in {run}; {run_folder.AGAIN.format(command)} first"
-        )
+    _require_trained(workdir, config.seed)
     return check(config, workdir, CRADL, healthy)
+
+
+def require_encoder(config: ConfigDict, workdir: Path, seeds: Sequence[int]) -> None:
+    """Raise an InputError if a feature autoencoder has no encoder, and the study trains none."""
+    if FAE in config.methods and CRADL not in config.methods:
+        for seed in seeds:
+            _require_trained(workdir, seed)
+
+
+def _require_trained(workdir: Path, seed: int) -> None:
+    """Raise an InputError unless the run is finished whose encoder a feature autoencoder takes."""
+    run = folder(workdir, seed, CRADL)
+    if not is_complete(run):
+        command = f"simclr --config.methods={CRADL} --config.seed={seed}"
+        raise InputError(
+            f"config.methods: {FAE} needs the encoder of {CRADL}, seed {seed}, found no finished "
+            f"run in {run}; {run_folder.AGAIN.format(command)} first"
+        )
 
 
 def fingerprint(config: ConfigDict, workdir: Path, method: str, healthy: SliceStore) -> str:

@@ -36,7 +36,12 @@ def stage(name: str) -> Iterator[None]:
 
 
 def require_slices(config: ConfigDict, workdir: Path) -> None:
-    """Slice the scans unless all slices are there; the scans may be elsewhere then."""
+    """Slice the scans unless all slices are there; the scans may be elsewhere then.
+
+    Raises:
+        InputError: a method's encoder is missing, so that slices would be made in vain.
+    """
+    broadcast_from_first(lambda: runs.require_encoder(config, workdir, (config.seed,)))
     stores = [data_sets.store_path(workdir, name) for name in data_sets.names(config)]
     if not broadcast_from_first(lambda: all(map(is_complete, stores))):
         slice_scans(config, workdir)

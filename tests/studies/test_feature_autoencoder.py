@@ -11,7 +11,7 @@ from cradl_jax.models.fae import FROZEN
 from cradl_jax.runs import checkpoints, verification
 from cradl_jax.runs.folder import read_variables
 from cradl_jax.storage.manifest import read_manifest
-from experiments import evaluate
+from experiments import evaluate, reproduce
 from experiments.study import data_sets, report, runs, stages, training
 from tests.helpers import exports
 from tests.helpers.refusals import refusal
@@ -72,6 +72,16 @@ def test_another_encoder_is_refused_and_a_missing_one_named(config, workdir, tmp
     assert f"fae needs the encoder of cradl, seed 0, found no finished run in {tmp_path}" in message
     assert "run python -m experiments.simclr --config.methods=cradl --config.seed=0" in message
     assert not (tmp_path / "seed0" / "fae").exists()
+
+
+@pytest.mark.parametrize("command", [evaluate, reproduce])
+def test_an_encoder_that_nothing_trains_is_named_before_scans_are_sliced(
+    config, workdir, tmp_path, command
+):
+    (tmp_path / "data").symlink_to(workdir / "data")
+    message = refusal(command.main, config, tmp_path)
+    assert f"fae needs the encoder of cradl, seed 0, found no finished run in {tmp_path}" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_the_encoder_is_trained_first_and_a_new_one_makes_the_run_stale(config, study, tmp_path):

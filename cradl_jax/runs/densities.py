@@ -35,11 +35,7 @@ def read_density(path: Path) -> Density:
     Raises:
         InputError: the file is missing, damaged, or does not hold a density.
     """
-    arrays = read_arrays(path, EXPECTED, REMEDY)
-    try:
-        return from_arrays(str(arrays.pop("kind")), arrays)
-    except (ValueError, TypeError, KeyError) as fault:
-        raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
+    return _read(path, lambda arrays: from_arrays(str(arrays.pop("kind")), arrays))
 
 
 def write_local(path: Path, fitted: Local) -> None:
@@ -112,12 +108,15 @@ def of_features_from(name: str, arrays: Mapping[str, ArrayLike]) -> Local:
     return build[name](arrays)
 
 
-def _read(path: Path, built: Callable[[Mapping[str, np.ndarray]], Tree]) -> Tree:
+def _read(path: Path, built: Callable[[dict[str, np.ndarray]], Tree]) -> Tree:
     arrays = read_arrays(path, EXPECTED, REMEDY)
     try:
         return built(arrays)
     except (ValueError, TypeError, KeyError) as fault:
-        raise InputError(f"{path}: expected {EXPECTED}, found {cause(fault)}; {REMEDY}") from fault
+        raise InputError(
+            f"{path}: expected {EXPECTED}, found arrays of something else ({cause(fault)}); "
+            f"{REMEDY}"
+        ) from fault
 
 
 def byte_size(

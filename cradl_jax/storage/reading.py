@@ -88,15 +88,22 @@ def read_arrays(path: Path, expected: str, remedy: str) -> dict[str, np.ndarray]
             message says what was `expected`, and the `remedy`.
     """
     try:
-        if found := no_file(path):
-            raise ValueError(found)
-        with zipfile.ZipFile(path) as file:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
-                raise ValueError("compressed members")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("members that are no arrays")
-    except DAMAGED_ARRAYS as fault:
-        raise InputError(f"{path}: expected {expected}, found {cause(fault)}; {remedy}") from fault
-    return arrays
+        found = no_file(path) or _compressed(path)
+        if not found:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            if all(isinstance(array, np.ndarray) for array in arrays.values()):
+                return arrays
+            found = "members that are no arrays"
+    except OSError as fault:
+        found = f"one that cannot be read ({cause(fault)})"
+    except DAMAGED_ARRAYS:
+        found = "a damaged file, or one of another kind"
+    raise InputError(f"{path}: expected {expected}, found {found}; {remedy}")
+
+
+def _compressed(path: Path) -> str | None:
+    """Say that a zip file has compressed members, which can be far larger than it, if it has."""
+    with zipfile.ZipFile(path) as file:
+        whole = all(info.compress_type == zipfile.ZIP_STORED for info in file.infolist())
+    return None if whole else "compressed members"

@@ -62,6 +62,9 @@ def test_damaged_or_foreign_files_are_named(fitted, tmp_path):
     for name in (*files, *(f"{name}.npz" for name in changed)):
         with pytest.raises(InputError, match=name):
             read_density(tmp_path / name)
+    message = f"{tmp_path / 'cut'}: expected a density written by this package, found a damaged"
+    with pytest.raises(InputError, match=f"{message} file, or one of another kind; remove it and"):
+        read_density(tmp_path / "cut")
 
 
 def test_gaussians_of_positions_come_back_and_others_are_named(fitted, tmp_path):

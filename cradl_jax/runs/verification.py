@@ -27,10 +27,10 @@ from cradl_jax.storage.integrity import Progress
 from cradl_jax.storage.manifest import MANIFEST, read_manifest
 
 AGAIN = "bring it back from a copy, or remove {} and run its command again"
-FINISH = "the command that makes it was interrupted or never ran; run it"
 LEFT_OVER = "left by an interrupted write, if no command is at work; remove it"
-PARTS = ("densities", "thresholds", "evaluation")
-MAPS = ("heatmaps", "maps")
+PARTS = {"densities": "density", "thresholds": "thresholds", "evaluation": "evaluate"}
+"""The folders of a run, and the commands that write them."""
+HEATMAPS, MAPS = "heatmaps", "maps"
 """What some runs have: the heatmaps of a foreign method on slices, and maps of ours on scans."""
 TEMPORARY = (
     *(f"{start}*" for start in integrity.HALF_WRITTEN),
@@ -56,7 +56,7 @@ def checks(path: Path, progress: Progress | None = None) -> Iterator[Check]:
     """
     if path.is_file():
         yield from _until_fault(str(path), _exported(path))
-    elif (path / "checkpoints").is_dir() or (path / PARTS[-1]).is_dir():
+    elif (path / "checkpoints").is_dir() or (path / "evaluation").is_dir():
         yield from _run(path, progress)
         yield _leftovers(path)
     elif (path / "slices").is_dir():
@@ -87,14 +87,14 @@ def _study(path: Path, progress: Progress | None) -> Iterator[Check]:
             for check in _until_fault(str(place), _store(place, stores, progress)):
                 wrong |= bool(check.faults)
                 yield check
-    yield _files(path / "splits", progress)
+    yield _files(path / "splits", "preprocess", progress)
     for place in sorted(place for place in path.glob("seed*/*") if place.is_dir()):
         for check in _run(place, progress):
             wrong |= bool(check.faults)
             yield check
         if not wrong:
             yield from _until_fault(str(place), _data(place, stores))
-    yield (written := _files(path, progress))
+    yield (written := _files(path, "report", progress))
     if not (wrong or written.faults):
         yield from _until_fault(str(path / "results.csv"), _results(path))
     yield _leftovers(path)
@@ -112,11 +112,12 @@ def _until_fault(what: str, found: Iterable[Check]) -> Iterator[Check]:
         yield Check(what, [str(fault) if named else f"{what}: damaged ({fault!r})"])
 
 
-def _files(place: Path, progress: Progress | None) -> Check:
-    """Check the files of a finished folder against their checksums."""
+def _files(place: Path, command: str, progress: Progress | None) -> Check:
+    """Check the files of a finished folder, which a command writes, against their checksums."""
     what = f"{place}: checksums match"
     if not integrity.is_complete(place):
-        return Check(what, [f"{place}: no {integrity.SUMS}; {FINISH}"])
+        again = f"was interrupted or never ran; {folder.AGAIN.format(command)}"
+        return Check(what, [f"{place}: no {integrity.SUMS}; the command that writes it {again}"])
     again = AGAIN.format(place)
     try:
         faults = list(integrity.faults(place, progress=progress))
@@ -134,7 +135,7 @@ def _store(
     place: Path, stores: dict[str, SliceStore], progress: Progress | None
 ) -> Iterator[Check]:
     """Check a slice store, and add it to `stores`."""
-    yield _files(place, progress)
+    yield _files(place, "preprocess", progress)
     store = open_store(place)
     found = fingerprint.fingerprint_of_records(store.records, store.manifest["settings"])
     expected = store.manifest["fingerprint"]
@@ -183,16 +184,26 @@ def _damaged(path: Path) -> bool:
 
 def _run(place: Path, progress: Progress | None) -> Iterator[Check]:
     """Check a run: first all its files, then what is in them."""
-    foreign = (place / MAPS[0]).is_dir()
-    trained = place.name != BASELINE and not foreign
-    known = trained or (place / MANIFEST).exists()  # foreign methods have none, nor older baselines
-    parts = PARTS[1:] if foreign or (trained and not _has_densities(place)) else PARTS
-    sealed = [place / part for part in (*parts, *(p for p in MAPS if (place / p).is_dir()))]
-    sealed = [place, *sealed] if known else sealed
-    files = [_files(one, progress) for one in sealed]
+    files = [_files(one, command, progress) for one, command in _commands(place).items()]
     yield from files
     if not any(check.faults for check in files):
-        yield from _until_fault(str(place), _content(place, trained, foreign))
+        yield from _until_fault(str(place), _content(place))
+
+
+def _commands(place: Path) -> dict[Path, str]:
+    """Return the finished folders that a run should have, each with the command that writes it."""
+    if (place / HEATMAPS).is_dir():
+        command = f"evaluate_maps --name={place.name} --maps=..."
+        return {place / part: command for part in (HEATMAPS, "thresholds", "evaluation")}
+    trained = place.name != BASELINE
+    parts = {".": "train --resume" if trained else PARTS["densities"], **PARTS}
+    if not trained and not (place / MANIFEST).exists():
+        del parts["."]  # older baselines have none
+    if trained and not _has_densities(place):
+        del parts["densities"]
+    if (place / MAPS).is_dir():
+        parts[MAPS] = "evaluate --maps"
+    return {place / part: command for part, command in parts.items()}
 
 
 def _has_densities(place: Path) -> bool:
@@ -203,13 +214,14 @@ def _has_densities(place: Path) -> bool:
         return True
 
 
-def _content(place: Path, trained: bool, foreign: bool) -> Iterator[Check]:
+def _content(place: Path) -> Iterator[Check]:
     """Check that checkpoints, densities, thresholds and results of a run belong together.
 
     A foreign method has neither checkpoints nor densities, but heatmaps; a network without an
     encoder has no densities.
     """
-    if trained:
+    foreign = (place / HEATMAPS).is_dir()
+    if place.name != BASELINE and not foreign:
         manifest = read_manifest(place)
         states = checkpoints.read_all(place, contents.template(manifest["settings"]))
         yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
@@ -218,7 +230,7 @@ def _content(place: Path, trained: bool, foreign: bool) -> Iterator[Check]:
             yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
         made_from, data = folder.read_fingerprint(place), manifest["made_from"]
     elif foreign:
-        manifest = read_manifest(place / MAPS[0])
+        manifest = read_manifest(place / HEATMAPS)
         made_from, data = manifest["fingerprint"], manifest["settings"]["data"]["healthy"]
     else:
         fitted = folder.read_baselines(place)

@@ -197,6 +197,30 @@ def test_what_was_moved_or_half_written_is_named(copied):
     assert "healthy.partial" in "".join(faults(copied))
 
 
+def test_a_folder_without_checksums_is_named_with_its_command(copied):
+    run, baseline = copied / "seed0" / "cradl", copied / "seed0" / "baseline"
+    commands = {
+        copied: "report",
+        copied / "slices" / "lesion": "preprocess",
+        copied / "splits": "preprocess",
+        run: "train --resume",
+        run / "thresholds": "thresholds",
+        baseline / "densities": "density",
+        baseline / "evaluation": "evaluate",
+    }
+    for place in commands:
+        (place / integrity.SUMS).unlink(missing_ok=True)
+    found = dict(fault.split(": ", 1) for fault in faults(copied))
+    assert found.keys() == {*map(str, commands)}
+    for place, command in commands.items():
+        assert found[str(place)].startswith(f"no {integrity.SUMS}; the command that writes it was")
+        assert f"; run python -m experiments.{command} with the study's" in found[str(place)]
+    run.rename(run.with_name("foreign"))
+    (run.with_name("foreign") / "densities").rename(run.with_name("foreign") / "heatmaps")
+    (found,) = faults(run.with_name("foreign"))
+    assert "run python -m experiments.evaluate_maps --name=foreign --maps=... with" in found
+
+
 def test_moved_and_changed_scans_are_named(study, copied):
     (copied / "data").unlink()
     shutil.copytree(study / "data", copied / "data")

@@ -24,7 +24,7 @@ from cradl_jax.names import BASELINE
 from cradl_jax.runs import archive, checkpoints, contents, folder
 from cradl_jax.storage import integrity
 from cradl_jax.storage.integrity import Progress
-from cradl_jax.storage.manifest import MANIFEST, read_manifest
+from cradl_jax.storage.manifest import read_manifest
 
 AGAIN = "bring it back from a copy, or remove {} and run its command again"
 LEFT_OVER = "left by an interrupted write, if no command is at work; remove it"
@@ -195,11 +195,8 @@ def _commands(place: Path) -> dict[Path, str]:
     if (place / HEATMAPS).is_dir():
         command = f"evaluate_maps --name={place.name} --maps=..."
         return {place / part: command for part in (HEATMAPS, "thresholds", "evaluation")}
-    trained = place.name != BASELINE
-    parts = {".": "train --resume" if trained else PARTS["densities"], **PARTS}
-    if not trained and not (place / MANIFEST).exists():
-        del parts["."]  # older baselines have none
-    if trained and not _has_densities(place):
+    parts = {".": "density" if place.name == BASELINE else "train --resume", **PARTS}
+    if not _has_densities(place):
         del parts["densities"]
     if (place / MAPS).is_dir():
         parts[MAPS] = "evaluate --maps"
@@ -218,25 +215,20 @@ def _content(place: Path) -> Iterator[Check]:
     """Check that checkpoints, densities, thresholds and results of a run belong together.
 
     A foreign method has neither checkpoints nor densities, but heatmaps; a network without an
-    encoder has no densities.
+    encoder has no densities, and the baselines have no checkpoints.
     """
-    foreign = (place / HEATMAPS).is_dir()
-    if place.name != BASELINE and not foreign:
-        manifest = read_manifest(place)
-        states = checkpoints.read_all(place, contents.template(manifest["settings"]))
-        yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
-        if folder.has_densities(place):
-            fitted = folder.read_densities(place)
-            yield _finite(f"{place / 'densities'}: belong to this network", place, fitted)
-        made_from, data = folder.read_fingerprint(place), manifest["made_from"]
-    elif foreign:
+    if (place / HEATMAPS).is_dir():
         manifest = read_manifest(place / HEATMAPS)
         made_from, data = manifest["fingerprint"], manifest["settings"]["data"]["healthy"]
     else:
-        fitted = folder.read_baselines(place)
-        yield _finite(f"{place / 'densities'}: unchanged", place, fitted)
-        made_from = folder.read_baseline_fingerprint(place)
-        data = read_manifest(place / "densities")["made_from"]
+        manifest = read_manifest(place)
+        if place.name != BASELINE:
+            states = checkpoints.read_all(place, contents.template(manifest["settings"]))
+            yield _finite(f"{place / 'checkpoints'}: belong to this run", place, states)
+        if folder.has_densities(place):
+            fitted = folder.read_densities(place)
+            yield _finite(f"{place / 'densities'}: belong to this run", place, fitted)
+        made_from, data = folder.read_fingerprint(place), manifest["made_from"]
     folder.read_thresholds(place, made_from, data)
     folder.read_results(place, made_from, data)
     yield Check(f"{place}: thresholds and results belong to this run and its data", [])

@@ -10,7 +10,6 @@ from cradl_jax.names import PRETEXTS, RESTORERS, has_encoder
 from cradl_jax.runs import verification
 from cradl_jax.runs.folder import read_variables
 from cradl_jax.scoring import restoration
-from experiments import evaluate
 from experiments.study import data_sets, pose, report, settings
 from tests.helpers import exports
 from tests.helpers.tiny_study import tiny_config
@@ -22,12 +21,6 @@ def config():
     config.seeds, config.methods = (0,), (*PRETEXTS, *RESTORERS)
     config.train.update({"epochs": 2, "warmup_epochs": 1, "batch_size": 32})
     return config
-
-
-@pytest.fixture(scope="module")
-def workdir(study, config):
-    evaluate.main(config, study)
-    return study
 
 
 @pytest.fixture(scope="module")

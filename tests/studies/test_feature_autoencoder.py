@@ -27,12 +27,6 @@ def config():
     return config
 
 
-@pytest.fixture(scope="module")
-def workdir(study, config):
-    evaluate.main(config, study)
-    return study
-
-
 def test_a_run_holds_the_encoder_and_names_it(workdir):
     cradl, fae = (workdir / "seed0" / method for method in ("cradl", "fae"))
     trained, own = read_variables(cradl), read_variables(fae)

@@ -27,12 +27,6 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def workdir(study, config):
-    evaluate.main(config, study)
-    return study
-
-
-@pytest.fixture(scope="module")
 def batch(config, workdir):
     store = data_sets.stores(config, workdir)["lesion"]
     return scoring.Batch(store.images[:20], store.brains[:20], store.position[:20])

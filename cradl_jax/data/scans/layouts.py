@@ -77,23 +77,9 @@ def list_scans(path: Path, layout: str, contrast: str = T2W) -> Found:
         InputError: If the path is missing, a pipe or a device, or holds no scan of that layout and
             contrast.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, found {layout!r}")
-    if contrast not in CONTRASTS:
-        raise InputError(f"contrast: expected one of {', '.join(CONTRASTS)}, found {contrast!r}")
     path = Path(path).expanduser().absolute()
-    expected, found = "a file" if layout == "csv" else "a folder", kind_of(path)
-    if found != expected:
-        raise InputError(
-            f"{path}: expected {expected} for layout '{layout}', found {found}; check the path"
-        )
+    _check_request(path, layout, contrast)
     files, find = LAYOUTS[layout]
-    if contrast not in files:
-        raise InputError(
-            f"{path}: expected scans of the contrast {contrast}, found layout '{layout}', which "
-            f"holds {', '.join(files)} alone; choose one of these (config.data.contrast), or list "
-            "the scans in a CSV file (layout 'csv')"
-        )
     scans, faults = find(path, contrast)
     faults += [
         f"{scan.image}: expected a subject's name of printable characters, found "
@@ -113,6 +99,26 @@ def list_scans(path: Path, layout: str, contrast: str = T2W) -> Found:
             "path and the layout, or list the scans in a CSV file (layout 'csv')"
         )
     return scans, faults
+
+
+def _check_request(path: Path, layout: str, contrast: str) -> None:
+    """Raise an InputError unless a layout holds the contrast, and a folder or file is there."""
+    if layout not in LAYOUTS:
+        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, found {layout!r}")
+    if contrast not in CONTRASTS:
+        raise InputError(f"contrast: expected one of {', '.join(CONTRASTS)}, found {contrast!r}")
+    expected, found = "a file" if layout == "csv" else "a folder", kind_of(path)
+    if found != expected:
+        raise InputError(
+            f"{path}: expected {expected} for layout '{layout}', found {found}; check the path"
+        )
+    files = LAYOUTS[layout].files
+    if contrast not in files:
+        raise InputError(
+            f"{path}: expected scans of the contrast {contrast}, found layout '{layout}', which "
+            f"holds {', '.join(files)} alone; choose one of these (config.data.contrast), or list "
+            "the scans in a CSV file (layout 'csv')"
+        )
 
 
 def raise_faults(faults: Iterable[str]) -> None:

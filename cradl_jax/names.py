@@ -22,7 +22,9 @@ DENSE, MEMORY = "dense", "memory"
 OF_FEATURES = (DENSE, MEMORY)  # what models a network's features at each position
 REC, REC_SCAN = "rec", "rec_scan"  # what a reconstruction differs by, in a slice and over slices
 RESTORED = "restored"  # what an iterative restoration changed, by a VAE's ELBO as a prior
-LOCAL = frozenset({*OF_FEATURES, REC_SCAN, RESTORED, *PATCHES})
+DISTANCES = frozenset({*OF_FEATURES, *PATCHES})
+"""Maps of how far each position is from normal, in units of what is usual in the scan."""
+LOCAL = DISTANCES | {REC_SCAN, RESTORED}
 """Maps averaged over slices, beyond the paper."""
 FLOW = "flow"  # a RealNVP
 

@@ -1,8 +1,8 @@
 """Post-processing of heatmaps (Section 4.5): zero outside the brain, 5x5 median, Gaussian.
 
 The Gaussian comes last, as in the paper, so a map may end up slightly above zero just outside the
-brain. Maps of Gaussians at each position, which the paper does not have, are averaged over slices
-instead; those of the paper may be averaged too.
+brain. Maps of distances at each position, which the paper does not have, are told in units of what
+is usual in their scan and averaged over slices instead; those of the paper may be averaged too.
 """
 
 import jax
@@ -13,7 +13,7 @@ from scipy.ndimage import correlate1d
 
 from cradl_jax.ops.filters import gaussian, median5x5
 
-NEIGHBOURS = 3  # slices on either side, for maps of Gaussians at each position
+NEIGHBOURS = 3  # slices on either side, for maps beyond the paper
 
 
 @jax.jit
@@ -29,6 +29,16 @@ def postprocess(heatmaps: Array, brains: Array) -> Array:
 def median(heatmaps: Array, brains: Array) -> Array:
     """Set heatmaps [N, H, W] to zero outside the brains [N, H, W], and take the 5x5 median."""
     return median5x5(jnp.where(brains, heatmaps, 0))
+
+
+def relative(distances: np.ndarray) -> np.ndarray:
+    """Divide maps of distances [N, H, W] of a scan's slices by their median where they are not 0.
+
+    A scan that is unusual throughout, by its contrast, scanner or pose, does not stand out
+    everywhere then, and an anomaly that fills less than half of the brain hardly moves the median.
+    """
+    inside = distances[distances > 0]
+    return distances / np.median(inside) if len(inside) else distances
 
 
 def over_neighbours(heatmaps: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:

@@ -5,7 +5,8 @@ slice of its batch. Higher = more anomalous throughout. The same arguments give 
 which compiles once for all data sets and seeds.
 
 The maps of `names.LOCAL` are beyond the paper. They have no score until all slices of a scan are
-there: then `over_scan` averages each map with its neighbours', and its maximum is the score.
+there: then `over_scan` tells distances in units of what is usual in the scan, averages each map with
+its neighbours', and the maximum is the score.
 """
 
 import functools
@@ -27,6 +28,7 @@ from cradl_jax.models.vae import VAE, Posterior
 from cradl_jax.names import (
     BASELINE,
     DENSE,
+    DISTANCES,
     LOCAL,
     MEMORY,
     REC,
@@ -36,7 +38,7 @@ from cradl_jax.names import (
     VAES,
 )
 from cradl_jax.objectives import Variables
-from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess
+from cradl_jax.postprocess import NEIGHBOURS, median, over_neighbours, postprocess, relative
 
 Kind = TypeVar("Kind", Array, np.ndarray)
 Encode = Callable[[Variables, Array], Array]
@@ -321,13 +323,17 @@ def post_processed(scorer: Scorer) -> Scorer:
 def over_scan(scored: Scored[np.ndarray], neighbours: int = 0) -> Scored[np.ndarray]:
     """Finish the post-processed maps of all slices of a scan, in their order.
 
-    Those of `names.LOCAL` are averaged with those of their neighbours, and a slice's score is the
-    highest value. All others are averaged over as many `neighbours` on either side as are asked
-    for; the paper has none.
+    Those of `names.DISTANCES` are told in units of what is usual in the scan, see `relative`. Those
+    of `names.LOCAL` are averaged with those of their neighbours, and a slice's score is the highest
+    value. All others are averaged over as many `neighbours` on either side as are asked for; the
+    paper has none.
     """
-    heatmaps = {
-        name: over_neighbours(heatmap, NEIGHBOURS if name in LOCAL else neighbours)
-        for name, heatmap in scored.heatmaps.items()
-    }
+
+    def finished(name: str, heatmap: np.ndarray) -> np.ndarray:
+        if name in DISTANCES:
+            heatmap = relative(heatmap)
+        return over_neighbours(heatmap, NEIGHBOURS if name in LOCAL else neighbours)
+
+    heatmaps = {name: finished(name, heatmap) for name, heatmap in scored.heatmaps.items()}
     highest = {name: heatmap.max((1, 2)) for name, heatmap in heatmaps.items() if name in LOCAL}
     return Scored(scored.scores | highest, heatmaps)

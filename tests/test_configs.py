@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import default, hcp, ixi, official, phantom, scans
+from configs import default, hcp, ixi, official, scans
 from cradl_jax.data.scans.layouts import LAYOUTS, Scan
 from cradl_jax.data.slices.preprocess import most_slices
 from cradl_jax.errors import InputError
@@ -74,12 +74,6 @@ def test_a_scan_has_the_slices_of_table_1(name, shape, spacing_mm, slices):
     how = data_sets.slicing(hcp.get_config(), name)
     assert how["size"] == 128 and how["span"] == "volume"
     assert most_slices(shape[2], spacing_mm, **how) == slices
-
-
-def test_slices_of_the_paper_say_nothing_of_a_trend():
-    """So that studies from before there was a choice go on."""
-    assert "detrend" not in data_sets.slicing(hcp.get_config(), "synth")
-    assert data_sets.slicing(phantom.get_config(), "synth")["detrend"] is True
 
 
 def test_reports_know_the_names_of_the_paper():

@@ -1,10 +1,11 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import convolve1d
 
-from cradl_jax.postprocess import over_neighbours, postprocess
+from cradl_jax.postprocess import over_neighbours, postprocess, relative
 from tests.helpers.filters import scipy_gaussian, scipy_median
 
 
@@ -43,3 +44,18 @@ def test_neighbours_count_the_less_the_further_away_and_nothing_beyond_the_ends(
     total, weight = (convolve1d(x, triangle, axis=0) for x in (padded, counted))
     expected = (total / np.where(weight > 0, weight, 1))[beside : beside + slices]
     np.testing.assert_allclose(over_neighbours(maps, beside), expected, rtol=1e-5)
+
+
+@given(st.floats(1e-3, 1e3), st.integers(0, 99))
+def test_relative_maps_do_not_depend_on_how_unusual_the_scan_is_throughout(factor, seed):
+    maps = np.random.default_rng(seed).gamma(2, 1, (5, 6, 7)).astype(np.float32)
+    maps[:, :2] = 0
+    found = relative(np.float32(factor) * maps)
+    np.testing.assert_allclose(found, relative(maps), rtol=1e-5)
+    assert np.median(found[:, 2:]) == pytest.approx(1, rel=1e-5)
+    assert found.dtype == np.float32 and not found[:, :2].any()
+
+
+def test_maps_that_are_0_throughout_have_no_unit():
+    nothing = np.zeros((2, 3, 3), np.float32)
+    np.testing.assert_array_equal(relative(nothing), nothing)

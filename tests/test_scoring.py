@@ -1,3 +1,5 @@
+import statistics
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from cradl_jax import scoring
 from cradl_jax.densities import dense
 from cradl_jax.models.encoder import Encoder
 from cradl_jax.models.vae import VAE, Decoder
-from cradl_jax.names import PATCHES
+from cradl_jax.names import LOCAL, PATCHES
 from cradl_jax.postprocess import postprocess
 
 
@@ -126,16 +128,19 @@ def test_baselines(batch):
         assert heatmaps[name].shape == batch.images.shape
 
 
-def test_local_maps_of_a_scan_are_averaged_and_their_maximum_is_the_score(batch):
+@pytest.mark.parametrize("name", sorted(LOCAL))
+def test_local_maps_of_a_scan_are_averaged_and_their_maximum_is_the_score(name):
     rng = np.random.default_rng(2)
-    maps = {name: rng.uniform(0, 1, (7, 16, 16)).astype(np.float32) for name in ("dense", "rec")}
+    maps = {key: rng.uniform(0, 1, (7, 16, 16)).astype(np.float32) for key in (name, "rec")}
+    maps[name][:, :4] = 0  # the background
     scored = scoring.over_scan(scoring.Scored({"rec": np.arange(7.0)}, maps))
     weights = {0: 4, 1: 3, 2: 2, 3: 1}
+    usual = 1 if name in ("rec_scan", "restored") else statistics.median(maps[name][:, 4:].ravel())
     for n in range(7):
         near = {m: weights[abs(m - n)] for m in range(7) if abs(m - n) in weights}
-        expected = sum(w * maps["dense"][m] for m, w in near.items()) / sum(near.values())
-        np.testing.assert_allclose(scored.heatmaps["dense"][n], expected, rtol=1e-5)
-        assert scored.scores["dense"][n] == pytest.approx(expected.max(), rel=1e-5)
+        expected = sum(w * maps[name][m] for m, w in near.items()) / sum(near.values()) / usual
+        np.testing.assert_allclose(scored.heatmaps[name][n], expected, rtol=1e-5)
+        assert scored.scores[name][n] == pytest.approx(expected.max(), rel=1e-5)
     assert scored.heatmaps["rec"] is maps["rec"]
     np.testing.assert_array_equal(scored.scores["rec"], np.arange(7.0))
 

@@ -130,7 +130,7 @@ def model_card(run: RunContents, facts: Facts) -> str:
         n_slices=healthy.n_slices,
         size=settings["size"],
         field=f"{run.thresholds.slicing['field_mm']:g}",
-        detrend=run.thresholds.slicing.get("detrend", False),
+        detrend=run.thresholds.slicing["detrend"],
         data=[_markdown(table) for table in described if table.rows],
         missing=facts.missing,
         score=paper.score_name(run.chosen["score"]),

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class Slicing(TypedDict):
     offset: Whole
     slice_spacing_mm: Positive | None
     field_mm: Positive
-    detrend: NotRequired[bool]
+    detrend: bool
 
 
 class Thresholds(Record):

@@ -21,7 +21,7 @@ from cradl_jax.errors import InputError
 from cradl_jax.storage.files import write_json
 from cradl_jax.storage.reading import read_json
 
-FORMAT = 6
+FORMAT = 7
 """Of run folders and exported runs; another number means that this version cannot read them."""
 MANIFEST = "manifest.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "distrax", "numpy", "nibabel")

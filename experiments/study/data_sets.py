@@ -77,16 +77,13 @@ def store_path(workdir: Path, name: str) -> Path:
 
 
 def slicing(config: ConfigDict, name: str) -> dict:
-    """Return how the scans of a data set are sliced, see `normalized_slices`.
-
-    What is not detrended does not say so, as studies from before there was a choice.
-    """
+    """Return how the scans of a data set are sliced, see `normalized_slices`."""
     settings = config.data.sets[name]
-    detrend = {"detrend": True} if config.data.detrend else {}
-    return detrend | {
+    return {
         "size": config.data.size,
         "field_mm": config.data.field_mm,
         "span": config.data.span,
+        "detrend": config.data.detrend,
         "offset": settings.get("offset", 0),
         "slice_spacing_mm": settings.get("slice_spacing_mm") or config.data.slice_spacing_mm,
     }

@@ -16,7 +16,6 @@ from cradl_jax.devices.batches import in_batches
 from cradl_jax.evaluation import bootstrap, results
 from cradl_jax.evaluation.results import Choice
 from cradl_jax.names import BASELINE, FAE, OF_FEATURES, PAPER, PRETEXTS, RESTORERS, has_encoder
-from cradl_jax.postprocess import NEIGHBOURS
 from cradl_jax.reporting import figures, galleries, page, paper, summary, tables
 from cradl_jax.reporting.page import Picture, Section, Table, Verbatim
 from cradl_jax.storage.files import replacing, write_text
@@ -271,7 +270,7 @@ def pixel_scores(
         shown = typical(store, EXAMPLES - 2, 2)
         maps = {}
         for method, own_sources in sources.items():
-            mine = heatmaps(store, shown, own_sources, config.score.neighbours)
+            mine = heatmaps(config, store, shown, own_sources)
             selected = results.own_choice(chosen, dataset, "voxel", method)
             steps = config.score.restoration_steps
             own = scoring.own_scores(method, steps).heatmaps or (selected,)
@@ -288,36 +287,32 @@ def pixel_scores(
 
 
 def heatmaps(
+    config: ConfigDict,
     store: SliceStore,
     shown: np.ndarray,
     scorers: Sequence[tuple[runs.Source, Any]],
-    averaged: int,
 ) -> dict[str, np.ndarray]:
-    """Return all post-processed heatmaps [n, H, W] of the given slices by name.
+    """Return all post-processed heatmaps [n, H, W] of the slices `shown` [n] by name.
 
-    Those of the paper are averaged over as many slices on either side, see `scoring.over_scan`.
+    Their scans are scored whole, since maps beyond the paper look at all of a scan.
     """
     arrays = scoring.Batch(store.images, store.brains, store.position)
-    beside = max(NEIGHBOURS, averaged)
-    windows = [neighbours(store, row, beside) for row in shown]
-    rows, places = np.concatenate(windows), np.repeat(shown, list(map(len, windows)))
-    by_name, device = {}, jax.local_devices()[:1]
+    rows = np.flatnonzero(np.isin(store.scans, store.scans[shown]))
+    scans, kept = store.scans[rows], np.isin(rows, shown)
+    order = np.searchsorted(rows[kept], shown)
+    device, found = jax.local_devices()[:1], {}
     for scorer, params in scorers:
         if isinstance(scorer, StoredMaps):
-            by_name[MAP] = [scorer.heatmaps_of(store, shown)]
+            found[MAP] = scorer.heatmaps_of(store, shown)
             continue
-        scorer = scoring.post_processed(scorer)
-        batches = in_batches(scorer, params, arrays, rows, 2 * beside + 1, device)
-        for row, window, scan in zip(shown, windows, by_scan(batches, places), strict=True):
-            for name, heatmap in scoring.over_scan(scan, averaged).heatmaps.items():
-                by_name.setdefault(name, []).append(heatmap[window == row])
-    return {name: np.concatenate(maps) for name, maps in by_name.items()}
-
-
-def neighbours(store: SliceStore, row: int, beside: int) -> np.ndarray:
-    """Return a slice's row and those `beside` it in its scan, on either side."""
-    rows = np.arange(max(row - beside, 0), min(row + beside + 1, len(store.scans)))
-    return rows[store.scans[rows] == store.scans[row]]
+        size, maps = config.score.batch_size, {}
+        batches = in_batches(scoring.post_processed(scorer), params, arrays, rows, size, device)
+        for scan, mine in zip(by_scan(batches, scans), by_scan([kept], scans), strict=True):
+            finished = scoring.over_scan(scan, config.score.neighbours)
+            for name, heatmap in finished.heatmaps.items():
+                maps.setdefault(name, []).append(heatmap[mine])
+        found |= {name: np.concatenate(parts)[order] for name, parts in maps.items()}
+    return found
 
 
 def typical(store: SliceStore, anomalous: int, normal: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def known() -> Thresholds:
     )
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
     slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "field_mm": 144.0}
-    slicing["detrend"] = True
+    slicing |= {"detrend": True}
     training = input_qc.summarize([describe(scan)])
     mask = Mask(threshold=1.0, masses=[2.0, 0.5])
     masks = dict.fromkeys(MASKS, mask)
@@ -85,12 +85,6 @@ def test_thresholds_of_other_types_and_ranges(path):
         with pytest.raises(ValueError, match=path.split(".")[0]) as caught:
             parse(Thresholds, put(content, path, value))
         assert len(str(caught.value)) < LONGEST
-
-
-def test_a_run_from_before_trends_were_removed_is_read():
-    content = json.loads(json.dumps(known().model_dump()))
-    del content["slicing"]["detrend"]
-    assert "detrend" not in parse(Thresholds, content).slicing
 
 
 SETTINGS = {

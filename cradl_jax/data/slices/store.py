@@ -24,7 +24,7 @@ from cradl_jax.errors import InputError, cause
 from cradl_jax.storage.integrity import SUMS, check
 from cradl_jax.storage.reading import DAMAGED_ARRAYS
 
-FORMAT = 5
+FORMAT = 6
 """Of stores, finished or not; this version cannot read those of another number."""
 ARRAYS = {"images": np.float32, "brains": np.bool_, "masks": np.bool_}
 DAMAGED = (*DAMAGED_ARRAYS, AttributeError, csv.Error)

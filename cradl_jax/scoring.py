@@ -5,8 +5,8 @@ slice of its batch. Higher = more anomalous throughout. The same arguments give 
 which compiles once for all data sets and seeds.
 
 The maps of `names.LOCAL` are beyond the paper. They have no score until all slices of a scan are
-there: then `over_scan` tells distances in units of what is usual in the scan, averages each map with
-its neighbours', and the maximum is the score.
+there: then `over_scan` tells distances in units of what is usual in the scan, and averages each map
+with its neighbours'. Its maximum is the score.
 """
 
 import functools

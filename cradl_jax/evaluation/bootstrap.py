@@ -128,17 +128,21 @@ def weighted_metrics(counts: ScanCounts, weights: np.ndarray) -> dict[str, np.nd
     scans, bins = counts.positives.shape
     if weights.ndim != 2 or weights.shape[1] != scans:
         raise InputError(f"weights have shape {weights.shape}; expected [draws, {scans}] for scans")
-    n_positive, n_negative, overtaken, area = np.zeros((4, len(weights)))
-    step = max(1, VALUES // max(1, len(weights)))
+    n_positive, n_negative = (weights @ c.sum(1) for c in counts)
+    reached, pairs, area = np.zeros((2, scans, 1)), np.zeros((scans, scans)), np.zeros(len(weights))
+    step = max(1, VALUES // max(1, scans, len(weights)))
     for first in range(0, bins, step):
-        block = slice(first, first + step)
-        positives, negatives = (weights @ c[:, block].astype(np.float64) for c in counts)
-        true = n_positive[:, None] + np.cumsum(positives, axis=1)
-        false = n_negative[:, None] + np.cumsum(negatives, axis=1)
-        n_positive, n_negative = true[:, -1].copy(), false[:, -1].copy()
-        overtaken += np.vecdot(positives, false - negatives / 2)
+        block = np.stack([c[:, first : first + step] for c in counts]).astype(np.float64)
+        upto = reached + np.cumsum(block, axis=2)
+        reached = upto[:, :, -1:]
+        held = block[0].any(0)  # elsewhere neither metric gains
+        positives, negatives, true, false = *block[:, :, held], *upto[:, :, held]
+        pairs += positives @ (false - negatives / 2).T
+        precision, false = weights @ true, weights @ false
         # Above the highest positive both may be 0; no positive is there to count 0 / tiny.
-        area += np.vecdot(positives, true / np.maximum(true + false, np.finfo(float).tiny))
+        precision /= np.maximum(precision + false, np.finfo(float).tiny)
+        area += np.vecdot(precision @ positives.T, weights)
+    overtaken = np.vecdot(weights @ pairs, weights)
     defined = (n_positive > 0) & (n_negative > 0)
     n_positive, n_negative = np.where(defined, (n_positive, n_negative), np.nan)
     return {"auprc": area / n_positive, "auroc": 1 - overtaken / n_positive / n_negative}

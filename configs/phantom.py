@@ -6,9 +6,9 @@ Small enough for two CPU cores: 64x64 slices, nf 16, nz 128. It takes half an ho
 than half of that with `--config.methods=cradl`. `--config.smoke=True` runs the whole path on a
 handful of scans in a few minutes; its figures mean nothing.
 
-Expect on the test scans, in % AUPRC: CRADL as in the paper 57.9 for slices and 19.3 for voxels with
-foreign objects (synth), 91.1 and 68.5 with lesions; the ceVAE 33.4, 24.0, 77.8 and 84.5; the VAE
-32.5, 13.7, 77.3 and 82.1; CRADL's dense densities 76.7, 58.3, 96.3 and 85.5. Other machines and
+Expect on the test scans, in % AUPRC: CRADL as in the paper 58.5 for slices and 22.0 for voxels with
+foreign objects (synth), 91.1 and 68.2 with lesions; the ceVAE 35.7, 28.4, 78.0 and 84.8; the VAE
+34.3, 16.7, 77.5 and 82.4; CRADL's dense densities 81.3, 63.0, 96.3 and 86.6. Other machines and
 versions move these by a few points; configs/RESULTS.md has intervals.
 """
 

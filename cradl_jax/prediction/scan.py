@@ -103,7 +103,7 @@ def slice_scorer(
     """Return what computes one score and one post-processed heatmap of the slices of a scan.
 
     It compiles once, whatever the number of slices, and does no work for what was not asked for. A
-    slice's result does not depend on the others, unless the map is averaged over neighbours.
+    slice's result does not depend on the others, unless `scoring.over_scan` looks at all of them.
 
     Args:
         scorers: with their parameters.

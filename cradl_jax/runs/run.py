@@ -110,8 +110,9 @@ class Run:
     ) -> SliceScores:
         """Score slices and find their heatmaps.
 
-        Where maps are averaged over neighbours, as those of densities at each position ("dense")
-        always are, the slices are taken as those of one scan from its lowest to its highest.
+        The slices are taken as those of one scan from its lowest to its highest. Maps of densities
+        at each position ("dense") are averaged over neighbours and told in units of their median
+        over all slices, so that a part of a scan does not get what it gets in the whole.
 
         Args:
             images: [N, size, size] or one [size, size], as `normalized_slices` makes them by the

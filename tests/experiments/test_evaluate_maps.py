@@ -47,10 +47,10 @@ def intensity(path):
     image = nib.load(path)
     values = image.get_fdata()
     brain = values != 0
-    voxels, plane = values[brain], np.column_stack([np.argwhere(brain), np.ones(brain.sum())])
-    trend = plane @ np.linalg.lstsq(plane, np.clip(stats.zscore(voxels), -1.5, 1.5))[0]
-    z = stats.zscore(voxels - voxels.std() * trend)
-    values[brain] = abs(np.clip(z, -1.5, 1.5))
+    z = np.clip(stats.zscore(values[brain]), -1.5, 1.5)
+    plane = np.column_stack([np.argwhere(brain), np.ones(len(z))])
+    flat = z - plane @ np.linalg.lstsq(plane, z)[0]
+    values[brain] = abs(np.clip(stats.zscore(flat), -1.5, 1.5))
     return values.astype(np.float32), image.affine
 
 

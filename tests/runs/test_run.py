@@ -227,9 +227,9 @@ def test_other_files_are_refused(exported, tmp_path):
 def test_run_of_another_version_is_refused(copied):
     manifest = copied / "manifest.json"
     content = json.loads(manifest.read_text())
-    content["format"], content["versions"]["cradl_jax"] = 7, "9.9"
+    content["format"], content["versions"]["cradl_jax"] = FORMAT + 1, "9.9"
     manifest.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"found 7 of cradl_jax 9\.9"):
+    with pytest.raises(InputError, match=rf"found {FORMAT + 1} of cradl_jax 9\.9"):
         cradl_jax.load_run(copied)
 
 

@@ -35,7 +35,8 @@ def relative(distances: np.ndarray) -> np.ndarray:
     """Divide maps of distances [N, H, W] of a scan's slices by their median where they are not 0.
 
     A scan that is unusual throughout, by its contrast, scanner or pose, does not stand out
-    everywhere then, and an anomaly that fills less than half of the brain hardly moves the median.
+    everywhere then. An anomaly of a tenth of the brain hardly moves the median, one of half of it
+    becomes the unit.
     """
     inside = distances[distances > 0]
     return distances / np.median(inside) if len(inside) else distances

@@ -139,11 +139,17 @@ class Run:
                 f"{np.min(slices):g} to {np.max(slices):g}; normalize them, e.g. with "
                 "cradl_jax.data.slices.preprocess.normalized_slices"
             )
+        if brains is not None and np.shape(brains) != images.shape:
+            raise InputError(
+                f"brains: expected the shape of images, {images.shape}, found {np.shape(brains)}; "
+                "pass those of the same slices"
+            )
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
         local = LOCAL & {self.score_name, self.heatmap_name}
         heights = np.zeros(len(slices)) if positions is None else np.ravel(positions)
-        if (local and positions is None) or heights.shape != (len(slices),):
-            found = "none" if positions is None else f"{heights.size}"
+        within = heights.shape == (len(slices),) and bool(((heights >= 0) & (heights <= 1)).all())
+        if (local and positions is None) or not within:
+            found = "none" if positions is None else f"{heights}"
             raise InputError(
                 f"positions: expected the heights of {len(slices)} slices within the brain, from 0 "
                 f"to 1, found {found}; pass them, or choose another score and heatmap"

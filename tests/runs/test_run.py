@@ -93,9 +93,13 @@ def test_dense_scores_of_slices_are_those_of_their_scan(study, folder, scan):
     np.testing.assert_allclose(found.scores, run.predict(scan).scores, rtol=1e-4)
     np.testing.assert_array_equal(found.scores, found.heatmaps.max((1, 2)))
     message = r"positions: expected the heights of \d+ slices within the brain, from 0 to 1, found"
-    for positions in (None, [0.5]):
-        with pytest.raises(InputError, match=f"{message} {'none' if positions is None else 1};"):
+    beyond = np.linspace(0, 1.5, len(images))
+    for positions in (None, [0.5], np.full(len(images), np.nan), beyond):
+        found = "none" if positions is None else r"\["
+        with pytest.raises(InputError, match=f"{message} {found}"):
             run.score(images, brains, positions)
+    with pytest.raises(InputError, match=r"brains: expected the shape of images, .* found"):
+        run.score(images, brains[:1], np.full(len(images), 0.5))
 
 
 def test_slices_of_another_kind_are_refused(folder):

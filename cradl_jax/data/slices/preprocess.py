@@ -18,6 +18,9 @@ LEAST_BRAIN = 0.02
 """Share of the largest slice's brain that a slice needs to count. It leaves out blank slices and
 the brain's tips, 3 cm2 and less of an adult's."""
 
+FLAT = 1e-4
+"""Spread of z-scores below which nothing but rounding is left."""
+
 Span = Literal["brain", "volume"]
 """What a stack of slices spans: the brain, without slices that have less than `LEAST_BRAIN`; or the
 whole volume, blank slices included, as Table 1 of the paper counts."""
@@ -158,8 +161,9 @@ def detrended(score: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
     The trend is the least-squares plane through the brain, less its mean: what a receive coil
     leaves of its bias field, and any slope of the anatomy itself. Clipped, fluid and bright lesions
-    count little more than tissue. Sums run over the brain's box, so that they are the same in any
-    field of view; outside the brain nothing changes.
+    count little more than tissue; a trend so steep that much of the brain is clipped is removed in
+    part. Sums run over the brain's box, so that they are the same in any field of view; outside the
+    brain nothing changes.
     """
     box = ndimage.find_objects(brain.view(np.uint8))[0]
     inside, level = brain[box], score[box]
@@ -207,14 +211,20 @@ def normalized_slices(
     See `slice_volume` for the other arguments; the brain is where `data` is not 0.
 
     Raises:
-        InputError: If no slice is left.
+        InputError: If no slice is left, or a brain is nothing but a trend.
     """
     brain = data != 0
     mean, std = moments(data, brain)
     score = normalize(data, brain, mean, std)
     if detrend:
         flat = detrended(score, brain)
-        score = normalize(flat, brain, *moments(flat, brain))
+        level, spread = moments(flat, brain)
+        if spread < FLAT:
+            raise InputError(
+                "expected a brain whose brightness varies by more than a linear trend, found none; "
+                "is it a mask?"
+            )
+        score = normalize(flat, brain, level, spread)
     return slice_volume(score, brain, mask, spacing_mm, **settings), mean, std
 
 

@@ -111,46 +111,54 @@ def open_store(path: Path) -> SliceStore:
     try:
         check(path, "build the store again", TABLES)
         manifest = json.loads((path / "manifest.json").read_text())
-        if manifest.get("format") != FORMAT:
-            raise InputError(
-                f"{path}: expected a slice store of format {FORMAT}, found "
-                f"{manifest.get('format', 'an earlier one')}; build it again with the same command"
-            )
-        arrays = {
-            name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ARRAYS
-        }
-        with (path / "index.csv").open(newline="", encoding="utf-8") as file:
-            index = list(csv.DictReader(file))
-        rows = np.array([line["row"] for line in index], dtype=int)
-
-        def column(name: str, dtype: type, empty: Any) -> np.ndarray:
-            values = np.array([line[name] for line in index], dtype=dtype)
-            filled = np.full(manifest["rows"], empty, dtype=values.dtype)
-            filled[rows] = values
-            return filled
-
-        store = SliceStore(
-            path=path,
-            **arrays,
-            scans=column("scan", int, -1),
-            subjects=column("subject", str, ""),
-            splits=column("split", str, ""),
-            z=column("z", int, -1),
-            position=column("position", np.float32, 0),
-            records=json.loads((path / "scans.json").read_text()),
-            manifest=manifest,
-        )
-        shape = (manifest["rows"], manifest["settings"]["size"], manifest["settings"]["size"])
-        if manifest["slices"] != len(set(rows)) or any(a.shape != shape for a in arrays.values()):
-            raise ValueError(f"{len(index)} slices in index.csv, another number elsewhere")
-        if any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
-            raise ValueError("arrays of another type")
-        if not np.isin(store.scans[rows], np.arange(len(store.records))).all():
-            raise ValueError("slices of scans that scans.json lacks")
+        if manifest.get("format") == FORMAT:
+            return _opened(path, manifest)
     except DAMAGED as fault:
         raise InputError(
             f"{path}: expected a complete slice store, found none or a damaged one "
             f"({cause(fault)}); build it again"
         ) from fault
+    raise InputError(
+        f"{path}: expected a slice store of format {FORMAT}, found "
+        f"{manifest.get('format', 'an earlier one')}; build it again with the same command"
+    )
+
+
+def _opened(path: Path, manifest: dict[str, Any]) -> SliceStore:
+    """Open the arrays and tables of a store.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    arrays = {
+        name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS
+    }
+    with (path / "index.csv").open(newline="", encoding="utf-8") as file:
+        index = list(csv.DictReader(file))
+    rows = np.array([line["row"] for line in index], dtype=int)
+
+    def column(name: str, dtype: type, empty: Any) -> np.ndarray:
+        values = np.array([line[name] for line in index], dtype=dtype)
+        filled = np.full(manifest["rows"], empty, dtype=values.dtype)
+        filled[rows] = values
+        return filled
+
+    store = SliceStore(
+        path=path,
+        **arrays,
+        scans=column("scan", int, -1),
+        subjects=column("subject", str, ""),
+        splits=column("split", str, ""),
+        z=column("z", int, -1),
+        position=column("position", np.float32, 0),
+        records=json.loads((path / "scans.json").read_text()),
+        manifest=manifest,
+    )
+    shape = (manifest["rows"], manifest["settings"]["size"], manifest["settings"]["size"])
+    if manifest["slices"] != len(set(rows)) or any(a.shape != shape for a in arrays.values()):
+        raise ValueError(f"{len(index)} slices in index.csv, another number elsewhere")
+    if any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
+        raise ValueError("arrays of another type")
+    if not np.isin(store.scans[rows], np.arange(len(store.records))).all():
+        raise ValueError("slices of scans that scans.json lacks")
     return store

@@ -75,6 +75,12 @@ def test_a_detrended_scan_is_normalized_once_more():
     assert (mean, std) == moments(data, inside)  # of the scan as it is
 
 
+def test_a_brain_that_is_a_linear_trend_is_refused():
+    data = np.ones((6, 8, 3), np.float32) * np.float32([100, 200, 300])
+    with pytest.raises(InputError, match="varies by more than a linear trend, found none"):
+        normalized_slices(data, None, (1, 1, 1), detrend=True, size=16, field_mm=16)
+
+
 @settings(max_examples=40, deadline=None)
 @given(slope=st.tuples(*[st.floats(-0.01, 0.01)] * 3), seed=st.integers(0, 99))
 def test_a_linear_trend_is_not_seen(slope, seed):

@@ -211,7 +211,7 @@ def normalized_slices(
     See `slice_volume` for the other arguments; the brain is where `data` is not 0.
 
     Raises:
-        InputError: If no slice is left, or a brain is nothing but a trend.
+        InputError: If no slice is left.
     """
     brain = data != 0
     mean, std = moments(data, brain)
@@ -219,12 +219,8 @@ def normalized_slices(
     if detrend:
         flat = detrended(score, brain)
         level, spread = moments(flat, brain)
-        if spread < FLAT:
-            raise InputError(
-                "expected a brain whose brightness varies by more than a linear trend, found none; "
-                "is it a mask?"
-            )
-        score = normalize(flat, brain, level, spread)
+        if spread > FLAT:  # a brain that is nothing but a trend keeps it
+            score = normalize(flat, brain, level, spread)
     return slice_volume(score, brain, mask, spacing_mm, **settings), mean, std
 
 

@@ -147,9 +147,11 @@ class Run:
         inside = slices != 0 if brains is None else np.reshape(brains, slices.shape).astype(bool)
         local = LOCAL & {self.score_name, self.heatmap_name}
         heights = np.zeros(len(slices)) if positions is None else np.ravel(positions)
-        within = heights.shape == (len(slices),) and bool(((heights >= 0) & (heights <= 1)).all())
-        if (local and positions is None) or not within:
-            found = "none" if positions is None else f"{heights}"
+        fits = heights.shape == (len(slices),)
+        if (local and positions is None) or not (fits and ((heights >= 0) & (heights <= 1)).all()):
+            found = "none" if positions is None else f"{heights.size}"
+            if fits and positions is not None:
+                found = f"{heights.min():g} to {heights.max():g}"
             raise InputError(
                 f"positions: expected the heights of {len(slices)} slices within the brain, from 0 "
                 f"to 1, found {found}; pass them, or choose another score and heatmap"

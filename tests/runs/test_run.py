@@ -93,10 +93,14 @@ def test_dense_scores_of_slices_are_those_of_their_scan(study, folder, scan):
     np.testing.assert_allclose(found.scores, run.predict(scan).scores, rtol=1e-4)
     np.testing.assert_array_equal(found.scores, found.heatmaps.max((1, 2)))
     message = r"positions: expected the heights of \d+ slices within the brain, from 0 to 1, found"
-    beyond = np.linspace(0, 1.5, len(images))
-    for positions in (None, [0.5], np.full(len(images), np.nan), beyond):
-        found = "none" if positions is None else r"\["
-        with pytest.raises(InputError, match=f"{message} {found}"):
+    beyond, unknown = np.linspace(0, 1.5, len(images)), np.full(len(images), np.nan)
+    for positions, found in (
+        (None, "none"),
+        ([0.5], "1"),
+        (beyond, r"0 to 1\.5"),
+        (unknown, "nan to nan"),
+    ):
+        with pytest.raises(InputError, match=f"{message} {found};"):
             run.score(images, brains, positions)
     with pytest.raises(InputError, match=r"brains: expected the shape of images, .* found"):
         run.score(images, brains[:1], np.full(len(images), 0.5))

@@ -62,8 +62,8 @@ def known() -> Thresholds:
         random.normal(size=40), random.uniform(size=40), np.arange(40) // 9
     )
     scan = volume(brain(), np.diag([8.0, 8, 8, 1]))
-    slicing = {"size": 32, "offset": 3, "slice_spacing_mm": None, "field_mm": 144.0}
-    slicing |= {"detrend": True}
+    spacing = {"slice_spacing_mm": None, "field_mm": 144.0}
+    slicing = {"size": 32, "offset": 3, "detrend": True, **spacing}
     training = input_qc.summarize([describe(scan)])
     mask = Mask(threshold=1.0, masses=[2.0, 0.5])
     masks = dict.fromkeys(MASKS, mask)

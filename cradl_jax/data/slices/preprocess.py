@@ -172,9 +172,10 @@ def detrended(score: np.ndarray, brain: np.ndarray) -> np.ndarray:
         """Sum over the other axes."""
         return volume.sum(tuple(a for a in range(3) if a not in axes), dtype=np.float64)
 
+    counts = [along(inside, a) for a in range(3)]
     places = [np.arange(length) for length in inside.shape]
-    x = [p - p @ along(inside, a) / along(inside) for a, p in enumerate(places)]
-    spread = np.diag([x[a] ** 2 @ along(inside, a) for a in range(3)])
+    x = [p - p @ count / count.sum() for p, count in zip(places, counts, strict=True)]
+    spread = np.diag([one**2 @ count for one, count in zip(x, counts, strict=True)])
     for a, b in ((0, 1), (0, 2), (1, 2)):
         spread[a, b] = spread[b, a] = x[a] @ along(inside, a, b) @ x[b]
     slope = np.linalg.pinv(spread, hermitian=True) @ [x[a] @ along(level, a) for a in range(3)]
